@@ -1,0 +1,54 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo dev stop test unit regress isolation e2e check lint fmt docs package clean
+
+help:       ## this list
+	@sed -nE 's/^([a-z0-9]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 14
+
+setup:      ## install what is missing: PostgreSQL 15, nats-server, cargo-pgrx (Rust itself must be there)
+	@scripts/setup.sh
+
+build: setup ## build the extension and install it into the private copy of PostgreSQL
+	@scripts/build.sh
+
+demo: build ## see it work: an event from a transaction to the stream, on throwaway servers
+	@scripts/demo.sh
+
+dev: build  ## start a cluster with the extension and a nats-server, and leave them running (.dev/env)
+	@scripts/dev.sh
+
+stop:       ## end what `make dev` started and remove its data
+	@scripts/stop.sh
+
+test: build ## everything below: check, regress, isolation, e2e
+	@scripts/test.sh
+
+unit: setup ## tests that need no server
+	@scripts/test.sh unit
+
+regress: build ## the SQL API, with pg_regress and without a broker
+	@scripts/test.sh regress
+
+isolation: build ## concurrent sessions, with pg_isolation_regress
+	@scripts/test.sh isolation
+
+e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit runs a part
+	@scripts/test.sh e2e $(FILTER)
+
+check: setup ## format, lint, unit tests: before every commit
+	@scripts/test.sh check
+
+lint: setup ## clippy, shellcheck, and which part of src may import what
+	@scripts/test.sh lint
+
+fmt: setup  ## format the code
+	@. scripts/lib.sh && cargo fmt --all
+
+docs: setup ## API documentation of the crate, in target/doc
+	@. scripts/lib.sh && cargo doc --no-deps --document-private-items
+
+package: setup ## the extension's files as an installation tree, under target/release
+	@. scripts/lib.sh && cargo pgrx package --package sea_mq --pg-config "$$SEA_MQ_PG_CONFIG"
+
+clean: stop ## remove everything that was built or installed here
+	@. scripts/lib.sh && rm -rf target "$$state" "$$dev"

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Builds the extension in release mode and installs it into the private copy of PostgreSQL.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$root"
+
+# cargo pgrx takes seconds to find out that there is nothing to do.
+stamp=$pg_prefix/sea_mq.built
+if [ -f "$stamp" ] && [ -z "$(find Cargo.toml Cargo.lock sea_mq.control src sql -newer "$stamp" -print -quit)" ]; then
+    exit 0
+fi
+log=$(mktemp)
+# Taken before the build, so that what is edited during it is built next time.
+started=$(mktemp)
+trap 'rm -f "$log" "$started"' EXIT
+say "Building the extension (some minutes the first time)"
+# cargo pgrx unlinks the old library first, so a server that has it mapped goes on with the old one.
+if ! cargo pgrx install --release --package sea_mq --pg-config "$SEA_MQ_PG_CONFIG" >"$log" 2>&1; then
+    tail -n 60 "$log" >&2
+    die "the extension does not build"
+fi
+touch --reference="$started" "$stamp"

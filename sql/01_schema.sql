@@ -1,0 +1,43 @@
+-- The schema is created here and without IF NOT EXISTS: one that somebody made beforehand is an error.
+CREATE SCHEMA sea_mq;
+COMMENT ON SCHEMA sea_mq IS 'sea_mq: transactional messaging over NATS JetStream';
+
+-- Roles belong to the cluster, so another database may have created them already. DROP EXTENSION leaves them.
+DO $$
+DECLARE
+    role record;
+BEGIN
+    FOR role IN
+        SELECT * FROM (VALUES
+            ('sea_mq_producer', 'sea_mq: may emit events'),
+            ('sea_mq_consumer', 'sea_mq: may receive events'),
+            ('sea_mq_operator', 'sea_mq: may manage streams, consumers and the workers'),
+            ('sea_mq_monitor', 'sea_mq: may read the status views')) AS r(name, purpose)
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role.name) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role.name);
+            EXECUTE format('COMMENT ON ROLE %I IS %L', role.name, role.purpose);
+        END IF;
+    END LOOP;
+END $$;
+
+-- Who this installation is. Deliberately not part of a dump: a restored copy gets an identity of its own, and what it
+-- carries of the original's (streams.owner, the xids in the log) shows that it is a copy.
+CREATE TABLE sea_mq.installation (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    install_id uuid NOT NULL DEFAULT gen_random_uuid(),
+    system_identifier bigint NOT NULL,
+    database_oid oid NOT NULL,
+    installed_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO sea_mq.installation (system_identifier, database_oid)
+SELECT s.system_identifier, d.oid
+FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+WHERE d.datname = current_database();
+
+COMMENT ON TABLE sea_mq.installation IS 'Identity of this installation; one row, not part of a dump';
+COMMENT ON COLUMN sea_mq.installation.only_row IS 'Always true: there is one row';
+COMMENT ON COLUMN sea_mq.installation.install_id IS 'Written into the metadata of the streams that this installation owns';
+COMMENT ON COLUMN sea_mq.installation.system_identifier IS 'The cluster''s system identifier when the identity was taken: another one means that the data directory is a copy';
+COMMENT ON COLUMN sea_mq.installation.database_oid IS 'The database''s OID when the identity was taken: another one means that the database was copied';
+COMMENT ON COLUMN sea_mq.installation.installed_at IS 'When the identity was taken';

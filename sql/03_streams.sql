@@ -1,0 +1,178 @@
+-- Streams as they should be. The relay provisions them; sea_mq.cursors and sea_mq.stream_state say how that went.
+CREATE TABLE sea_mq.streams (
+    name text PRIMARY KEY CHECK (name ~ '^[^[:space:].*>/\\]{1,255}$'),
+    context text NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('event', 'dlq')),
+    sink bigint NOT NULL UNIQUE,
+    subjects text[] NOT NULL CHECK (cardinality(subjects) > 0),
+    retention text NOT NULL DEFAULT 'limits' CHECK (retention IN ('limits', 'interest', 'workqueue')),
+    max_age interval NOT NULL DEFAULT '7 days' CHECK (max_age >= '0'),
+    max_bytes bigint NOT NULL DEFAULT 10737418240 CHECK (max_bytes = -1 OR max_bytes > 0),
+    max_msgs bigint NOT NULL DEFAULT -1 CHECK (max_msgs = -1 OR max_msgs > 0),
+    max_msg_size integer NOT NULL DEFAULT -1 CHECK (max_msg_size = -1 OR max_msg_size > 0),
+    storage text NOT NULL DEFAULT 'file' CHECK (storage IN ('file', 'memory')),
+    replicas integer NOT NULL DEFAULT 1 CHECK (replicas BETWEEN 1 AND 5),
+    duplicate_window interval NOT NULL DEFAULT '2 minutes' CHECK (duplicate_window >= '100 ms'),
+    body text NOT NULL DEFAULT 'payload' CHECK (body IN ('payload', 'envelope')),
+    managed boolean NOT NULL DEFAULT true,
+    owner uuid NOT NULL,
+    take_over boolean NOT NULL DEFAULT false,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (context, kind)
+) WITH (fillfactor = 50);
+
+-- How far each sink has come. Outlives its stream's description, so that a stream that is dropped and described anew
+-- does not get the retained events a second time.
+CREATE TABLE sea_mq.cursors (
+    sink bigint PRIMARY KEY,
+    done pg_snapshot NOT NULL,
+    floor bigint NOT NULL,
+    batch_upto pg_snapshot,
+    batch_ceiling bigint,
+    batch_at bigint,
+    stream_sequence bigint NOT NULL DEFAULT 0,
+    stream_created_us bigint,
+    published bigint NOT NULL DEFAULT 0,
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+
+CREATE TABLE sea_mq.stream_state (
+    sink bigint PRIMARY KEY,
+    state text NOT NULL,
+    error_kind text,
+    error text,
+    hint text,
+    ordering text NOT NULL DEFAULT 'strict',
+    differences jsonb NOT NULL DEFAULT '{}',
+    losses bigint NOT NULL DEFAULT 0,
+    last_loss text,
+    since timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+-- One row that the relay writes when its state changes; a heartbeat would be a write of an idle relay.
+CREATE TABLE sea_mq.relay_state (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    state text NOT NULL,
+    error_kind text,
+    error text,
+    hint text,
+    failures integer NOT NULL DEFAULT 0,
+    server_name text,
+    server_version text,
+    server_address text,
+    max_payload integer,
+    pid integer,
+    since timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+CREATE TABLE sea_mq.consumers (
+    stream text NOT NULL REFERENCES sea_mq.streams ON DELETE CASCADE ON UPDATE CASCADE,
+    name text NOT NULL CHECK (name ~ '^[^[:space:].*>/\\]{1,255}$'),
+    filter text NOT NULL,
+    ack_wait interval NOT NULL DEFAULT '120 s' CHECK (ack_wait >= '1 ms'),
+    max_deliver integer NOT NULL DEFAULT 20 CHECK (max_deliver = -1 OR max_deliver > 0),
+    max_ack_pending integer NOT NULL DEFAULT 50 CHECK (max_ack_pending = -1 OR max_ack_pending > 0),
+    deliver_policy text NOT NULL DEFAULT 'all' CHECK (deliver_policy IN ('all', 'new')),
+    state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'ready', 'refused', 'removing')),
+    error text,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (stream, name)
+);
+
+-- Contexts whose stream could not be described by the emitting transaction itself, because another open transaction
+-- was doing so. No unique key: nobody waits here. The relay turns them into streams.
+CREATE TABLE sea_mq.stream_requests (
+    context text NOT NULL,
+    kind text NOT NULL
+);
+
+-- Streams whose deletion in NATS was asked for.
+CREATE TABLE sea_mq.stream_deletions (
+    name text PRIMARY KEY,
+    error text,
+    requested_at timestamptz NOT NULL DEFAULT now()
+);
+
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.streams', '');
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.cursors', '');
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.consumers', '');
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.stream_requests', '');
+
+COMMENT ON TABLE sea_mq.streams IS 'JetStream streams as they should be; change them with create_stream, alter_stream, drop_stream';
+COMMENT ON COLUMN sea_mq.streams.name IS 'Name in JetStream; {CONTEXT}_EVENTS and {CONTEXT}_DLQ unless given';
+COMMENT ON COLUMN sea_mq.streams.context IS 'Bounded context whose events it holds';
+COMMENT ON COLUMN sea_mq.streams.kind IS 'event or dlq';
+COMMENT ON COLUMN sea_mq.streams.sink IS 'sea_mq.sink_id(context, kind)';
+COMMENT ON COLUMN sea_mq.streams.subjects IS 'Subjects; {context}.event.> or {context}.dlq.> unless given';
+COMMENT ON COLUMN sea_mq.streams.retention IS 'limits, interest or workqueue; cannot be changed once it exists';
+COMMENT ON COLUMN sea_mq.streams.max_age IS 'Age at which messages are removed; 0 for never';
+COMMENT ON COLUMN sea_mq.streams.max_bytes IS 'Size at which the oldest messages are removed, in bytes; -1 for no limit';
+COMMENT ON COLUMN sea_mq.streams.max_msgs IS 'Number at which the oldest messages are removed; -1 for no limit';
+COMMENT ON COLUMN sea_mq.streams.max_msg_size IS 'Largest message in bytes, headers included; -1 for the server''s limit';
+COMMENT ON COLUMN sea_mq.streams.storage IS 'file or memory; cannot be changed once it exists';
+COMMENT ON COLUMN sea_mq.streams.replicas IS 'Number of servers that keep a copy; 3 in production';
+COMMENT ON COLUMN sea_mq.streams.duplicate_window IS 'How long the broker remembers message ids; sea_mq does not depend on it';
+COMMENT ON COLUMN sea_mq.streams.body IS 'payload, or envelope (a CloudEvents 1.0 event)';
+COMMENT ON COLUMN sea_mq.streams.managed IS 'Whether the relay creates and updates it; if not, it is verified only';
+COMMENT ON COLUMN sea_mq.streams.owner IS 'install_id of the installation that described it; another one than ours shows a restored copy';
+COMMENT ON COLUMN sea_mq.streams.take_over IS 'Whether the relay may take the stream over from another installation (sea_mq.adopt)';
+COMMENT ON COLUMN sea_mq.streams.created_at IS 'When it was described';
+COMMENT ON COLUMN sea_mq.streams.updated_at IS 'When its description changed last';
+
+COMMENT ON TABLE sea_mq.cursors IS 'How far each sink has come; written by the relay alone';
+COMMENT ON COLUMN sea_mq.cursors.sink IS 'sea_mq.sink_id(context, kind)';
+COMMENT ON COLUMN sea_mq.cursors.done IS 'All events that are visible in this snapshot are stored in the stream';
+COMMENT ON COLUMN sea_mq.cursors.floor IS 'Events of transactions begun after done have a greater seq';
+COMMENT ON COLUMN sea_mq.cursors.batch_upto IS 'Snapshot that the batch under way ends with, if one is';
+COMMENT ON COLUMN sea_mq.cursors.batch_ceiling IS 'No event of the batch has a greater seq';
+COMMENT ON COLUMN sea_mq.cursors.batch_at IS 'Events of the batch up to this seq are stored in the stream';
+COMMENT ON COLUMN sea_mq.cursors.stream_sequence IS 'Stream sequence of the last event stored';
+COMMENT ON COLUMN sea_mq.cursors.stream_created_us IS 'Creation time of the stream (microseconds since 1970 UTC): another one means it was created anew';
+COMMENT ON COLUMN sea_mq.cursors.published IS 'Events stored so far';
+COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When the row was written last';
+
+COMMENT ON TABLE sea_mq.stream_state IS 'What the relay found when it provisioned each stream';
+COMMENT ON COLUMN sea_mq.stream_state.state IS 'ready, refused or paused';
+COMMENT ON COLUMN sea_mq.stream_state.error_kind IS 'Kind of the error, if there is one';
+COMMENT ON COLUMN sea_mq.stream_state.error IS 'What is wrong';
+COMMENT ON COLUMN sea_mq.stream_state.hint IS 'What to do about it';
+COMMENT ON COLUMN sea_mq.stream_state.ordering IS 'strict: every publish names the sequence it expects; shared: others publish to the stream too, and a lost message can be overtaken';
+COMMENT ON COLUMN sea_mq.stream_state.differences IS 'Settings that differ from the description and were left alone: {name: [wanted, found]}';
+COMMENT ON COLUMN sea_mq.stream_state.losses IS 'How often the broker had lost data that it had acknowledged';
+COMMENT ON COLUMN sea_mq.stream_state.last_loss IS 'What was lost last';
+COMMENT ON COLUMN sea_mq.stream_state.since IS 'When this state began';
+
+COMMENT ON TABLE sea_mq.relay_state IS 'State of the relay as of its last change';
+COMMENT ON COLUMN sea_mq.relay_state.only_row IS 'Always true: there is one row';
+COMMENT ON COLUMN sea_mq.relay_state.state IS 'unconfigured, disabled, connecting, connected, waiting or paused';
+COMMENT ON COLUMN sea_mq.relay_state.error_kind IS 'Kind of the error, if there is one';
+COMMENT ON COLUMN sea_mq.relay_state.error IS 'What is wrong';
+COMMENT ON COLUMN sea_mq.relay_state.hint IS 'What to do about it';
+COMMENT ON COLUMN sea_mq.relay_state.failures IS 'Failed connection attempts in a row, as of the last change of error';
+COMMENT ON COLUMN sea_mq.relay_state.server_name IS 'Name of the nats-server connected to last';
+COMMENT ON COLUMN sea_mq.relay_state.server_version IS 'Its version';
+COMMENT ON COLUMN sea_mq.relay_state.server_address IS 'Its host and port';
+COMMENT ON COLUMN sea_mq.relay_state.max_payload IS 'Its largest message in bytes, headers included';
+COMMENT ON COLUMN sea_mq.relay_state.pid IS 'Process that wrote this';
+COMMENT ON COLUMN sea_mq.relay_state.since IS 'When this state began';
+
+COMMENT ON TABLE sea_mq.consumers IS 'Durable pull consumers as they should be; see sea_mq.create_consumer';
+COMMENT ON COLUMN sea_mq.consumers.stream IS 'Stream that it reads';
+COMMENT ON COLUMN sea_mq.consumers.name IS 'Durable name in JetStream';
+COMMENT ON COLUMN sea_mq.consumers.filter IS 'Subject filter';
+COMMENT ON COLUMN sea_mq.consumers.ack_wait IS 'Time after which an unacknowledged message is delivered again';
+COMMENT ON COLUMN sea_mq.consumers.max_deliver IS 'Deliveries of one message at most; -1 for no limit';
+COMMENT ON COLUMN sea_mq.consumers.max_ack_pending IS 'Unacknowledged messages at most; -1 for no limit';
+COMMENT ON COLUMN sea_mq.consumers.deliver_policy IS 'all: from the stream''s first message; new: from the next one';
+COMMENT ON COLUMN sea_mq.consumers.state IS 'pending, ready, refused or removing';
+COMMENT ON COLUMN sea_mq.consumers.error IS 'Why it was refused';
+COMMENT ON COLUMN sea_mq.consumers.updated_at IS 'When the row changed last';
+
+COMMENT ON TABLE sea_mq.stream_requests IS 'Contexts whose stream the relay is still to describe; normally empty';
+COMMENT ON COLUMN sea_mq.stream_requests.context IS 'Context';
+COMMENT ON COLUMN sea_mq.stream_requests.kind IS 'event or dlq';
+COMMENT ON TABLE sea_mq.stream_deletions IS 'Streams that the relay is still to delete in NATS; normally empty';
+COMMENT ON COLUMN sea_mq.stream_deletions.name IS 'Stream';
+COMMENT ON COLUMN sea_mq.stream_deletions.error IS 'Why the last attempt failed';
+COMMENT ON COLUMN sea_mq.stream_deletions.requested_at IS 'When it was asked for';

@@ -1,0 +1,245 @@
+-- Called by emit's pre-commit hook, as the extension's owner, for a context that has no stream yet.
+CREATE FUNCTION sea_mq.describe_default_stream(context text, kind text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO sea_mq.streams (name, context, kind, sink, subjects, owner)
+    SELECT upper($1) || CASE $2 WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, k, sea_mq.sink_id($1, k),
+        ARRAY[$1 || '.' || k || '.>'], i.install_id
+    FROM sea_mq.installation i, (VALUES ($2)) AS kinds(k)
+    ON CONFLICT DO NOTHING
+$$;
+COMMENT ON FUNCTION sea_mq.describe_default_stream IS 'Describes the stream of a context with the defaults, unless there is one; for internal use';
+
+CREATE FUNCTION sea_mq.create_stream(
+    context text, name text DEFAULT NULL, subjects text[] DEFAULT NULL, kind text DEFAULT 'event',
+    retention text DEFAULT 'limits', max_age interval DEFAULT '7 days', max_bytes bigint DEFAULT 10737418240,
+    max_msgs bigint DEFAULT -1, max_msg_size integer DEFAULT -1, storage text DEFAULT 'file', replicas integer DEFAULT 1,
+    duplicate_window interval DEFAULT '2 minutes', body text DEFAULT 'payload', managed boolean DEFAULT true)
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    ctx text := sea_mq.context_name(context);
+    new_name text;
+BEGIN
+    IF ctx IS NULL THEN
+        RAISE EXCEPTION 'context must not be null'
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'Pass the name of the bounded context, as in ''orders''.';
+    END IF;
+    IF kind IS NULL OR kind NOT IN ('event', 'dlq') THEN
+        RAISE EXCEPTION 'kind "%" is not known', kind
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use event or dlq.';
+    END IF;
+    new_name := coalesce(create_stream.name, upper(ctx) || CASE kind WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END);
+    INSERT INTO sea_mq.streams (name, context, kind, sink, subjects, retention, max_age, max_bytes, max_msgs, max_msg_size,
+        storage, replicas, duplicate_window, body, managed, owner)
+    SELECT new_name, ctx, create_stream.kind, sea_mq.sink_id(ctx, create_stream.kind),
+        coalesce(create_stream.subjects, ARRAY[ctx || '.' || create_stream.kind || '.>']), create_stream.retention,
+        create_stream.max_age, create_stream.max_bytes, create_stream.max_msgs, create_stream.max_msg_size, create_stream.storage,
+        create_stream.replicas, create_stream.duplicate_window, create_stream.body, create_stream.managed, i.install_id
+    FROM sea_mq.installation i;
+    IF create_stream.kind = 'event' THEN
+        PERFORM sea_mq.describe_default_stream(ctx, 'dlq');
+    END IF;
+    PERFORM sea_mq.wake_at_commit();
+    RETURN new_name;
+EXCEPTION WHEN unique_violation THEN
+    RAISE EXCEPTION 'there is a stream for context "%" already, or one with that name', ctx
+        USING ERRCODE = 'duplicate_object', HINT = 'See sea_mq.streams; change it with sea_mq.alter_stream.';
+WHEN check_violation OR not_null_violation THEN
+    RAISE EXCEPTION 'the stream cannot be described so: %', SQLERRM
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'See \d+ sea_mq.streams for the values that each setting takes.';
+END $$;
+COMMENT ON FUNCTION sea_mq.create_stream IS
+'Describes a context''s stream and returns its name; the relay creates it in JetStream. Parameters are the columns of
+sea_mq.streams. A context''s event stream comes with its dead-letter stream. Errors: 22004, 22023, 42710 (exists already)';
+
+CREATE FUNCTION sea_mq.alter_stream(
+    name text, subjects text[] DEFAULT NULL, max_age interval DEFAULT NULL, max_bytes bigint DEFAULT NULL,
+    max_msgs bigint DEFAULT NULL, max_msg_size integer DEFAULT NULL, storage text DEFAULT NULL, retention text DEFAULT NULL,
+    replicas integer DEFAULT NULL, duplicate_window interval DEFAULT NULL, body text DEFAULT NULL, managed boolean DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE sea_mq.streams s SET
+        subjects = coalesce(alter_stream.subjects, s.subjects), max_age = coalesce(alter_stream.max_age, s.max_age),
+        max_bytes = coalesce(alter_stream.max_bytes, s.max_bytes), max_msgs = coalesce(alter_stream.max_msgs, s.max_msgs),
+        max_msg_size = coalesce(alter_stream.max_msg_size, s.max_msg_size), storage = coalesce(alter_stream.storage, s.storage),
+        retention = coalesce(alter_stream.retention, s.retention), replicas = coalesce(alter_stream.replicas, s.replicas),
+        duplicate_window = coalesce(alter_stream.duplicate_window, s.duplicate_window),
+        body = coalesce(alter_stream.body, s.body), managed = coalesce(alter_stream.managed, s.managed), updated_at = now()
+    WHERE s.name = alter_stream.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no stream "%"', alter_stream.name
+            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.streams.';
+    END IF;
+    PERFORM sea_mq.wake_at_commit();
+EXCEPTION WHEN check_violation THEN
+    RAISE EXCEPTION 'the stream cannot be described so: %', SQLERRM
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'See \d+ sea_mq.streams for the values that each setting takes.';
+END $$;
+COMMENT ON FUNCTION sea_mq.alter_stream IS
+'Changes the description of a stream; NULL leaves a setting as it is. The relay updates the stream in JetStream; what JetStream
+refuses to change (storage, retention) shows in sea_mq.stream_status. Errors: 42704 (no such stream), 22023';
+
+CREATE FUNCTION sea_mq.drop_stream(name text, delete_remote boolean DEFAULT false, discard_pending boolean DEFAULT false)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    dropped sea_mq.streams;
+    pending bigint;
+BEGIN
+    SELECT * INTO dropped FROM sea_mq.streams s WHERE s.name = drop_stream.name FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no stream "%"', drop_stream.name
+            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.streams.';
+    END IF;
+    pending := sea_mq.pending_count(dropped.sink);
+    IF pending > 0 AND NOT discard_pending THEN
+        RAISE EXCEPTION 'stream "%" has % unpublished events', drop_stream.name, pending
+            USING ERRCODE = 'object_in_use',
+                HINT = 'Wait until they are published, or give them up with discard_pending => true.';
+    END IF;
+    IF pending > 0 THEN
+        INSERT INTO sea_mq.cursors AS c (sink, done, floor) VALUES (dropped.sink, pg_current_snapshot(), 0)
+        ON CONFLICT (sink) DO UPDATE SET done = excluded.done, batch_upto = NULL, batch_ceiling = NULL, batch_at = NULL;
+        PERFORM sea_mq.restart_at_commit();
+    END IF;
+    IF delete_remote THEN
+        INSERT INTO sea_mq.stream_deletions (name) VALUES (dropped.name) ON CONFLICT DO NOTHING;
+    END IF;
+    DELETE FROM sea_mq.streams s WHERE s.name = dropped.name;
+    DELETE FROM sea_mq.stream_state s WHERE s.sink = dropped.sink;
+    PERFORM sea_mq.wake_at_commit();
+END $$;
+COMMENT ON FUNCTION sea_mq.drop_stream IS
+'Removes the description of a stream. The stream in JetStream stays unless delete_remote is true. Refused while events are
+unpublished unless discard_pending is true. Errors: 42704 (no such stream), 55006 (unpublished events)';
+
+CREATE FUNCTION sea_mq.create_consumer(
+    context text, name text DEFAULT NULL, filter text DEFAULT NULL, ack_wait interval DEFAULT '120 s',
+    max_deliver integer DEFAULT 20, max_ack_pending integer DEFAULT 50, deliver_policy text DEFAULT 'all')
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    ctx text := sea_mq.context_name(context);
+    stream_name text;
+    new_name text := coalesce(create_consumer.name, ctx || '__default');
+BEGIN
+    SELECT s.name INTO stream_name FROM sea_mq.streams s WHERE s.context = ctx AND s.kind = 'event';
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'context "%" has no stream', context
+            USING ERRCODE = 'undefined_object', HINT = 'Create it first: SELECT sea_mq.create_stream(''…'').';
+    END IF;
+    INSERT INTO sea_mq.consumers (stream, name, filter, ack_wait, max_deliver, max_ack_pending, deliver_policy)
+    VALUES (stream_name, new_name, coalesce(create_consumer.filter, ctx || '.event.>'), create_consumer.ack_wait,
+        create_consumer.max_deliver, create_consumer.max_ack_pending, create_consumer.deliver_policy)
+    ON CONFLICT (stream, name) DO UPDATE SET filter = excluded.filter, ack_wait = excluded.ack_wait,
+        max_deliver = excluded.max_deliver, max_ack_pending = excluded.max_ack_pending,
+        deliver_policy = excluded.deliver_policy, state = 'pending', error = NULL, updated_at = now();
+    PERFORM sea_mq.wake_at_commit();
+    RETURN new_name;
+EXCEPTION WHEN check_violation OR not_null_violation THEN
+    RAISE EXCEPTION 'the consumer cannot be described so: %', SQLERRM
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'See \d+ sea_mq.consumers for the values that each setting takes.';
+END $$;
+COMMENT ON FUNCTION sea_mq.create_consumer IS
+'Describes (or changes) a durable pull consumer with explicit acks on a context''s event stream and returns its name,
+{context}__default unless given; the relay creates it in JetStream and reports in sea_mq.consumers. Errors: 42704 (the context
+has no stream), 22023';
+
+CREATE FUNCTION sea_mq.drop_consumer(stream text, name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE sea_mq.consumers c SET state = 'removing', updated_at = now()
+    WHERE c.stream = drop_consumer.stream AND c.name = drop_consumer.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no consumer "%" on stream "%"', drop_consumer.name, drop_consumer.stream
+            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.consumers.';
+    END IF;
+    PERFORM sea_mq.wake_at_commit();
+END $$;
+COMMENT ON FUNCTION sea_mq.drop_consumer IS 'Removes a consumer here and in JetStream. Error 42704: no such consumer';
+
+CREATE FUNCTION sea_mq.wake_at_commit() RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'wake_at_commit_wrapper';
+COMMENT ON FUNCTION sea_mq.wake_at_commit IS 'Makes the relay read the descriptions anew when this transaction commits; for internal use';
+CREATE FUNCTION sea_mq.restart_at_commit() RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'restart_at_commit_wrapper';
+COMMENT ON FUNCTION sea_mq.restart_at_commit IS 'Restarts the relay when this transaction commits; for internal use';
+
+CREATE FUNCTION sea_mq.start() RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'start_wrapper';
+COMMENT ON FUNCTION sea_mq.start IS
+'Starts this database''s relay if it is not running, and says so. Without shared_preload_libraries it runs until the server
+restarts. Error 53400: no free worker slot (max_worker_processes)';
+CREATE FUNCTION sea_mq.stop() RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'stop_wrapper';
+COMMENT ON FUNCTION sea_mq.stop IS
+'Stops this database''s relay until start() or a restart of the server, and says so. Events are kept meanwhile';
+CREATE FUNCTION sea_mq.reload() RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'reload_wrapper';
+COMMENT ON FUNCTION sea_mq.reload IS
+'Makes this database''s relay take up changed settings, those of ALTER DATABASE … SET included';
+CREATE FUNCTION sea_mq.preloaded() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'preloaded_wrapper';
+COMMENT ON FUNCTION sea_mq.preloaded IS 'Whether sea_mq is in shared_preload_libraries';
+CREATE FUNCTION sea_mq.announce() RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'announce_wrapper';
+COMMENT ON FUNCTION sea_mq.announce IS 'Tells the launcher at commit that this database has the extension; for internal use';
+
+CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    moved bigint := 0;
+    log_is_foreign boolean;
+    changed boolean;
+BEGIN
+    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursors IN ACCESS EXCLUSIVE MODE;
+    log_is_foreign := sea_mq.log_is_foreign();
+    IF log_is_foreign THEN
+        -- What is unpublished is queued anew and gets places and transaction ids of this cluster; the rest is history
+        -- of another cluster, in terms that mean nothing here.
+        INSERT INTO sea_mq.scheduled_events (available_at, seq, id, created_at, sink, event_version, context, subject,
+            aggregate_type, aggregate_id, event_type, payload, headers, correlation_id, causation_id, visibility)
+        SELECT now(), l.seq, l.id, l.created_at, l.sink, l.event_version, l.context, l.subject, l.aggregate_type, l.aggregate_id,
+            l.event_type, l.payload, l.headers, l.correlation_id, l.causation_id, l.visibility
+        FROM sea_mq.outbox_log l
+        LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
+        WHERE c.sink IS NULL OR NOT (pg_visible_in_snapshot(l.xid, c.done)
+            OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)));
+        GET DIAGNOSTICS moved = ROW_COUNT;
+        TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
+        UPDATE sea_mq.cursors SET done = '1:1:', floor = 0, batch_upto = NULL, batch_ceiling = NULL, batch_at = NULL,
+            stream_created_us = NULL;
+    END IF;
+    UPDATE sea_mq.installation SET system_identifier = (SELECT s.system_identifier FROM pg_control_system() s),
+        database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
+    UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
+    UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
+    PERFORM sea_mq.restart_at_commit();
+    RETURN format('adopted: %s unpublished events queued anew', moved);
+END $$;
+COMMENT ON FUNCTION sea_mq.adopt IS
+'Lets a copied database (restored dump, cloned data directory) publish into the streams that its original owns. Unpublished events
+are queued anew, in order; retained published ones of another cluster are dropped from the log. Call it when the original is
+gone for good';
+
+CREATE FUNCTION sea_mq.log_is_foreign() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- A row that was written here was written by its own transaction; one that COPY loaded was not.
+    SELECT EXISTS (SELECT FROM sea_mq.outbox_log l WHERE l.xmin::text::bigint <> l.xid::text::numeric % 4294967296)
+$$;
+COMMENT ON FUNCTION sea_mq.log_is_foreign IS 'Whether the log holds rows that another cluster wrote; reads all of it';
+
+CREATE FUNCTION sea_mq.pending_count(sink bigint, up_to bigint DEFAULT 10000) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*) FROM (
+        SELECT FROM (VALUES (1)) AS one
+        LEFT JOIN sea_mq.cursors c ON c.sink = $1
+        CROSS JOIN LATERAL (
+            SELECT FROM sea_mq.outbox_log l
+            WHERE l.sink = $1 AND l.seq > coalesce(greatest(c.floor, c.batch_at), 0)
+                AND (c.sink IS NULL OR NOT pg_visible_in_snapshot(l.xid, c.done))
+            UNION ALL
+            SELECT FROM sea_mq.outbox_log l
+            WHERE l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.done))) AND l.sink = $1 AND l.seq <= coalesce(c.floor, 0)
+                AND NOT (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))
+        ) AS pending
+        LIMIT $2 + 1
+    ) AS counted
+$$;
+COMMENT ON FUNCTION sea_mq.pending_count IS
+'How many events of a sink are committed and not yet published, as of the cursor last saved; counts up to up_to + 1';

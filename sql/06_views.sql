@@ -1,0 +1,218 @@
+CREATE FUNCTION sea_mq.workers(
+    OUT pid integer, OUT backend_type text, OUT state text, OUT wait_event text, OUT backend_start timestamptz)
+RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT a.pid, a.backend_type, a.state, a.wait_event, a.backend_start
+    FROM pg_stat_activity a
+    WHERE a.backend_type LIKE 'sea\_mq%' AND (a.datname = current_database() OR a.datname IS NULL)
+$$;
+COMMENT ON FUNCTION sea_mq.workers IS 'The processes of sea_mq that serve this database: the launcher and the relay';
+
+CREATE FUNCTION sea_mq.pending_events_of(
+    sink bigint, OUT pending bigint, OUT oldest timestamptz)
+RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT sea_mq.pending_count($1),
+        (SELECT l.created_at FROM sea_mq.outbox_log l
+         LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
+         WHERE l.sink = $1 AND l.seq > coalesce(greatest(c.floor, c.batch_at), 0)
+            AND (c.sink IS NULL OR NOT pg_visible_in_snapshot(l.xid, c.done))
+         ORDER BY l.seq LIMIT 1)
+$$;
+COMMENT ON FUNCTION sea_mq.pending_events_of IS 'Unpublished events of a sink: how many (10,001 stands for more than 10,000) and since when';
+
+CREATE FUNCTION sea_mq.log_size(OUT bytes bigint, OUT dead_tuples bigint)
+RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT sum(pg_total_relation_size(i.inhrelid))::bigint, sum(pg_stat_get_dead_tuples(i.inhrelid))::bigint
+    FROM pg_inherits i WHERE i.inhparent = 'sea_mq.outbox_log'::regclass
+$$;
+COMMENT ON FUNCTION sea_mq.log_size IS 'Bytes that the log takes, indexes included, and its dead tuples';
+
+CREATE VIEW sea_mq.outbox_status AS
+SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, now() - p.oldest AS oldest_pending_age,
+    coalesce(c.published, 0) AS published, c.updated_at AS last_published_at,
+    (SELECT count(*) FROM sea_mq.scheduled_events e WHERE e.sink = s.sink) AS scheduled,
+    (SELECT count(*) FROM sea_mq.publish_failures f WHERE f.sink = s.sink) AS failed,
+    coalesce((SELECT r.current_slot FROM sea_mq.outbox_ring r), 0::smallint) AS current_slot,
+    z.bytes AS log_bytes, z.dead_tuples AS log_dead_tuples
+FROM sea_mq.streams s
+LEFT JOIN sea_mq.cursors c ON c.sink = s.sink
+CROSS JOIN LATERAL sea_mq.pending_events_of(s.sink) p
+CROSS JOIN sea_mq.log_size() z;
+COMMENT ON VIEW sea_mq.outbox_status IS 'What is waiting to be published, a row per stream';
+COMMENT ON COLUMN sea_mq.outbox_status.context IS 'Bounded context';
+COMMENT ON COLUMN sea_mq.outbox_status.kind IS 'event or dlq';
+COMMENT ON COLUMN sea_mq.outbox_status.stream IS 'Stream';
+COMMENT ON COLUMN sea_mq.outbox_status.pending IS 'Committed events not yet published; counted up to 10,001';
+COMMENT ON COLUMN sea_mq.outbox_status.oldest_pending_at IS 'When the oldest of them was emitted';
+COMMENT ON COLUMN sea_mq.outbox_status.oldest_pending_age IS 'How long ago that was';
+COMMENT ON COLUMN sea_mq.outbox_status.published IS 'Events published so far';
+COMMENT ON COLUMN sea_mq.outbox_status.last_published_at IS 'When the last of them was recorded';
+COMMENT ON COLUMN sea_mq.outbox_status.scheduled IS 'Events whose available_at has not come';
+COMMENT ON COLUMN sea_mq.outbox_status.failed IS 'Events that the broker refused for a reason of their own';
+COMMENT ON COLUMN sea_mq.outbox_status.current_slot IS 'Slot of the ring that writers append to';
+COMMENT ON COLUMN sea_mq.outbox_status.log_bytes IS 'Size of the whole log with its indexes, in bytes';
+COMMENT ON COLUMN sea_mq.outbox_status.log_dead_tuples IS 'Dead tuples in the log, by the statistics; expected to stay 0';
+
+CREATE VIEW sea_mq.relay_status AS
+SELECT w.pid IS NOT NULL AS running, w.pid, w.backend_start AS started_at,
+    coalesce(CASE WHEN w.pid IS NULL THEN 'stopped' END, r.state, 'starting') AS state, r.since,
+    r.error_kind, r.error, r.hint, r.failures,
+    r.server_name, r.server_version, r.server_address, r.max_payload, sea_mq.preloaded() AS preloaded
+FROM (VALUES (1)) AS one
+LEFT JOIN sea_mq.relay_state r ON true
+LEFT JOIN sea_mq.workers() w ON w.backend_type = 'sea_mq relay';
+COMMENT ON VIEW sea_mq.relay_status IS 'The relay of this database; one row';
+COMMENT ON COLUMN sea_mq.relay_status.running IS 'Whether its process is there';
+COMMENT ON COLUMN sea_mq.relay_status.pid IS 'Its process';
+COMMENT ON COLUMN sea_mq.relay_status.started_at IS 'When the process started';
+COMMENT ON COLUMN sea_mq.relay_status.state IS 'stopped, starting, unconfigured, disabled, connecting, connected, waiting or paused';
+COMMENT ON COLUMN sea_mq.relay_status.since IS 'When this state began';
+COMMENT ON COLUMN sea_mq.relay_status.error_kind IS 'Kind of the error, if there is one';
+COMMENT ON COLUMN sea_mq.relay_status.error IS 'What is wrong';
+COMMENT ON COLUMN sea_mq.relay_status.hint IS 'What to do about it';
+COMMENT ON COLUMN sea_mq.relay_status.failures IS 'Failed connection attempts in a row, as of the last change of error';
+COMMENT ON COLUMN sea_mq.relay_status.server_name IS 'nats-server connected to last';
+COMMENT ON COLUMN sea_mq.relay_status.server_version IS 'Its version';
+COMMENT ON COLUMN sea_mq.relay_status.server_address IS 'Its host and port';
+COMMENT ON COLUMN sea_mq.relay_status.max_payload IS 'Its largest message in bytes, headers included';
+COMMENT ON COLUMN sea_mq.relay_status.preloaded IS 'Whether sea_mq is in shared_preload_libraries';
+
+CREATE VIEW sea_mq.stream_status AS
+SELECT s.name AS stream, s.context, s.kind, coalesce(t.state, 'pending') AS state, t.error_kind, t.error, t.hint,
+    coalesce(t.ordering, 'strict') AS ordering, t.differences, coalesce(t.losses, 0) AS losses, t.last_loss,
+    c.stream_sequence AS last_sequence, coalesce(c.published, 0) AS published, p.pending, s.managed, t.since
+FROM sea_mq.streams s
+LEFT JOIN sea_mq.stream_state t ON t.sink = s.sink
+LEFT JOIN sea_mq.cursors c ON c.sink = s.sink
+CROSS JOIN LATERAL sea_mq.pending_events_of(s.sink) p;
+COMMENT ON VIEW sea_mq.stream_status IS 'Each stream as the relay found it';
+COMMENT ON COLUMN sea_mq.stream_status.stream IS 'Name in JetStream';
+COMMENT ON COLUMN sea_mq.stream_status.context IS 'Bounded context';
+COMMENT ON COLUMN sea_mq.stream_status.kind IS 'event or dlq';
+COMMENT ON COLUMN sea_mq.stream_status.state IS 'pending, ready, refused or paused';
+COMMENT ON COLUMN sea_mq.stream_status.error_kind IS 'Kind of the error, if there is one';
+COMMENT ON COLUMN sea_mq.stream_status.error IS 'What is wrong';
+COMMENT ON COLUMN sea_mq.stream_status.hint IS 'What to do about it';
+COMMENT ON COLUMN sea_mq.stream_status.ordering IS 'strict or shared; see docs/guarantees.md';
+COMMENT ON COLUMN sea_mq.stream_status.differences IS 'Settings that differ from the description and were left alone';
+COMMENT ON COLUMN sea_mq.stream_status.losses IS 'How often the broker had lost data that it had acknowledged';
+COMMENT ON COLUMN sea_mq.stream_status.last_loss IS 'What was lost last';
+COMMENT ON COLUMN sea_mq.stream_status.last_sequence IS 'Stream sequence of the last event stored by the relay';
+COMMENT ON COLUMN sea_mq.stream_status.published IS 'Events published so far';
+COMMENT ON COLUMN sea_mq.stream_status.pending IS 'Committed events not yet published; counted up to 10,001';
+COMMENT ON COLUMN sea_mq.stream_status.managed IS 'Whether the relay creates and updates the stream';
+COMMENT ON COLUMN sea_mq.stream_status.since IS 'When this state began';
+
+-- What is wrong, the most urgent first.
+CREATE VIEW sea_mq.problems AS
+SELECT 1 AS rank, 'relay is not running' AS problem,
+    CASE WHEN r.preloaded THEN 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
+        ELSE 'Add sea_mq to shared_preload_libraries and restart the server; until then, call sea_mq.start().' END AS hint
+FROM sea_mq.relay_status r WHERE NOT r.running
+UNION ALL
+SELECT 2, coalesce('relay: ' || r.error, 'relay is ' || r.state),
+    coalesce(r.hint, CASE r.state
+        WHEN 'unconfigured' THEN 'Set sea_mq.nats_url, as in ALTER SYSTEM SET sea_mq.nats_url = ''nats://localhost:4222''; then reload.'
+        WHEN 'disabled' THEN 'Set sea_mq.enabled = on, then call sea_mq.reload().'
+        ELSE 'Wait a moment; the relay retries by itself.' END)
+FROM sea_mq.relay_status r WHERE r.running AND r.state <> 'connected'
+UNION ALL
+SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(t.hint, 'See sea_mq.stream_status.')
+FROM sea_mq.stream_status t WHERE t.state IN ('refused', 'paused')
+UNION ALL
+SELECT 4, format('%s events of stream %s were refused by the broker', o.failed, o.stream),
+    'See sea_mq.publish_failures for the reasons.'
+FROM sea_mq.outbox_status o WHERE o.failed > 0
+UNION ALL
+SELECT 5, format('more than 1000 events wait for stream %s', o.stream),
+    'If the number does not fall, see sea_mq.relay_status and the broker''s load.'
+FROM sea_mq.outbox_status o WHERE o.pending > 1000
+UNION ALL
+SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error), 'Correct it with sea_mq.create_consumer.'
+FROM sea_mq.consumers c WHERE c.state = 'refused'
+UNION ALL
+SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
+    'Add sea_mq to shared_preload_libraries and restart the server.'
+FROM sea_mq.relay_status r WHERE r.running AND NOT r.preloaded;
+COMMENT ON VIEW sea_mq.problems IS 'Everything that is wrong just now, the most urgent first; no row: all is well';
+COMMENT ON COLUMN sea_mq.problems.rank IS 'Urgency; 1 is the most urgent';
+COMMENT ON COLUMN sea_mq.problems.problem IS 'What is wrong';
+COMMENT ON COLUMN sea_mq.problems.hint IS 'What to do about it';
+
+CREATE VIEW sea_mq.status AS
+SELECT p.problem IS NULL AS ok, coalesce(p.problem, 'all is well') AS summary, p.hint, p.problems,
+    r.state AS relay, r.pid AS relay_pid, r.server_address AS broker, o.pending, o.oldest_pending_age, o.published, o.scheduled,
+    o.failed, o.streams, (SELECT z.bytes FROM sea_mq.log_size() z) AS log_bytes,
+    (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'sea_mq') AS version
+FROM sea_mq.relay_status r
+CROSS JOIN (SELECT coalesce(sum(s.pending), 0)::bigint AS pending, max(s.oldest_pending_age) AS oldest_pending_age,
+        coalesce(sum(s.published), 0)::bigint AS published, coalesce(sum(s.scheduled), 0)::bigint AS scheduled,
+        coalesce(sum(s.failed), 0)::bigint AS failed, count(*) AS streams FROM sea_mq.outbox_status s) o
+CROSS JOIN (SELECT (array_agg(q.problem ORDER BY q.rank))[1] AS problem, (array_agg(q.hint ORDER BY q.rank))[1] AS hint,
+        count(*) AS problems FROM sea_mq.problems q) p;
+COMMENT ON VIEW sea_mq.status IS 'One row: is everything all right, and if not, what to do';
+COMMENT ON COLUMN sea_mq.status.ok IS 'Whether all is well';
+COMMENT ON COLUMN sea_mq.status.summary IS 'The most urgent problem, or "all is well"';
+COMMENT ON COLUMN sea_mq.status.hint IS 'What to do about it';
+COMMENT ON COLUMN sea_mq.status.problems IS 'How many problems there are; see sea_mq.problems';
+COMMENT ON COLUMN sea_mq.status.relay IS 'State of the relay; see sea_mq.relay_status';
+COMMENT ON COLUMN sea_mq.status.relay_pid IS 'Process of the relay';
+COMMENT ON COLUMN sea_mq.status.broker IS 'nats-server connected to last';
+COMMENT ON COLUMN sea_mq.status.pending IS 'Committed events not yet published, over all streams';
+COMMENT ON COLUMN sea_mq.status.oldest_pending_age IS 'How long ago the oldest of them was emitted';
+COMMENT ON COLUMN sea_mq.status.published IS 'Events published so far';
+COMMENT ON COLUMN sea_mq.status.scheduled IS 'Events whose available_at has not come';
+COMMENT ON COLUMN sea_mq.status.failed IS 'Events that the broker refused for a reason of their own';
+COMMENT ON COLUMN sea_mq.status.streams IS 'Streams described';
+COMMENT ON COLUMN sea_mq.status.log_bytes IS 'Size of the log with its indexes, in bytes';
+COMMENT ON COLUMN sea_mq.status.version IS 'Version of the extension';
+
+CREATE FUNCTION sea_mq.event_status(event_id uuid)
+RETURNS TABLE (id uuid, status text, subject text, created_at timestamptz, available_at timestamptz, published_at timestamptz,
+    attempts integer, error text, stream text, stream_seq bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT e.id,
+        CASE WHEN e.publish_error IS NOT NULL THEN 'failed'
+            WHEN e.published THEN 'delivered'
+            WHEN w.error IS NOT NULL THEN 'retrying'
+            ELSE 'pending' END,
+        e.subject, e.created_at, e.available_at, e.published_at,
+        CASE WHEN e.published THEN 1 ELSE e.attempts END,
+        coalesce(e.publish_error, CASE WHEN NOT e.published THEN w.error END), e.stream, e.stream_seq
+    FROM sea_mq.outbox_events e
+    LEFT JOIN LATERAL (
+        SELECT coalesce(
+            (SELECT t.error FROM sea_mq.stream_state t JOIN sea_mq.streams s ON s.sink = t.sink WHERE s.name = e.stream),
+            (SELECT r.error FROM sea_mq.relay_state r)) AS error) w ON true
+    WHERE e.id = $1
+$$;
+COMMENT ON FUNCTION sea_mq.event_status IS
+'What became of an event: pending, retrying (the broker or the stream is not available), delivered or failed (refused for good),
+with times, error, stream and sequence. No row: the event is not, or no longer, in the log';
+
+CREATE FUNCTION sea_mq.install_report() RETURNS TABLE (section text, item text, value text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'extension', 'version', e.extversion FROM pg_extension e WHERE e.extname = 'sea_mq'
+    UNION ALL SELECT 'extension', 'install_id', i.install_id::text FROM sea_mq.installation i
+    UNION ALL SELECT 'extension', 'preloaded', sea_mq.preloaded()::text
+    UNION ALL SELECT * FROM (
+        SELECT 'table', c.oid::regclass::text,
+            format('%s rows (estimate), %s indexes, %s', greatest(c.reltuples, 0)::bigint,
+                (SELECT count(*) FROM pg_index x WHERE x.indrelid = c.oid), pg_size_pretty(pg_total_relation_size(c.oid)))
+        FROM pg_class c WHERE c.relnamespace = 'sea_mq'::regnamespace AND c.relkind = 'r' ORDER BY c.relname) AS tables
+    UNION ALL SELECT * FROM (
+        SELECT 'index', x.indexrelid::regclass::text, CASE WHEN x.indisvalid THEN 'valid' ELSE 'INVALID' END
+        FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid
+        WHERE c.relnamespace = 'sea_mq'::regnamespace AND c.relkind = 'r' ORDER BY 2) AS indexes
+    UNION ALL SELECT * FROM (
+        SELECT 'setting', g.name, CASE WHEN g.name IN ('sea_mq.nats_url') AND g.setting <> ''
+            THEN regexp_replace(g.setting, '//[^@/]*@', '//***@', 'g') ELSE g.setting || coalesce(' ' || g.unit, '') END
+        FROM pg_settings g WHERE g.name LIKE 'sea\_mq.%' ORDER BY g.name) AS settings
+    UNION ALL SELECT 'worker', w.backend_type, format('pid %s, started %s', w.pid, w.backend_start) FROM sea_mq.workers() w
+    UNION ALL SELECT 'relay', 'state', concat_ws(': ', r.state, r.error) FROM sea_mq.relay_status r
+    UNION ALL SELECT 'broker', coalesce(r.server_address, 'none'), concat_ws(' ', r.server_name, r.server_version)
+        FROM sea_mq.relay_status r
+    UNION ALL SELECT 'stream', t.stream, concat_ws(': ', t.state, t.error) FROM sea_mq.stream_status t
+    UNION ALL SELECT 'role', a.rolname, shobj_description(a.oid, 'pg_authid') FROM pg_roles a WHERE a.rolname LIKE 'sea\_mq\_%'
+$$;
+COMMENT ON FUNCTION sea_mq.install_report IS
+'What is installed and whether it works: tables, indexes, row counts, settings, workers, broker, streams, roles';

@@ -1,0 +1,35 @@
+-- Nothing is granted to PUBLIC. Functions are executable by PUBLIC unless that is taken back.
+REVOKE ALL ON SCHEMA sea_mq FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sea_mq FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA sea_mq FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA sea_mq TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+
+GRANT EXECUTE ON FUNCTION sea_mq.emit, sea_mq.emit_many, sea_mq.pending_events, sea_mq.event_name, sea_mq.context_name,
+    sea_mq.outbox_events_insert TO sea_mq_producer;
+GRANT INSERT ON sea_mq.outbox_events TO sea_mq_producer;
+
+GRANT SELECT ON sea_mq.outbox_events, sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems,
+    sea_mq.status, sea_mq.streams, sea_mq.consumers TO sea_mq_monitor, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.preloaded, sea_mq.event_status,
+    sea_mq.install_report, sea_mq.event_name, sea_mq.context_name, sea_mq.sink_id TO sea_mq_monitor, sea_mq_operator;
+
+GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.drop_stream, sea_mq.create_consumer,
+    sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt TO sea_mq_operator;
+-- What the operator's functions do, they do with the rights of the extension's owner.
+ALTER FUNCTION sea_mq.create_stream SECURITY DEFINER;
+ALTER FUNCTION sea_mq.alter_stream SECURITY DEFINER;
+ALTER FUNCTION sea_mq.drop_stream SECURITY DEFINER;
+ALTER FUNCTION sea_mq.create_consumer SECURITY DEFINER;
+ALTER FUNCTION sea_mq.drop_consumer SECURITY DEFINER;
+ALTER FUNCTION sea_mq.adopt SECURITY DEFINER;
+
+DO $$
+BEGIN
+    IF NOT sea_mq.preloaded() THEN
+        RAISE WARNING 'sea_mq is not in shared_preload_libraries'
+            USING DETAIL = 'Events are stored, but no relay publishes them.',
+                HINT = 'Add sea_mq to shared_preload_libraries and restart the server; until then, call sea_mq.start().';
+    END IF;
+END $$;
+SELECT sea_mq.announce();

@@ -1,0 +1,275 @@
+//! The broker port: what the relay asks of the broker's side, and what that side reports back.
+//!
+//! The relay (which may touch PostgreSQL) and the I/O thread (which may touch the network) share nothing but these
+//! values. Requests go one way over an unbounded channel, reports come back over another; neither side ever waits for the
+//! other while it holds something that a third party needs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+/// Names one destination of the outbox log: the stable hash of a context's event stream or dead-letter stream.
+pub type SinkId = i64;
+
+/// Where the broker is and how to log in to it. Secrets are read from their files by the I/O thread at each connect, so a
+/// rotated file takes effect with the next connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerConfig {
+    /// `nats://host:port` or `tls://host:port`, one or several; credentials in the URL are honoured.
+    pub urls: Vec<String>,
+    /// NATS `.creds` file (JWT and nkey seed).
+    pub credentials_file: Option<PathBuf>,
+    /// File whose first line is an nkey seed.
+    pub nkey_file: Option<PathBuf>,
+    /// User name, together with `password_file`.
+    pub user: Option<String>,
+    /// File whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// File whose first line is a token.
+    pub token_file: Option<PathBuf>,
+    /// Require TLS even where the URL's scheme does not say so.
+    pub tls_required: bool,
+    /// PEM file of the authorities to trust, in addition to the system's.
+    pub tls_ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate, together with `tls_key_file`.
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM file of the client certificate's key.
+    pub tls_key_file: Option<PathBuf>,
+    /// JetStream domain; `None` for the default one.
+    pub jetstream_domain: Option<String>,
+    /// Connection name shown in the broker's monitoring.
+    pub client_name: String,
+    /// How long to wait for a connection or for an API answer.
+    pub connect_timeout: Duration,
+    /// How long the oldest unanswered publish may wait for its ack before everything in flight is given up.
+    pub ack_timeout: Duration,
+}
+
+/// JetStream retention policy of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    Limits,
+    Interest,
+    WorkQueue,
+}
+
+/// JetStream storage type of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    File,
+    Memory,
+}
+
+/// A stream as the database describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSpec {
+    pub name: String,
+    pub subjects: Vec<String>,
+    pub description: String,
+    pub retention: Retention,
+    /// Zero for no limit.
+    pub max_age: Duration,
+    /// -1 for no limit.
+    pub max_bytes: i64,
+    /// -1 for no limit.
+    pub max_msgs: i64,
+    /// Largest message in bytes, headers included; -1 for the server's own limit.
+    pub max_msg_size: i32,
+    pub storage: Storage,
+    pub replicas: usize,
+    pub duplicate_window: Duration,
+    /// Allow atomic batch publishing (nats-server 2.12 and later).
+    pub allow_atomic: bool,
+    /// Whether this installation creates and updates the stream. If not, the stream must exist and is only verified.
+    pub managed: bool,
+    /// The installation that owns the stream, kept in its metadata under [`OWNER_KEY`].
+    pub owner: Uuid,
+    /// Take over a stream whose metadata names another owner.
+    pub take_over: bool,
+}
+
+/// Metadata key under which a stream names the installation that owns it.
+pub const OWNER_KEY: &str = "sea_mq.install";
+
+/// A durable pull consumer as the database describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerSpec {
+    pub stream: String,
+    pub name: String,
+    pub filter_subject: String,
+    pub ack_wait: Duration,
+    pub max_deliver: i64,
+    pub max_ack_pending: i64,
+    /// `true`: from the first message of the stream; `false`: from the next one to arrive.
+    pub deliver_all: bool,
+}
+
+/// One message, ready for the wire except for its expected sequence, which the session adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub subject: String,
+    /// In the order in which they are sent. `Nats-Msg-Id` is among them.
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+/// What the relay asks for. Requests are carried out in order; all but `Connect` and `Shutdown` need a live session
+/// and are dropped without a report when there is none (the `Disconnected` that ended the session was the report).
+#[derive(Debug)]
+pub enum Request {
+    /// Ends the present session, if any, and opens a new one. Answered by `Connected` or `Disconnected`.
+    Connect(Box<BrokerConfig>),
+    /// Creates, updates or verifies a stream. Answered by `StreamReady` or `StreamRefused`.
+    EnsureStream { sink: SinkId, spec: Box<StreamSpec> },
+    /// Creates or updates a durable consumer. Answered by `ConsumerReady` or `ConsumerRefused`.
+    EnsureConsumer { spec: Box<ConsumerSpec> },
+    /// Deletes a stream and what it holds. Answered by `StreamDeleted`.
+    DeleteStream { name: String },
+    /// Deletes a durable consumer. No answer: what is not there is not missed.
+    DeleteConsumer { stream: String, name: String },
+    /// Reads the headers of all messages with a stream sequence above `after`. Answered by `Tail` or `StreamRefused`.
+    ReadTail { sink: SinkId, stream: String, after: u64 },
+    /// Publishes in order. With `expected_last`, the first message is stored only if the stream's last sequence is
+    /// that, the second only if it is that plus one, and so on. Answered by `Acked` (in one or several parts, in
+    /// order) and, if something fails, by one `PublishFailed`, after which nothing more is reported for that epoch.
+    Publish { sink: SinkId, epoch: u64, stream: String, expected_last: Option<u64>, messages: Vec<Outgoing> },
+    /// Ends the session after the commands already queued were written to the socket.
+    Shutdown,
+}
+
+/// What the broker's side reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    Connected(ServerInfo),
+    /// A connection attempt failed, or the session broke. Nothing of it is reported any more; the relay reconnects.
+    Disconnected(Fault),
+    StreamReady { sink: SinkId, info: StreamInfo },
+    StreamRefused { sink: SinkId, fault: Fault },
+    ConsumerReady { stream: String, name: String },
+    ConsumerRefused { stream: String, name: String, fault: Fault },
+    StreamDeleted { name: String, result: Result<(), Fault> },
+    /// `messages`: in stream order, complete up to `last_sequence`.
+    Tail { sink: SinkId, messages: Vec<Stored>, last_sequence: u64 },
+    Acked { sink: SinkId, epoch: u64, acks: Vec<Ack> },
+    PublishFailed { sink: SinkId, epoch: u64, fault: Fault },
+}
+
+/// The server at the other end of the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerInfo {
+    pub name: String,
+    pub version: String,
+    /// `host:port`, without credentials.
+    pub address: String,
+    /// Largest message in bytes, headers included.
+    pub max_payload: usize,
+}
+
+/// A stream as the server describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamInfo {
+    pub first_sequence: u64,
+    pub last_sequence: u64,
+    pub messages: u64,
+    pub bytes: u64,
+    /// Creation time in microseconds since the Unix epoch: a stream created anew has another.
+    pub created_us: i64,
+    pub replicas: usize,
+    /// Largest message in bytes, headers included, if the stream sets its own limit.
+    pub max_msg_size: Option<usize>,
+    /// Settings that differ from the description and were left alone: name, (wanted, found).
+    pub differences: BTreeMap<String, (String, String)>,
+}
+
+/// A message found in a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub sequence: u64,
+    /// Its `Nats-Msg-Id`, if it has one.
+    pub message_id: Option<String>,
+}
+
+/// The server's word that a message is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    pub sequence: u64,
+    /// The message was there already; `sequence` is that of the stored one.
+    pub duplicate: bool,
+}
+
+/// What went wrong at the broker's side.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// In the words of the server or the client library; without credentials.
+    pub message: String,
+}
+
+impl Fault {
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// Every fault that the relay tells apart. See [`FaultKind::hint`] for what a person can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// The address, a file or a combination of settings cannot be used as written.
+    Settings,
+    /// No server answers at the address, or the connection broke.
+    Unreachable,
+    /// The server refused the credentials.
+    Credentials,
+    /// The TLS handshake failed.
+    Tls,
+    /// The account lacks a permission.
+    Permission,
+    /// JetStream is not enabled for the account.
+    NoJetStream,
+    /// The stream does not exist, and this installation does not manage it.
+    StreamMissing,
+    /// The stream exists in a form that cannot be used, or other streams take its subjects.
+    StreamConflict,
+    /// The stream belongs to another installation.
+    StreamOwned,
+    /// The stream's last sequence is not the expected one.
+    WrongSequence,
+    /// The message is larger than the server or the stream takes.
+    MessageTooLarge,
+    /// The stream or the account is at its limit and discards new messages.
+    Full,
+    /// No answer in time.
+    Timeout,
+    /// Anything else that the server said.
+    Server,
+}
+
+impl FaultKind {
+    /// What a person can do about it, or `None` where waiting is all there is to do.
+    pub fn hint(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Settings => "Correct the sea_mq.nats_* settings, then call sea_mq.reload().",
+            Self::Unreachable => "Check sea_mq.nats_url and that nats-server runs there; the relay retries by itself.",
+            Self::Credentials => {
+                "Check sea_mq.nats_credentials_file, nats_user and nats_password_file against the server's accounts."
+            }
+            Self::Tls => "Check sea_mq.nats_tls_ca_file, nats_tls_cert_file and nats_tls_key_file.",
+            Self::Permission => {
+                "Allow the account to publish to the context's subjects and to $JS.API.> and to subscribe to _INBOX.>."
+            }
+            Self::NoJetStream => "Start nats-server with JetStream (-js) and enable it for the account.",
+            Self::StreamMissing => "Create the stream in NATS, or let sea_mq manage it: sea_mq.alter_stream(managed => true).",
+            Self::StreamConflict => {
+                "Change the stream in NATS or its description with sea_mq.alter_stream until they agree."
+            }
+            Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
+            Self::Full => "Raise the stream's limits with sea_mq.alter_stream, or the account's in NATS.",
+            Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
+            Self::WrongSequence | Self::Timeout | Self::Server => return None,
+        })
+    }
+}

@@ -1,0 +1,394 @@
+//! Events: what `emit` accepts, what the log keeps, what is sent.
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::invalid::{Invalid, InvalidKind};
+use super::name;
+use super::sink::{SinkKind, sink_id};
+use crate::broker::SinkId;
+
+/// Longest free text (aggregate, correlation and causation ids, one header value) in bytes.
+pub const MAX_TEXT: usize = 1024;
+
+/// Values of `visibility`, widest audience first.
+pub const VISIBILITIES: [&str; 4] = ["public", "partner", "internal", "sensitive"];
+
+/// Header names that sea_mq sets itself; callers use the parameter instead.
+const OWN_HEADERS: [(&str, &str); 8] = [
+    ("X-Correlation-Id", "correlation_id"),
+    ("X-Causation-Id", "causation_id"),
+    ("X-Event-Version", "event_version"),
+    ("X-Event-Type", "event_type"),
+    ("X-Aggregate-Type", "aggregate_type"),
+    ("X-Aggregate-Id", "aggregate_id"),
+    ("X-Source-Context", "context"),
+    ("X-Sea-Visibility", "visibility"),
+];
+
+const TRACEPARENT: &str = "traceparent";
+
+/// The arguments of one `emit`, as they came from SQL.
+#[derive(Clone, Debug, Default)]
+pub struct EmitArgs {
+    pub aggregate_type: Option<String>,
+    pub aggregate_id: Option<String>,
+    pub event_type: Option<String>,
+    /// JSON text.
+    pub payload: Option<String>,
+    pub event_version: Option<i32>,
+    pub context: Option<String>,
+    pub event_id: Option<Uuid>,
+    pub correlation_id: Option<String>,
+    pub causation_id: Option<String>,
+    /// JSON text.
+    pub headers: Option<String>,
+    pub visibility: Option<String>,
+    /// Microseconds since 2000-01-01 UTC.
+    pub available_at: Option<i64>,
+}
+
+/// What the session supplies where an argument is left out.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    pub context: Option<String>,
+    pub correlation_id: Option<String>,
+    pub causation_id: Option<String>,
+    pub traceparent: Option<String>,
+    /// Microseconds since 2000-01-01 UTC.
+    pub now: i64,
+}
+
+/// A checked event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub id: Uuid,
+    pub sink: SinkId,
+    pub context: String,
+    /// `None`: the one that follows from context, name and version.
+    pub subject: Option<String>,
+    pub aggregate_type: String,
+    pub aggregate_id: String,
+    pub event_type: String,
+    pub event_version: i32,
+    /// JSON text, sent as it is.
+    pub payload: String,
+    /// JSON object of strings: the caller's headers, and `traceparent` where known.
+    pub headers: Option<String>,
+    /// `None`: the event's own id.
+    pub correlation_id: Option<String>,
+    pub causation_id: Option<String>,
+    pub visibility: String,
+    /// Microseconds since 2000-01-01 UTC.
+    pub created_at: i64,
+    /// Microseconds since 2000-01-01 UTC; set for events that were or are to be held back.
+    pub available_at: Option<i64>,
+}
+
+/// An event with its place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    pub seq: i64,
+    /// The transaction that wrote it.
+    pub xid: u64,
+    pub event: Event,
+}
+
+impl Event {
+    /// Checks the arguments and fills in what was left out.
+    pub fn new(args: EmitArgs, defaults: &Defaults) -> Result<Self, Invalid> {
+        let context = args.context.as_deref().or(defaults.context.as_deref()).filter(|c| !c.is_empty());
+        let context = name::context_name(context.ok_or_else(unknown_context)?)?;
+        let event_type = required("event_type", args.event_type.as_deref())?;
+        let event_version = args.event_version.ok_or_else(|| Invalid::missing("event_version", "Leave it out for 1."))?;
+        if event_version < 1 {
+            return Err(Invalid::value(
+                format!("event_version is {event_version}"),
+                "Versions count from 1; a changed meaning gets the next version.",
+            ));
+        }
+        let payload = args.payload.ok_or_else(|| {
+            Invalid::missing("payload", "Pass '{}' for an event without content, or 'null'::jsonb for a JSON null.")
+        })?;
+        let id = args.event_id.unwrap_or_else(Uuid::now_v7);
+        Ok(Self {
+            id,
+            sink: sink_id(&context, SinkKind::Event),
+            subject: None,
+            aggregate_type: text("aggregate_type", required("aggregate_type", args.aggregate_type.as_deref())?)?,
+            aggregate_id: text("aggregate_id", required("aggregate_id", args.aggregate_id.as_deref())?)?,
+            event_type: name::event_name(event_type)?,
+            event_version,
+            payload,
+            headers: checked_headers(args.headers.as_deref(), defaults.traceparent.as_deref())?,
+            correlation_id: optional("correlation_id", args.correlation_id, &defaults.correlation_id)?,
+            causation_id: optional("causation_id", args.causation_id, &defaults.causation_id)?,
+            visibility: checked_visibility(args.visibility)?,
+            created_at: defaults.now,
+            available_at: args.available_at.filter(|&at| at > defaults.now),
+            context,
+        })
+    }
+
+    /// The subject that the event is published on.
+    pub fn subject(&self) -> String {
+        match &self.subject {
+            Some(subject) => subject.clone(),
+            None => event_subject(&self.context, &self.event_type, self.event_version),
+        }
+    }
+
+    /// Whether a repeated `emit` with this event's id may pass for it: what the event says is the same. Correlation,
+    /// causation and trace may differ, since they belong to the attempt.
+    pub fn same_content(&self, other: &Event) -> bool {
+        self.sink == other.sink
+            && self.subject() == other.subject()
+            && self.aggregate_type == other.aggregate_type
+            && self.aggregate_id == other.aggregate_id
+            && self.payload == other.payload
+            && self.visibility == other.visibility
+            && self.caller_headers() == other.caller_headers()
+    }
+
+    /// The headers in the order in which they are sent; the caller's own come last.
+    pub fn wire_headers(&self) -> Vec<(String, String)> {
+        let mut headers = Vec::with_capacity(10);
+        let mut put = |name: &str, value: String| headers.push((name.to_owned(), value));
+        let id = self.id.to_string();
+        put("X-Correlation-Id", self.correlation_id.clone().unwrap_or_else(|| id.clone()));
+        put("Nats-Msg-Id", id);
+        if let Some(causation_id) = &self.causation_id {
+            put("X-Causation-Id", causation_id.clone());
+        }
+        put("X-Event-Version", self.event_version.to_string());
+        put("X-Event-Type", self.event_type.clone());
+        put("X-Aggregate-Type", self.aggregate_type.clone());
+        put("X-Aggregate-Id", self.aggregate_id.clone());
+        put("X-Source-Context", self.context.clone());
+        put("X-Sea-Visibility", self.visibility.clone());
+        for (name, value) in parse_headers(self.headers.as_deref()) {
+            put(&name, value);
+        }
+        headers
+    }
+
+    /// Bytes that the message takes of the server's `max_payload`: the header block and the body.
+    pub fn wire_size(&self, body: usize) -> usize {
+        const STATUS_LINE_AND_END: usize = "NATS/1.0\r\n\r\n".len();
+        const EXPECTED_SEQUENCE: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n".len();
+        let lines: usize = self.wire_headers().iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
+        STATUS_LINE_AND_END + EXPECTED_SEQUENCE + lines + body
+    }
+
+    /// The headers that the caller gave, in alphabetical order, without the trace.
+    pub fn caller_headers(&self) -> Vec<(String, String)> {
+        let mut headers = parse_headers(self.headers.as_deref());
+        headers.retain(|(name, _)| !name.eq_ignore_ascii_case(TRACEPARENT));
+        headers.sort();
+        headers
+    }
+}
+
+/// `{context}.event.{name}.v{version}`.
+pub fn event_subject(context: &str, event_type: &str, version: i32) -> String {
+    format!("{context}.event.{event_type}.v{version}")
+}
+
+fn unknown_context() -> Invalid {
+    Invalid::new(
+        InvalidKind::Unknown,
+        "the context of the event is not known",
+        "Set it for the database, ALTER DATABASE … SET sea_mq.context = 'orders', or pass context => 'orders'.",
+    )
+}
+
+fn required<'a>(parameter: &str, value: Option<&'a str>) -> Result<&'a str, Invalid> {
+    let value = value.ok_or_else(|| Invalid::missing(parameter, format!("Pass a value for {parameter}.")))?;
+    if value.is_empty() {
+        return Err(Invalid::value(format!("{parameter} must not be empty"), format!("Pass a value for {parameter}.")));
+    }
+    Ok(value)
+}
+
+/// Free text that becomes a header value: one line of bounded length.
+fn text(parameter: &str, value: &str) -> Result<String, Invalid> {
+    if value.len() > MAX_TEXT {
+        return Err(Invalid::new(
+            InvalidKind::TooLarge,
+            format!("{parameter} is {} bytes long, the limit is {MAX_TEXT}", value.len()),
+            "Long content belongs into the payload.",
+        ));
+    }
+    if let Some(c) = value.chars().find(|c| c.is_control()) {
+        return Err(Invalid::value(
+            format!("{parameter} contains the control character {c:?}"),
+            "It is sent as a NATS header, which is one line of text.",
+        ));
+    }
+    if value.trim() != value {
+        return Err(Invalid::value(
+            format!("{parameter} begins or ends with white space"),
+            "It is sent as a NATS header, where white space at the ends is lost.",
+        ));
+    }
+    Ok(value.to_owned())
+}
+
+fn optional(parameter: &str, given: Option<String>, default: &Option<String>) -> Result<Option<String>, Invalid> {
+    match given.as_ref().or(default.as_ref()).filter(|value| !value.is_empty()) {
+        Some(value) => text(parameter, value).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn checked_visibility(visibility: Option<String>) -> Result<String, Invalid> {
+    let visibility = visibility.ok_or_else(|| Invalid::missing("visibility", "Leave it out for \"internal\"."))?;
+    if VISIBILITIES.contains(&visibility.as_str()) {
+        return Ok(visibility);
+    }
+    Err(Invalid::value(
+        format!("visibility \"{visibility}\" is not known"),
+        format!("Use one of {}.", VISIBILITIES.join(", ")),
+    ))
+}
+
+/// The caller's headers, checked, with the session's `traceparent` unless the caller gave one.
+fn checked_headers(given: Option<&str>, traceparent: Option<&str>) -> Result<Option<String>, Invalid> {
+    let mut headers = match given {
+        None => Map::new(),
+        Some(json) => match serde_json::from_str(json) {
+            Ok(Value::Object(map)) => map,
+            _ => return Err(not_an_object()),
+        },
+    };
+    for (name, value) in &headers {
+        check_header(name, value)?;
+    }
+    let has_trace = headers.keys().any(|name| name.eq_ignore_ascii_case(TRACEPARENT));
+    if let Some(trace) = traceparent.filter(|trace| !trace.is_empty() && !has_trace) {
+        headers.insert(TRACEPARENT.to_owned(), Value::String(text("sea_mq.traceparent", trace)?));
+    }
+    Ok((!headers.is_empty()).then(|| Value::Object(headers).to_string()))
+}
+
+fn not_an_object() -> Invalid {
+    Invalid::value("headers must be a JSON object of strings", "As in '{\"X-Tenant\": \"acme\"}'.")
+}
+
+fn check_header(name: &str, value: &Value) -> Result<(), Invalid> {
+    // The characters of an HTTP token (RFC 9110, section 5.6.2), which is what NATS clients agree on.
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if name.is_empty() || name.len() > MAX_TEXT || !name.chars().all(is_token) {
+        return Err(Invalid::value(
+            format!("header name \"{}\" cannot be used", name.escape_debug()),
+            "Header names consist of letters, digits and \"-\".",
+        ));
+    }
+    if name.len() >= 5 && name.as_bytes()[..5].eq_ignore_ascii_case(b"Nats-") {
+        return Err(Invalid::value(
+            format!("header \"{name}\" is reserved"),
+            "Headers that begin with Nats- steer the broker and are set by sea_mq alone.",
+        ));
+    }
+    if let Some((_, parameter)) = OWN_HEADERS.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)) {
+        return Err(Invalid::value(
+            format!("header \"{name}\" is set by sea_mq"),
+            format!("Use the parameter {parameter} instead."),
+        ));
+    }
+    match value {
+        Value::String(value) => text(&format!("header {name}"), value).map(drop),
+        _ => Err(not_an_object()),
+    }
+}
+
+/// Headers that were checked before they were stored.
+fn parse_headers(json: Option<&str>) -> Vec<(String, String)> {
+    let Some(Ok(Value::Object(map))) = json.map(serde_json::from_str) else { return Vec::new() };
+    map.into_iter()
+        .filter_map(|(name, value)| match value {
+            Value::String(value) => Some((name, value)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> EmitArgs {
+        EmitArgs {
+            aggregate_type: Some("order".into()),
+            aggregate_id: Some("42".into()),
+            event_type: Some("OrderCreated".into()),
+            payload: Some("{\"total\": 1}".into()),
+            event_version: Some(1),
+            context: Some("orders".into()),
+            visibility: Some("internal".into()),
+            ..EmitArgs::default()
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut EmitArgs)) -> InvalidKind {
+        let mut args = args();
+        change(&mut args);
+        Event::new(args, &Defaults::default()).unwrap_err().kind
+    }
+
+    #[test]
+    fn the_subject_follows_from_context_name_and_version() {
+        let event = Event::new(EmitArgs { event_version: Some(3), ..args() }, &Defaults::default()).unwrap();
+        assert_eq!(event.subject(), "orders.event.order_created.v3");
+    }
+
+    #[test]
+    fn bad_arguments_are_told_apart() {
+        assert_eq!(refused(|a| a.event_type = None), InvalidKind::Missing);
+        assert_eq!(refused(|a| a.event_type = Some(String::new())), InvalidKind::Value);
+        assert_eq!(refused(|a| a.event_version = Some(0)), InvalidKind::Value);
+        assert_eq!(refused(|a| a.context = None), InvalidKind::Unknown);
+        assert_eq!(refused(|a| a.payload = None), InvalidKind::Missing);
+        assert_eq!(refused(|a| a.visibility = Some("secret".into())), InvalidKind::Value);
+        assert_eq!(refused(|a| a.aggregate_id = Some("a\nb".into())), InvalidKind::Value);
+        assert_eq!(refused(|a| a.aggregate_id = Some("x".repeat(2000))), InvalidKind::TooLarge);
+    }
+
+    #[test]
+    fn headers_are_an_object_of_strings_and_not_the_brokers() {
+        let bad = ["[]", "1", "{\"a\": 1}", "{\"nats-msg-id\": \"x\"}", "{\"a b\": \"x\"}", "{\"\": \"x\"}",
+            "{\"x-event-type\": \"x\"}", "{\"a\": \"x\\r\\ny\"}"];
+        for headers in bad {
+            assert_eq!(refused(|a| a.headers = Some(headers.into())), InvalidKind::Value, "{headers}");
+        }
+    }
+
+    #[test]
+    fn the_callers_trace_wins_over_the_sessions() {
+        let defaults = Defaults { traceparent: Some("session".into()), ..Defaults::default() };
+        let own = EmitArgs { headers: Some("{\"Traceparent\": \"own\"}".into()), ..args() };
+        assert_eq!(Event::new(own, &defaults).unwrap().headers.unwrap(), "{\"Traceparent\":\"own\"}");
+        assert_eq!(Event::new(args(), &defaults).unwrap().headers.unwrap(), "{\"traceparent\":\"session\"}");
+    }
+
+    #[test]
+    fn the_same_content_may_come_with_another_trace() {
+        let first = Event::new(args(), &Defaults::default()).unwrap();
+        let defaults = Defaults { traceparent: Some("t".into()), correlation_id: Some("c".into()), ..Defaults::default() };
+        assert!(first.same_content(&Event::new(args(), &defaults).unwrap()));
+        let other = EmitArgs { payload: Some("{}".into()), ..args() };
+        assert!(!first.same_content(&Event::new(other, &defaults).unwrap()));
+    }
+
+    #[test]
+    fn headers_travel_with_the_event() {
+        let args = EmitArgs { headers: Some("{\"X-Tenant\": \"acme\"}".into()), causation_id: Some("c".into()), ..args() };
+        let event = Event::new(args, &Defaults::default()).unwrap();
+        let headers = event.wire_headers();
+        let value = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        assert_eq!(value("Nats-Msg-Id"), Some(event.id.to_string()));
+        assert_eq!(value("X-Correlation-Id"), Some(event.id.to_string()));
+        assert_eq!(value("X-Causation-Id"), Some("c".into()));
+        assert_eq!(headers.last(), Some(&("X-Tenant".into(), "acme".into())));
+    }
+}

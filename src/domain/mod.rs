@@ -1,0 +1,10 @@
+//! Pure values and decisions: no PostgreSQL, no network, no clock of their own.
+
+pub mod envelope;
+pub mod event;
+pub mod invalid;
+pub mod name;
+pub mod position;
+pub mod retry;
+pub mod runs;
+pub mod sink;

@@ -1,0 +1,114 @@
+//! Names that become NATS subject tokens, and how they are written.
+//!
+//! The grammar is that of the [NATS documentation](https://docs.nats.io/nats-concepts/subjects): a token is one or more
+//! characters without white space, `.`, `*` and `>`. Names are normalised to snake case first, so that `OrderCreated`,
+//! `orderCreated` and `order_created` are one name.
+
+use super::invalid::{Invalid, InvalidKind};
+
+/// Longest token in bytes. NATS itself bounds the whole protocol line (4 KiB by default), not the token.
+pub const MAX_TOKEN: usize = 128;
+
+/// The snake case form of a name: `OrderCreated` → `order_created`, `HTTPRequestSent` → `http_request_sent`.
+pub fn snake_case(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let mut out = String::with_capacity(name.len() + 4);
+    for (i, &c) in chars.iter().enumerate() {
+        if !c.is_uppercase() {
+            out.push(c);
+            continue;
+        }
+        let before = i.checked_sub(1).map(|j| chars[j]);
+        let after_lower = before.is_some_and(|b| b.is_lowercase() || b.is_numeric());
+        let acronym_ends = before.is_some_and(char::is_uppercase) && chars.get(i + 1).is_some_and(|n| n.is_lowercase());
+        if after_lower || acronym_ends {
+            out.push('_');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}
+
+/// The name of an event type as it stands in subjects, or why it cannot stand there.
+pub fn event_name(name: &str) -> Result<String, Invalid> {
+    check_token("event_type", name)?;
+    Ok(snake_case(name))
+}
+
+/// The name of a context as it stands in subjects and, in capitals, in stream names.
+pub fn context_name(name: &str) -> Result<String, Invalid> {
+    check_token("context", name)?;
+    if let Some(c) = name.chars().find(|c| matches!(c, '/' | '\\')) {
+        return Err(Invalid::value(
+            format!("context \"{name}\" contains \"{c}\", which a JetStream stream name cannot contain"),
+            "Use letters, digits, \"_\" and \"-\", as in \"orders\".",
+        ));
+    }
+    if name.starts_with('$') || name.starts_with('_') {
+        return Err(Invalid::value(
+            format!("context \"{name}\" begins with \"{}\", which NATS reserves for itself", &name[..1]),
+            "Begin the context with a letter, as in \"orders\".",
+        ));
+    }
+    Ok(snake_case(name))
+}
+
+fn check_token(parameter: &str, token: &str) -> Result<(), Invalid> {
+    let hint = "Use letters, digits, \"_\" and \"-\", as in \"order_created\".";
+    if token.is_empty() {
+        return Err(Invalid::value(format!("{parameter} must not be empty"), hint));
+    }
+    if token.len() > MAX_TOKEN {
+        return Err(Invalid::new(
+            InvalidKind::TooLarge,
+            format!("{parameter} is {} bytes long, the limit is {MAX_TOKEN}", token.len()),
+            hint,
+        ));
+    }
+    match token.chars().find(|c| c.is_whitespace() || c.is_control() || matches!(c, '.' | '*' | '>')) {
+        None => Ok(()),
+        Some(c) => Err(Invalid::value(
+            format!("{parameter} \"{}\" contains {c:?}, which a NATS subject token cannot contain", token.escape_debug()),
+            hint,
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_name_are_one_name() {
+        for spelling in ["OrderCreated", "orderCreated", "order_created", "Order_Created"] {
+            assert_eq!(event_name(spelling).unwrap(), "order_created", "{spelling}");
+        }
+        assert_eq!(snake_case("HTTPRequestSent"), "http_request_sent");
+        assert_eq!(snake_case("Invoice2Paid"), "invoice2_paid");
+        assert_eq!(snake_case("ORDER"), "order");
+        assert_eq!(snake_case("order-created"), "order-created");
+    }
+
+    #[test]
+    fn normalising_twice_changes_nothing() {
+        for name in ["OrderCreated", "HTTPRequestSent", "aB1C", "ÄrgerGemeldet", "x_Y_z"] {
+            assert_eq!(snake_case(&snake_case(name)), snake_case(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_nats_cannot_carry_is_refused() {
+        for bad in ["", "a b", "a.b", "a*", ">", "a\tb", "a\nb", "a\u{a0}b", "a\0"] {
+            assert_eq!(event_name(bad).unwrap_err().kind, InvalidKind::Value, "{bad:?}");
+        }
+        assert_eq!(event_name(&"x".repeat(MAX_TOKEN + 1)).unwrap_err().kind, InvalidKind::TooLarge);
+    }
+
+    #[test]
+    fn a_context_must_also_be_a_stream_name() {
+        for bad in ["a/b", "a\\b", "$JS", "_INBOX"] {
+            assert_eq!(context_name(bad).unwrap_err().kind, InvalidKind::Value, "{bad:?}");
+        }
+        assert_eq!(context_name("Orders").unwrap(), "orders");
+    }
+}

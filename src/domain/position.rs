@@ -1,0 +1,165 @@
+//! Positions in the outbox log.
+//!
+//! What a sink has taken is not a number but a snapshot: everything that is visible in it has been handed over. A batch is
+//! what the next snapshot shows and this one does not; it is read in chunks by `seq`. `docs/concepts.md` says why this
+//! loses nothing and keeps the serialisation order.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A snapshot of the set of finished transactions, in PostgreSQL's `pg_snapshot` notation `xmin:xmax:xip,…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub xmin: u64,
+    pub xmax: u64,
+    /// Transactions in progress, ascending, all in `xmin..xmax`.
+    pub in_progress: Vec<u64>,
+}
+
+impl Snapshot {
+    /// The snapshot in which nothing is visible.
+    pub fn empty() -> Self {
+        Self { xmin: 1, xmax: 1, in_progress: Vec::new() }
+    }
+
+    /// Whether a transaction that committed is visible: the rule of `pg_visible_in_snapshot`.
+    pub fn shows(&self, xid: u64) -> bool {
+        xid < self.xmin || (xid < self.xmax && self.in_progress.binary_search(&xid).is_err())
+    }
+
+    /// The transactions that were in progress here and have ended in `later`.
+    pub fn ended_in(&self, later: &Snapshot) -> Vec<u64> {
+        self.in_progress.iter().copied().filter(|&xid| later.shows(xid)).collect()
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:", self.xmin, self.xmax)?;
+        for (i, xid) in self.in_progress.iter().enumerate() {
+            write!(f, "{}{xid}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// A text that is not a `pg_snapshot`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a snapshot: \"{0}\"")]
+pub struct NotASnapshot(String);
+
+impl FromStr for Snapshot {
+    type Err = NotASnapshot;
+
+    fn from_str(text: &str) -> Result<Self, NotASnapshot> {
+        let fail = || NotASnapshot(text.to_owned());
+        let number = |part: &str| part.parse::<u64>().map_err(|_| fail());
+        let mut parts = text.splitn(3, ':');
+        let xmin = number(parts.next().ok_or_else(fail)?)?;
+        let xmax = number(parts.next().ok_or_else(fail)?)?;
+        let list = parts.next().ok_or_else(fail)?;
+        let in_progress = list.split(',').filter(|part| !part.is_empty()).map(number).collect::<Result<_, _>>()?;
+        Ok(Self { xmin, xmax, in_progress })
+    }
+}
+
+/// How far a sink has come.
+///
+/// Invariant of `floor`: every row whose transaction got its id after `done` was taken has a greater `seq`. So what is
+/// new lies above `floor`, but for the rows of the few transactions that were in progress in `done` and have ended since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// All that is visible here has been handed over.
+    pub done: Snapshot,
+    /// A lower bound for the `seq` of what was not yet begun in `done`.
+    pub floor: i64,
+    /// The batch that is being handed over, if it was not finished in one chunk.
+    pub batch: Option<Batch>,
+}
+
+/// A batch under way: the rows that `upto` shows and `done` does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub upto: Snapshot,
+    /// An upper bound for the `seq` of the rows that `upto` shows.
+    pub ceiling: i64,
+    /// Rows of this batch up to this `seq` have been handed over.
+    pub at: i64,
+}
+
+impl Position {
+    /// Before the first event.
+    pub fn start() -> Self {
+        Self { done: Snapshot::empty(), floor: 0, batch: None }
+    }
+
+    /// Whether an event has been handed over.
+    pub fn is_past(&self, xid: u64, seq: i64) -> bool {
+        self.done.shows(xid) || self.batch.as_ref().is_some_and(|batch| seq <= batch.at && batch.upto.shows(xid))
+    }
+
+    /// The batch to read from: the one under way, or a new one up to `now`.
+    pub fn batch_or(&self, now: Snapshot, ceiling: i64) -> Batch {
+        self.batch.clone().unwrap_or(Batch { upto: now, ceiling, at: 0 })
+    }
+
+    /// The position after a chunk of `batch` whose last event is `last` (`None`: there was none).
+    pub fn after(&self, batch: Batch, last: Option<i64>, finished: bool) -> Self {
+        let at = last.unwrap_or(batch.at);
+        if finished {
+            return Self { done: batch.upto, floor: self.floor.max(at), batch: None };
+        }
+        Self { done: self.done.clone(), floor: self.floor, batch: Some(Batch { at, ..batch }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(text: &str) -> Snapshot {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_reads_and_writes_postgres_notation() {
+        for text in ["1:1:", "10:20:10,14,15", "748:748:"] {
+            assert_eq!(snapshot(text).to_string(), text);
+        }
+        for text in ["", "1", "1:2", "a:b:", "1:2:x"] {
+            assert!(text.parse::<Snapshot>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn visibility_is_that_of_pg_visible_in_snapshot() {
+        let s = snapshot("10:20:10,14");
+        let shown: Vec<u64> = (8..22).filter(|&xid| s.shows(xid)).collect();
+        assert_eq!(shown, [8, 9, 11, 12, 13, 15, 16, 17, 18, 19]);
+        assert!(!Snapshot::empty().shows(1));
+    }
+
+    #[test]
+    fn transactions_that_ended_are_found() {
+        let earlier = snapshot("10:20:10,14,15");
+        assert_eq!(earlier.ended_in(&snapshot("14:30:14,25")), [10, 15]);
+        assert_eq!(earlier.ended_in(&earlier), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn a_batch_is_handed_over_in_chunks() {
+        let start = Position { done: snapshot("10:10:"), floor: 5, batch: None };
+        let batch = start.batch_or(snapshot("20:20:"), 100);
+        let half = start.after(batch.clone(), Some(50), false);
+        assert!(half.is_past(15, 50) && !half.is_past(15, 51) && half.is_past(9, 900) && !half.is_past(20, 1));
+        let whole = half.after(half.batch_or(snapshot("99:99:"), 999), Some(80), true);
+        assert_eq!(whole, Position { done: snapshot("20:20:"), floor: 80, batch: None });
+    }
+
+    #[test]
+    fn an_empty_batch_keeps_the_floor() {
+        let start = Position { done: snapshot("10:10:"), floor: 5, batch: None };
+        let after = start.after(start.batch_or(snapshot("20:20:"), 100), None, true);
+        assert_eq!((after.floor, after.batch), (5, None));
+    }
+}

@@ -1,0 +1,156 @@
+//! Requests to the JetStream API, with plain JSON on both sides.
+//!
+//! Not the library's typed configurations: a stream that is read, changed and written back through them would lose every
+//! setting that this version of the library does not know.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::{self, Context};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::errors::{self, ApiError, Denied};
+use crate::broker::{Fault, FaultKind};
+
+/// Why an API call failed.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// The server said no.
+    Refused(ApiError),
+    /// There was no answer, or none that can be understood.
+    Failed(Fault),
+}
+
+impl From<CallError> for Fault {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused(error) => error.fault(),
+            CallError::Failed(fault) => fault,
+        }
+    }
+}
+
+/// The JetStream API of one connection. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Api {
+    context: Context,
+    /// Bounds each call.
+    pub(super) timeout: Duration,
+    /// Major and minor version of the server.
+    version: (u32, u32),
+    /// The server is in no cluster, and JetStream is on that server.
+    pub(super) standalone: bool,
+    denials: Rc<Denials>,
+}
+
+/// API requests that the server forbade. It does so by a complaint on the connection; the request itself is not answered.
+#[derive(Default)]
+struct Denials {
+    latest: RefCell<String>,
+    changed: Notify,
+}
+
+impl Api {
+    pub(super) fn new(client: Client, domain: Option<&str>, timeout: Duration) -> Self {
+        let server = client.server_info();
+        let standalone = domain.is_none() && server.cluster.as_deref().unwrap_or_default().is_empty();
+        let mut context = match domain {
+            Some(domain) => jetstream::with_domain(client, domain),
+            None => jetstream::new(client),
+        };
+        context.set_timeout(timeout);
+        Self { context, timeout, version: parse_version(&server.version), standalone, denials: Rc::default() }
+    }
+
+    /// The library's own view of the API.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Whether the server is of this version or a later one.
+    pub(super) fn server_has(&self, major: u32, minor: u32) -> bool {
+        self.version >= (major, minor)
+    }
+
+    /// Calls the API; `subject` is what follows the prefix.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] with what the server said; [`CallError::Failed`] if it said nothing in time.
+    pub(super) async fn call(&self, subject: &str, body: &Value) -> Result<Value, CallError> {
+        let answer: Result<Value, _> = self.context.request(subject.to_owned(), body).await;
+        let answer = answer.map_err(|error| CallError::Failed(errors::request_fault(subject, &error)))?;
+        match answer.get("error") {
+            None => Ok(answer),
+            Some(error) => Err(CallError::Refused(serde_json::from_value(error.clone()).unwrap_or_default())),
+        }
+    }
+
+    /// A stream's description and state, or `None` if it does not exist.
+    pub(super) async fn stream_info(&self, name: &str) -> Result<Option<Value>, Fault> {
+        found(self.call(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await, errors::STREAM_NOT_FOUND)
+    }
+
+    /// Notes that the server forbade something. Returns whether it was an API request.
+    pub(super) fn note_denial(&self, denied: Denied<'_>) -> bool {
+        if denied.subscription || !denied.subject.starts_with("$JS.") {
+            return false;
+        }
+        denied.subject.clone_into(&mut self.denials.latest.borrow_mut());
+        self.denials.changed.notify_waiters();
+        true
+    }
+
+    /// Runs an operation on a stream, but does not wait for an answer to something that the server forbade.
+    pub(super) async fn permitted<T>(
+        &self,
+        stream: &str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        tokio::select! {
+            biased;
+            result = work => result,
+            fault = self.denied(stream) => Err(fault),
+        }
+    }
+
+    async fn denied(&self, stream: &str) -> Fault {
+        loop {
+            self.denials.changed.notified().await;
+            let subject = self.denials.latest.borrow();
+            if subject.split('.').any(|token| token == stream) || subject.ends_with(".STREAM.NAMES") {
+                return Fault::new(FaultKind::Permission, format!("the account may not publish to {subject}"));
+            }
+        }
+    }
+}
+
+/// `None` instead of the error that says that a thing does not exist.
+pub(super) fn found(answer: Result<Value, CallError>, missing: u32) -> Result<Option<Value>, Fault> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(CallError::Refused(error)) if error.err_code == missing => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Major and minor; what cannot be read counts as very old.
+fn parse_version(text: &str) -> (u32, u32) {
+    let mut numbers = text.trim_start_matches('v').split('.').map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare() {
+        assert_eq!(parse_version("2.12.1-RC.1"), (2, 12));
+        assert!(parse_version("v2.9.0") < (2, 10));
+        assert!(parse_version("3.0.0") > (2, 12));
+        assert_eq!(parse_version("dev"), (0, 0));
+    }
+}

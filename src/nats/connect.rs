@@ -1,0 +1,313 @@
+//! Making a connection: addresses, credentials, TLS, and the proof that JetStream answers.
+
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError, Subscriber};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::api::Api;
+use super::errors;
+use crate::broker::{BrokerConfig, Fault, FaultKind, ServerInfo};
+
+/// How often an otherwise silent connection is tried. The library gives up after the second ping without an answer.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Room in a subscription's channel. The library drops what finds no room, and a dropped ack would look like a lost
+/// message, so this is far more than what can be on its way. Memory is used for what is there, not for the room.
+const SUBSCRIPTION_CAPACITY: usize = 1 << 20;
+
+/// A live connection.
+pub(super) struct Link {
+    pub(super) client: Client,
+    pub(super) api: Api,
+    /// All answers to publishes.
+    pub(super) acks: Subscriber,
+    /// What the subjects of those answers begin with.
+    pub(super) reply_prefix: String,
+    pub(super) events: UnboundedReceiver<LinkEvent>,
+    pub(super) server: ServerInfo,
+}
+
+/// What the connection says of itself.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// The server complained of something.
+    Complaint(ServerError),
+    /// The connection is gone.
+    Lost,
+}
+
+/// Connects to the first address that lets us in, and makes sure that JetStream answers there.
+pub(super) async fn connect(config: &BrokerConfig) -> Result<Link, Fault> {
+    let targets = config.urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+    let mut worst: Option<Fault> = None;
+    for target in &targets {
+        match connect_to(config, target).await {
+            Ok(link) => return Ok(link),
+            // Of several reasons, the one that somebody can do something about is told.
+            Err(fault) if worst.as_ref().is_none_or(|worst| worst.kind == FaultKind::Unreachable) => {
+                worst = Some(fault)
+            }
+            Err(_) => {}
+        }
+    }
+    Err(worst.unwrap_or_else(|| settings("no NATS server is configured")))
+}
+
+async fn connect_to(config: &BrokerConfig, target: &Target) -> Result<Link, Fault> {
+    let (sender, mut events) = unbounded_channel();
+    let options = watched(options(config, target)?, &sender);
+    let address = target.display();
+    let timed_out = || Fault::new(FaultKind::Unreachable, format!("{address}: timed out"));
+
+    // The library bounds each resolved address but not the lookup; twice the time leaves room for a second address.
+    let connecting = tokio::time::timeout(config.connect_timeout * 2, options.connect(target.server.clone()));
+    let client = connecting.await.map_err(|_| timed_out())?.map_err(|error| connect_fault(config, &address, &error))?;
+
+    let inbox = client.new_inbox();
+    let subscribing = client.subscribe(format!("{inbox}.*")).await;
+    let acks = subscribing.map_err(|error| Fault::new(FaultKind::Server, errors::causes(&error)))?;
+    let info = client.server_info();
+    let api = Api::new(client.clone(), config.jetstream_domain.as_deref(), config.connect_timeout);
+    prove_jetstream(&api, &mut events).await?;
+    let server = ServerInfo { name: info.server_name, version: info.version, address, max_payload: info.max_payload };
+    Ok(Link { client, api, acks, reply_prefix: format!("{inbox}."), events, server })
+}
+
+/// Asks JetStream for the account. A complaint or a loss in the meantime is the better reason than the missing answer.
+async fn prove_jetstream(api: &Api, events: &mut UnboundedReceiver<LinkEvent>) -> Result<(), Fault> {
+    let nothing = serde_json::json!({});
+    tokio::select! {
+        biased;
+        answer = api.call("INFO", &nothing) => answer.map(|_| ()).map_err(Fault::from),
+        event = events.recv() => Err(match event {
+            Some(LinkEvent::Complaint(error)) => Fault::new(errors::server_error_kind(&error), error.to_string()),
+            Some(LinkEvent::Lost) | None => Fault::new(FaultKind::Unreachable, "the server closed the connection"),
+        }),
+    }
+}
+
+/// Adds the callbacks through which the session learns of its end.
+///
+/// The library means to reconnect by itself and cannot be told not to: `max_reconnects` begins anew after each success.
+/// But it asks which server to connect to: once for the first connection, and again only when that is lost. The second
+/// question is never answered; it is the sign that the session is over, and the runtime that waits for the answer is
+/// dropped with it. (The `Disconnected` event is no such sign: it is lost if too many others are queued.)
+fn watched(options: ConnectOptions, sender: &UnboundedSender<LinkEvent>) -> ConnectOptions {
+    let (complaints, losses) = (sender.clone(), sender.clone());
+    let asked = AtomicBool::new(false);
+    options
+        .event_callback(move |event| {
+            // A closed channel means that the session is over, and with it the interest in events.
+            let _ = match event {
+                Event::ServerError(error) => complaints.send(LinkEvent::Complaint(error)),
+                Event::Closed => complaints.send(LinkEvent::Lost),
+                _ => Ok(()),
+            };
+            std::future::ready(())
+        })
+        .reconnect_to_server_callback(move |_, _| {
+            let again = asked.swap(true, Ordering::Relaxed);
+            if again {
+                let _ = losses.send(LinkEvent::Lost);
+            }
+            async move { if again { std::future::pending().await } else { None } }
+        })
+}
+
+fn options(config: &BrokerConfig, target: &Target) -> Result<ConnectOptions, Fault> {
+    let options = ConnectOptions::new()
+        .name(&config.client_name)
+        .connection_timeout(config.connect_timeout)
+        .request_timeout(Some(config.connect_timeout))
+        .ping_interval(PING_INTERVAL)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .ignore_discovered_servers()
+        .retain_servers_order()
+        .require_tls(config.tls_required);
+    tls(credentials(options, config, target)?, config)
+}
+
+/// Logs in by exactly one method; what a URL says comes last.
+fn credentials(options: ConnectOptions, config: &BrokerConfig, target: &Target) -> Result<ConnectOptions, Fault> {
+    let BrokerConfig { credentials_file, nkey_file, user, password_file, token_file, .. } = config;
+    let methods = [credentials_file.is_some(), nkey_file.is_some(), user.is_some(), token_file.is_some()];
+    if methods.iter().filter(|given| **given).count() > 1 {
+        return Err(settings("of credentials file, nkey file, user and token file only one can be given"));
+    }
+    if let Some(path) = credentials_file {
+        let text = read(path)?;
+        return options.credentials(&text).map_err(|error| settings(format!("{}: {error}", path.display())));
+    }
+    if let Some(path) = nkey_file {
+        return Ok(options.nkey(first_line(path)?));
+    }
+    if let Some(path) = token_file {
+        return Ok(options.token(first_line(path)?));
+    }
+    Ok(match (user, password_file, &target.login) {
+        (Some(user), Some(path), _) => options.user_and_password(user.clone(), first_line(path)?),
+        (Some(_), None, _) => return Err(settings("a user is given without a password file")),
+        (None, Some(_), _) => return Err(settings("a password file is given without a user")),
+        (None, None, Some(Login::Password(user, password))) => {
+            options.user_and_password(user.clone(), password.clone())
+        }
+        (None, None, Some(Login::Token(token))) => options.token(token.clone()),
+        (None, None, None) => options,
+    })
+}
+
+fn tls(options: ConnectOptions, config: &BrokerConfig) -> Result<ConnectOptions, Fault> {
+    let mut options = options;
+    if let Some(path) = &config.tls_ca_file {
+        // Read now, so that a missing file is told as such and not as a failed handshake.
+        read(path)?;
+        options = options.add_root_certificates(path.clone());
+    }
+    match (&config.tls_cert_file, &config.tls_key_file) {
+        (Some(cert), Some(key)) => {
+            read(cert)?;
+            read(key)?;
+            Ok(options.add_client_certificate(cert.clone(), key.clone()))
+        }
+        (None, None) => Ok(options),
+        _ => Err(settings("client certificate and key must be given together")),
+    }
+}
+
+fn connect_fault(config: &BrokerConfig, address: &str, error: &async_nats::ConnectError) -> Fault {
+    // The library says so when the seed is none; the server has not been asked.
+    match (&config.nkey_file, error.kind()) {
+        (Some(path), async_nats::ConnectErrorKind::Authentication) => {
+            settings(format!("{}: not an nkey seed", path.display()))
+        }
+        _ => errors::connect_fault(address, error),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Fault> {
+    let unreadable = |error: io::Error| settings(format!("cannot read {}: {error}", path.display()));
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+fn first_line(path: &Path) -> Result<String, Fault> {
+    let text = read(path)?;
+    let line = text.lines().next().map(str::trim).filter(|line| !line.is_empty());
+    line.map(str::to_owned).ok_or_else(|| settings(format!("{} is empty", path.display())))
+}
+
+fn settings(message: impl Into<String>) -> Fault {
+    Fault::new(FaultKind::Settings, message)
+}
+
+/// A server's address, with the credentials that its URL contained. The library ignores those, so they are taken out.
+#[derive(Debug)]
+struct Target {
+    server: ServerAddr,
+    login: Option<Login>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Login {
+    Password(String, String),
+    Token(String),
+}
+
+impl Target {
+    fn parse(url: &str) -> Result<Self, Fault> {
+        let url = url.trim();
+        let unusable = |why: &str| settings(errors::redact(&format!("{} is not a NATS URL: {why}", with_scheme(url))));
+        let full = with_scheme(url);
+        let (scheme, rest) = full.split_once("://").ok_or_else(|| unusable("no scheme"))?;
+        if !matches!(scheme, "nats" | "tls") {
+            return Err(unusable("the scheme must be nats or tls"));
+        }
+        let end = rest.find('/').unwrap_or(rest.len());
+        let (login, host) = match rest[..end].rsplit_once('@') {
+            Some((login, host)) => (Some(Login::parse(login)), host),
+            None => (None, &rest[..end]),
+        };
+        let server =
+            ServerAddr::from_str(&format!("{scheme}://{host}")).map_err(|error| unusable(&error.to_string()))?;
+        if server.host().is_empty() {
+            return Err(unusable("no host"));
+        }
+        Ok(Self { server, login })
+    }
+
+    /// `host:port`, without credentials.
+    fn display(&self) -> String {
+        let host = self.server.host();
+        if host.contains(':') {
+            format!("[{host}]:{}", self.server.port())
+        } else {
+            format!("{host}:{}", self.server.port())
+        }
+    }
+}
+
+impl Login {
+    fn parse(text: &str) -> Self {
+        match text.split_once(':') {
+            Some((user, password)) => Self::Password(percent_decode(user), percent_decode(password)),
+            None => Self::Token(percent_decode(text)),
+        }
+    }
+}
+
+fn with_scheme(url: &str) -> String {
+    if url.contains("://") { url.to_owned() } else { format!("nats://{url}") }
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match code {
+            Some(code) if *first == b'%' => {
+                bytes.push(code);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_is_taken_apart() {
+        let target = Target::parse("tls://al%40ice:p%3Aw@broker:5222").unwrap();
+        assert_eq!(target.display(), "broker:5222");
+        assert!(target.server.tls_required());
+        assert_eq!(target.login, Some(Login::Password("al@ice".into(), "p:w".into())));
+        assert_eq!(Target::parse("nats://tok@h").unwrap().login, Some(Login::Token("tok".into())));
+        assert_eq!(Target::parse("h").unwrap().display(), "h:4222");
+        assert_eq!(Target::parse("nats://[::1]:1").unwrap().display(), "[::1]:1");
+    }
+
+    #[test]
+    fn unusable_url_is_told_without_its_password() {
+        for url in ["http://u:secret@h", "nats://u:secret@", "nats://u:secret@h:port", "", "ws://u:secret@h"] {
+            let fault = Target::parse(url).unwrap_err();
+            assert_eq!(fault.kind, FaultKind::Settings, "{url}");
+            assert!(!fault.message.contains("secret"), "{}", fault.message);
+        }
+    }
+
+    #[test]
+    fn broken_escapes_are_left_alone() {
+        assert_eq!(percent_decode("a%2"), "a%2");
+        assert_eq!(percent_decode("%zz%41"), "%zzA");
+    }
+}

@@ -1,0 +1,166 @@
+//! The thread's body: waits for `Connect`, runs a session, reports why it ended, waits again.
+//!
+//! ```text
+//! idle ── Connect ──► connecting ── Connected ──► serving ─┬─ lost ──────► idle   (Disconnected)
+//!  ▲                      │                                ├─ Connect ───► connecting
+//!  └──── Disconnected ────┘                                └─ Shutdown ──► idle
+//! ```
+//!
+//! Each session has a tokio runtime of its own, which is dropped with it. That is what guarantees that nothing of a
+//! session outlives it: the client library's tasks, its buffers and its socket all live in that runtime, so a message
+//! buffered for a lost connection cannot be sent on the next one.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::connect::{self, Link};
+use super::session::{self, End};
+use super::wake::WakeFd;
+use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
+
+/// The thread's end of the report channel.
+pub(super) struct Reporter {
+    reports: Sender<Report>,
+    wake: Arc<WakeFd>,
+}
+
+impl Reporter {
+    pub(super) fn new(reports: Sender<Report>, wake: Arc<WakeFd>) -> Self {
+        Self { reports, wake }
+    }
+
+    /// Sends a report and wakes the main thread.
+    pub(super) fn report(&self, report: Report) {
+        self.report_all([report]);
+    }
+
+    /// Sends several reports and wakes the main thread once.
+    pub(super) fn report_all(&self, reports: impl IntoIterator<Item = Report>) {
+        let mut any = false;
+        for report in reports {
+            // A failure means that the handle is gone; the closed request channel ends the thread.
+            let _ = self.reports.send(report);
+            any = true;
+        }
+        if any {
+            self.wake.signal();
+        }
+    }
+}
+
+/// Requests, with those put back that arrived while a connection was being made.
+pub(super) struct Requests {
+    channel: UnboundedReceiver<Request>,
+    held: VecDeque<Request>,
+}
+
+impl Requests {
+    /// The next request in order, or `None` if the handle was dropped.
+    pub(super) async fn next(&mut self) -> Option<Request> {
+        match self.held.pop_front() {
+            Some(request) => Some(request),
+            None => self.channel.recv().await,
+        }
+    }
+
+    /// Waits outside any runtime for a `Connect`; all else needs a session and is dropped.
+    fn wait_for_connect(&mut self) -> Option<Box<BrokerConfig>> {
+        self.held.clear();
+        loop {
+            if let Request::Connect(config) = self.channel.blocking_recv()? {
+                return Some(config);
+            }
+        }
+    }
+
+    /// Collects what arrives during a connection attempt, until something arrives that makes the attempt pointless.
+    async fn until_superseded(&mut self) -> End {
+        loop {
+            match self.channel.recv().await {
+                None => return End::Closed,
+                Some(Request::Shutdown) => return End::Shutdown,
+                Some(Request::Connect(config)) => return End::Superseded(config),
+                Some(request) => self.held.push_back(request),
+            }
+        }
+    }
+}
+
+/// Serves requests until the handle is dropped.
+pub(super) fn run(channel: UnboundedReceiver<Request>, reporter: &Reporter) {
+    let mut requests = Requests { channel, held: VecDeque::new() };
+    let mut next = None;
+    while let Some(config) = next.take().or_else(|| requests.wait_for_connect()) {
+        let end = catch_unwind(AssertUnwindSafe(|| one_session(&config, &mut requests, reporter)));
+        match end {
+            Ok(End::Closed) => return,
+            Ok(End::Shutdown) => {}
+            Ok(End::Superseded(config)) => {
+                requests.held.clear();
+                next = Some(config);
+            }
+            Ok(End::Lost(fault)) => reporter.report(Report::Disconnected(fault)),
+            Err(panic) => reporter.report(Report::Disconnected(panic_fault(panic.as_ref()))),
+        }
+    }
+}
+
+fn one_session(config: &BrokerConfig, requests: &mut Requests, reporter: &Reporter) -> End {
+    // Built here, on the thread whose signals are blocked: the helper threads that it starts inherit that.
+    let runtime = match Builder::new_current_thread().enable_io().enable_time().build() {
+        Ok(runtime) => RuntimeGuard(Some(runtime)),
+        Err(error) => return End::Lost(Fault::new(FaultKind::Server, format!("no I/O runtime: {error}"))),
+    };
+    runtime.block_on(async {
+        match connecting(config, requests).await {
+            Ok(link) => {
+                reporter.report(Report::Connected(link.server.clone()));
+                session::serve(link, config, requests, reporter).await
+            }
+            Err(end) => end,
+        }
+    })
+}
+
+async fn connecting(config: &BrokerConfig, requests: &mut Requests) -> Result<Link, End> {
+    tokio::select! {
+        biased;
+        end = requests.until_superseded() => Err(end),
+        link = connect::connect(config) => link.map_err(End::Lost),
+    }
+}
+
+/// Drops a runtime without waiting for its blocking threads: a name lookup that hangs must not hang the next session.
+struct RuntimeGuard(Option<Runtime>);
+
+impl RuntimeGuard {
+    fn block_on(&self, session: impl Future<Output = End>) -> End {
+        match &self.0 {
+            Some(runtime) => runtime.block_on(session),
+            None => End::Closed,
+        }
+    }
+}
+
+impl Drop for RuntimeGuard {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn panic_fault(panic: &(dyn Any + Send)) -> Fault {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown cause");
+    Fault::new(FaultKind::Server, format!("internal error in the NATS thread: {text}"))
+}

@@ -1,0 +1,419 @@
+//! What is on its way to the streams: one flow per sink, its messages numbered from zero, its acks in the same order.
+//!
+//! Pure state, no I/O: [`Publisher::next`] says what to send, [`Publisher::answer`] takes what came back, and
+//! [`Publisher::collect`] says what to report. A flow ends with its first failure; what comes back later is dropped.
+//!
+//! The server may answer out of order (in a cluster, a refusal or a duplicate is answered at once, while earlier messages
+//! wait for their quorum). So an answer that overtook others is kept, and only if the missing ones do not follow within
+//! [`flow::GAP_GRACE`] the flow has failed.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::ack;
+use super::flow::{self, Batch, Flow, Outcome, Wire};
+use crate::broker::{Fault, Outgoing, Report, SinkId};
+
+/// All flows of a session.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    /// Reply subjects begin with this; ends with a dot.
+    reply_prefix: String,
+    ack_timeout: Duration,
+    /// By slot. A slot is a sink in an epoch and is never used again, so a late ack cannot be taken for another's.
+    flows: BTreeMap<u32, Flow>,
+    /// The slot of each sink's current epoch.
+    slots: HashMap<SinkId, u32>,
+    next_slot: u32,
+    /// Streams in which each message may expect its predecessor's id.
+    chainable: HashSet<String>,
+    /// Slots with something to send, each once, in turn.
+    turn: VecDeque<u32>,
+    /// Slots with something to report.
+    touched: Vec<u32>,
+}
+
+impl Publisher {
+    pub(super) fn new(reply_prefix: String, ack_timeout: Duration) -> Self {
+        Self {
+            reply_prefix,
+            ack_timeout,
+            flows: BTreeMap::new(),
+            slots: HashMap::new(),
+            next_slot: 0,
+            chainable: HashSet::new(),
+            turn: VecDeque::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// Notes whether a stream is on a server without a cluster. It matters to the epochs that begin after this.
+    ///
+    /// There, each message also expects its predecessor's id. A sequence alone does not hold the order if somebody else
+    /// publishes to the stream: the foreign message makes one of ours fail but takes its place, so that the next of ours
+    /// finds the sequence that it expects and overtakes the failed one. With ids, all after the first failure fail too.
+    /// In a cluster the same header would destroy what it should protect: the server (2.15.1) takes a wrong id in a
+    /// replicated stream for a corrupt store, and stops the stream on all replicas until they are restarted.
+    pub(super) fn set_standalone(&mut self, stream: &str, standalone: bool) {
+        if standalone {
+            self.chainable.insert(stream.to_owned());
+        } else {
+            self.chainable.remove(stream);
+        }
+    }
+
+    /// Queues messages. A new epoch of a sink voids the one before it, with all that is queued and unanswered.
+    pub(super) fn submit(
+        &mut self,
+        sink: SinkId,
+        epoch: u64,
+        stream: String,
+        expected: Option<u64>,
+        messages: Vec<Outgoing>,
+    ) {
+        let slot = match self.slots.get(&sink).and_then(|slot| Some((*slot, self.flows.get(slot)?.epoch))) {
+            Some((slot, current)) if current == epoch => slot,
+            Some((_, current)) if current > epoch => return,
+            _ => self.open(sink, epoch, stream),
+        };
+        let Some(flow) = self.flows.get_mut(&slot) else { return };
+        if !flow.halted && !messages.is_empty() {
+            flow.queue.push_back(Batch { expected, messages: messages.into_iter() });
+            self.enqueue(slot);
+        }
+    }
+
+    fn open(&mut self, sink: SinkId, epoch: u64, stream: String) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot = self.next_slot.wrapping_add(1);
+        if let Some(void) = self.slots.insert(sink, slot) {
+            self.flows.remove(&void);
+        }
+        let chained = self.chainable.contains(&stream);
+        self.flows.insert(slot, Flow::new(sink, epoch, stream, chained));
+        slot
+    }
+
+    fn enqueue(&mut self, slot: u32) {
+        if let Some(flow) = self.flows.get_mut(&slot)
+            && !flow.waiting
+            && flow.can_send()
+        {
+            flow.waiting = true;
+            self.turn.push_back(slot);
+        }
+    }
+
+    /// The next message to send, from each sink in turn.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Wire> {
+        while let Some(slot) = self.turn.pop_front() {
+            let Some(flow) = self.flows.get_mut(&slot) else { continue };
+            flow.waiting = false;
+            let wire = flow.next(slot, &self.reply_prefix, now);
+            if flow.halted {
+                self.touched.push(slot);
+            }
+            self.enqueue(slot);
+            if wire.is_some() {
+                return wire;
+            }
+        }
+        None
+    }
+
+    /// Whether there is something that [`next`](Self::next) would return.
+    pub(super) fn has_work(&self) -> bool {
+        !self.turn.is_empty()
+    }
+
+    /// Whether anything is queued, even if it cannot be sent before something is answered.
+    pub(super) fn has_queue(&self) -> bool {
+        self.flows.values().any(|flow| !flow.queue.is_empty())
+    }
+
+    /// Whether something is to be reported.
+    pub(super) fn has_news(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// Takes the server's answer to a message. `token` is the end of the reply subject.
+    pub(super) fn answer(&mut self, token: &str, message: &async_nats::Message, now: Instant) {
+        if let Some((slot, index)) = ack::parse_token(token)
+            && let Some(flow) = self.flows.get_mut(&slot)
+            && !flow.ended
+        {
+            let outcome = match ack::read(message, &flow.stream) {
+                Ok(ack) => Outcome::Stored(ack),
+                Err(fault) => Outcome::Failed(Box::new(fault)),
+            };
+            flow.resolve(index, outcome, true, now);
+            if self.touched.last() != Some(&slot) {
+                self.touched.push(slot);
+            }
+        }
+    }
+
+    /// Takes the client library's refusal to send a message.
+    pub(super) fn refuse(&mut self, slot: u32, index: u64, fault: Fault, now: Instant) {
+        if let Some(flow) = self.flows.get_mut(&slot) {
+            flow.resolve(index, Outcome::Failed(Box::new(fault)), false, now);
+            self.touched.push(slot);
+        }
+    }
+
+    /// Takes the server's word that it forbade publishing to a subject. There is no answer to such a message.
+    pub(super) fn deny(&mut self, subject: &str, fault: &Fault, now: Instant) {
+        let hash = flow::hash(subject);
+        for (slot, flow) in &mut self.flows {
+            if let Some(index) = flow.unanswered(hash) {
+                flow.resolve(index, Outcome::Failed(Box::new(fault.clone())), false, now);
+                self.touched.push(*slot);
+            }
+        }
+    }
+
+    /// When [`expire`](Self::expire) is next due, if anything is unanswered.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        // What is queued will be unanswered in a moment, and nobody looks again when it is sent.
+        let due = |flow: &Flow| flow.deadline(self.ack_timeout).or(flow.can_send().then_some(now + self.ack_timeout));
+        self.flows.values().filter_map(due).min()
+    }
+
+    /// Gives up the flows whose oldest answer is overdue.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for (slot, flow) in &mut self.flows {
+            if flow.deadline(self.ack_timeout).is_some_and(|deadline| deadline <= now) {
+                flow.give_up();
+                self.touched.push(*slot);
+            }
+        }
+    }
+
+    /// What there is to report since the last time, and makes room for what is queued.
+    pub(super) fn collect(&mut self, now: Instant, reports: &mut Vec<Report>) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            if let Some(flow) = self.flows.get_mut(&slot) {
+                flow.collect(now, reports);
+                self.enqueue(slot);
+            }
+        }
+        self.touched = touched;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::header;
+    use bytes::Bytes;
+
+    use super::flow::{GAP_GRACE, MESSAGE_ID, WINDOW_MESSAGES};
+    use super::*;
+    use crate::broker::{Ack, FaultKind};
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn publisher() -> Publisher {
+        Publisher::new("_INBOX.x.".into(), TIMEOUT)
+    }
+
+    fn outgoing(ids: &[&str]) -> Vec<Outgoing> {
+        let message = |id: &&str| Outgoing {
+            subject: format!("shop.{id}"),
+            headers: vec![(MESSAGE_ID.into(), (*id).into())],
+            body: Bytes::from_static(b"{}"),
+        };
+        ids.iter().map(message).collect()
+    }
+
+    fn sent(publisher: &mut Publisher, now: Instant) -> Vec<Wire> {
+        std::iter::from_fn(|| publisher.next(now)).collect()
+    }
+
+    fn answer(publisher: &mut Publisher, wire: &Wire, payload: &str, now: Instant) {
+        let token = wire.reply.strip_prefix("_INBOX.x.").unwrap().to_owned();
+        let message = async_nats::Message {
+            subject: wire.reply.clone(),
+            reply: None,
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        publisher.answer(&token, &message, now);
+    }
+
+    fn stored(publisher: &mut Publisher, wire: &Wire, sequence: u64, now: Instant) {
+        answer(publisher, wire, &format!(r#"{{"stream":"S","seq":{sequence}}}"#), now);
+    }
+
+    fn collected(publisher: &mut Publisher, now: Instant) -> Vec<Report> {
+        let mut reports = Vec::new();
+        publisher.collect(now, &mut reports);
+        reports
+    }
+
+    fn acked(epoch: u64, sequences: &[u64]) -> Report {
+        let acks = sequences.iter().map(|sequence| Ack { sequence: *sequence, duplicate: false }).collect();
+        Report::Acked { sink: 1, epoch, acks }
+    }
+
+    fn failure(reports: &[Report]) -> Option<FaultKind> {
+        reports.iter().find_map(|report| match report {
+            Report::PublishFailed { fault, .. } => Some(fault.kind),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn sequences_count_on_over_several_requests() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), Some(7), outgoing(&["a", "b"]));
+        publisher.submit(1, 1, "S".into(), Some(9), outgoing(&["c"]));
+        let wires = sent(&mut publisher, now);
+        let expected: Vec<_> = wires
+            .iter()
+            .map(|wire| wire.headers.get(header::NATS_EXPECTED_LAST_SEQUENCE).map(|value| value.as_str().to_owned()))
+            .collect();
+        assert_eq!(expected, [Some("7".into()), Some("8".into()), Some("9".into())]);
+        assert_eq!(wires.iter().map(|wire| wire.index).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn predecessor_is_expected_on_a_standalone_server_only() {
+        let now = Instant::now();
+        for (standalone, wanted) in [(true, Some("a")), (false, None)] {
+            let mut publisher = publisher();
+            publisher.set_standalone("S", standalone);
+            publisher.submit(1, 1, "S".into(), Some(0), outgoing(&["a", "b"]));
+            let wires = sent(&mut publisher, now);
+            let previous = |wire: &Wire| {
+                wire.headers.get(header::NATS_EXPECTED_LAST_MESSAGE_ID).map(|value| value.as_str().to_owned())
+            };
+            assert_eq!(previous(&wires[0]), None);
+            assert_eq!(previous(&wires[1]).as_deref(), wanted);
+        }
+    }
+
+    #[test]
+    fn acks_are_reported_together_and_in_order() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b", "c"]));
+        let wires = sent(&mut publisher, now);
+        stored(&mut publisher, &wires[1], 2, now);
+        assert_eq!(collected(&mut publisher, now), []);
+        stored(&mut publisher, &wires[0], 1, now);
+        stored(&mut publisher, &wires[2], 3, now);
+        assert_eq!(collected(&mut publisher, now), [acked(1, &[1, 2, 3])]);
+        assert_eq!(publisher.next_deadline(now), None);
+    }
+
+    #[test]
+    fn missing_answer_fails_the_flow_after_the_grace() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b", "c"]));
+        let wires = sent(&mut publisher, now);
+        stored(&mut publisher, &wires[0], 1, now);
+        stored(&mut publisher, &wires[2], 2, now);
+        assert_eq!(collected(&mut publisher, now), [acked(1, &[1])]);
+        assert_eq!(publisher.next_deadline(now), Some(now + GAP_GRACE));
+        publisher.expire(now + GAP_GRACE);
+        assert_eq!(failure(&collected(&mut publisher, now)), Some(FaultKind::Timeout));
+        stored(&mut publisher, &wires[1], 3, now);
+        assert_eq!(collected(&mut publisher, now), []);
+    }
+
+    #[test]
+    fn refusal_is_reported_after_the_acks_before_it_and_ends_the_epoch() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b", "c"]));
+        let wires = sent(&mut publisher, now);
+        let wrong =
+            r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 4"},"stream":"S","seq":0}"#;
+        answer(&mut publisher, &wires[1], wrong, now);
+        assert_eq!(collected(&mut publisher, now), []);
+        stored(&mut publisher, &wires[0], 1, now);
+        stored(&mut publisher, &wires[2], 5, now);
+        let reports = collected(&mut publisher, now);
+        assert_eq!(reports[0], acked(1, &[1]));
+        assert_eq!(failure(&reports), Some(FaultKind::WrongSequence));
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["d"]));
+        assert!(sent(&mut publisher, now).is_empty());
+        publisher.submit(1, 2, "S".into(), None, outgoing(&["d"]));
+        assert_eq!(sent(&mut publisher, now).len(), 1);
+    }
+
+    #[test]
+    fn new_epoch_voids_the_old() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b"]));
+        let old = publisher.next(now).unwrap();
+        publisher.submit(1, 2, "S".into(), None, outgoing(&["c"]));
+        let wires = sent(&mut publisher, now);
+        assert_eq!(wires.len(), 1);
+        stored(&mut publisher, &old, 1, now);
+        assert_eq!(collected(&mut publisher, now), []);
+        stored(&mut publisher, &wires[0], 2, now);
+        assert_eq!(collected(&mut publisher, now), [acked(2, &[2])]);
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["z"]));
+        assert!(sent(&mut publisher, now).is_empty());
+    }
+
+    #[test]
+    fn silence_fails_the_flow() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["a"]));
+        assert_eq!(publisher.next_deadline(now), Some(now + TIMEOUT));
+        sent(&mut publisher, now);
+        publisher.expire(now + TIMEOUT / 2);
+        assert_eq!(collected(&mut publisher, now), []);
+        publisher.expire(now + TIMEOUT);
+        assert_eq!(failure(&collected(&mut publisher, now)), Some(FaultKind::Timeout));
+        assert_eq!(publisher.next_deadline(now), None);
+    }
+
+    #[test]
+    fn forbidden_subject_fails_its_message() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b"]));
+        let wires = sent(&mut publisher, now);
+        publisher.deny("shop.b", &Fault::new(FaultKind::Permission, "no"), now);
+        stored(&mut publisher, &wires[0], 1, now);
+        let reports = collected(&mut publisher, now);
+        assert_eq!(reports[0], acked(1, &[1]));
+        assert_eq!(failure(&reports), Some(FaultKind::Permission));
+    }
+
+    #[test]
+    fn header_that_would_break_the_framing_is_not_sent() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        let mut messages = outgoing(&["a", "b"]);
+        messages[0].headers.push(("X".into(), "1\r\nPUB x 0".into()));
+        publisher.submit(1, 1, "S".into(), None, messages);
+        assert!(sent(&mut publisher, now).is_empty());
+        assert!(publisher.has_news());
+        assert!(failure(&collected(&mut publisher, now)).is_some());
+    }
+
+    #[test]
+    fn window_opens_as_answers_arrive() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        let ids: Vec<String> = (0..WINDOW_MESSAGES + 10).map(|id| id.to_string()).collect();
+        publisher.submit(1, 1, "S".into(), None, outgoing(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+        let wires = sent(&mut publisher, now);
+        assert_eq!(wires.len(), WINDOW_MESSAGES);
+        stored(&mut publisher, &wires[0], 1, now);
+        collected(&mut publisher, now);
+        assert_eq!(sent(&mut publisher, now).len(), 1);
+    }
+
+    #[test]
+    fn sinks_take_turns() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b"]));
+        publisher.submit(2, 1, "T".into(), None, outgoing(&["c", "d"]));
+        let subjects: Vec<String> = sent(&mut publisher, now).iter().map(|wire| wire.subject.to_string()).collect();
+        assert_eq!(subjects, ["shop.a", "shop.c", "shop.b", "shop.d"]);
+    }
+}

@@ -1,0 +1,351 @@
+//! All that happens on one connection, in one task: requests in, answers out, acks collected, silence noticed.
+//!
+//! Requests for one stream are carried out in order; those for different streams do not wait for each other (a *lane*
+//! each), so that a stream without a leader holds up nobody else. Publishing waits only for the API requests for the same
+//! stream that were made before it.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Message, ServerError};
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Notify;
+
+use super::api::Api;
+use super::connect::{Link, LinkEvent};
+use super::errors::{self, Denied};
+use super::io_thread::{Reporter, Requests};
+use super::publish::Publisher;
+use super::{consumers, streams, tail};
+use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
+
+/// How long a `Shutdown` waits for what was asked before it.
+const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
+/// Acks taken at once before anything else gets its turn.
+const ACKS_AT_ONCE: usize = 4096;
+
+/// Why a session (or the attempt to make one) ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It broke, or could not be made.
+    Lost(Fault),
+    /// Another connection is wanted.
+    Superseded(Box<BrokerConfig>),
+    /// It was told to.
+    Shutdown,
+    /// The handle was dropped.
+    Closed,
+}
+
+/// What the sending half and the rest of the session share.
+struct Outbound {
+    publisher: RefCell<Publisher>,
+    /// There is something to send.
+    work: Notify,
+    /// There is something to report that no answer of the server led to.
+    refused: Notify,
+}
+
+/// Serves requests on a connection until it ends.
+pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requests, reporter: &Reporter) -> End {
+    let publisher = Publisher::new(link.reply_prefix.clone(), config.ack_timeout);
+    let outbound = Outbound { publisher: RefCell::new(publisher), work: Notify::new(), refused: Notify::new() };
+    let client = link.client.clone();
+    let mut session = Session {
+        link,
+        requests,
+        reporter,
+        outbound: &outbound,
+        lanes: HashMap::new(),
+        calls: FuturesUnordered::new(),
+        complaint: None,
+        closing: None,
+    };
+    let end = tokio::select! {
+        biased;
+        end = session.run() => end,
+        never = pump(&client, &outbound) => match never {},
+    };
+    if matches!(end, End::Shutdown) {
+        let _ = tokio::time::timeout(SHUTDOWN_WAIT, client.flush()).await;
+    }
+    end
+}
+
+/// Sends what the publisher has to send. Waits here, and here only, for room in the client's buffer.
+async fn pump(client: &Client, outbound: &Outbound) -> Infallible {
+    loop {
+        let next = outbound.publisher.borrow_mut().next(Instant::now());
+        if outbound.publisher.borrow().has_news() {
+            outbound.refused.notify_one();
+        }
+        let Some(wire) = next else {
+            outbound.work.notified().await;
+            continue;
+        };
+        let (slot, index) = (wire.slot, wire.index);
+        let sent = client.publish_with_reply_and_headers(wire.subject, wire.reply, wire.headers, wire.body).await;
+        if let Err(error) = sent {
+            let fault = errors::publish_fault(&error);
+            outbound.publisher.borrow_mut().refuse(slot, index, fault, Instant::now());
+            outbound.refused.notify_one();
+        }
+    }
+}
+
+struct Session<'a> {
+    link: Link,
+    requests: &'a mut Requests,
+    reporter: &'a Reporter,
+    outbound: &'a Outbound,
+    /// Streams with an API request under way, and what waits for it.
+    lanes: HashMap<String, VecDeque<Request>>,
+    calls: FuturesUnordered<Call>,
+    /// A complaint of the server that may be the reason of the loss that follows.
+    complaint: Option<ServerError>,
+    /// When to end even if something is left to do.
+    closing: Option<Instant>,
+}
+
+/// An API request under way.
+type Call = LocalBoxFuture<'static, Answer>;
+
+/// The outcome of an API request.
+struct Answer {
+    /// The stream that the request was about.
+    stream: String,
+    report: Option<Report>,
+    /// Whether the stream is on a server without a cluster, if the request told.
+    standalone: Option<bool>,
+}
+
+impl Session<'_> {
+    async fn run(&mut self) -> End {
+        loop {
+            if let Some(end) = self.finished() {
+                return end;
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                event = self.link.events.recv() => {
+                    if let Some(end) = self.on_event(event) {
+                        return end;
+                    }
+                }
+                request = self.requests.next() => {
+                    if let Some(end) = self.on_request(request) {
+                        return end;
+                    }
+                }
+                Some(answer) = self.calls.next() => self.on_answer(answer),
+                message = self.link.acks.next() => match message {
+                    Some(message) => self.on_ack(&message),
+                    None => return self.lost(),
+                },
+                () = self.outbound.refused.notified() => self.report_publishing(),
+                () = until(deadline) => {
+                    self.outbound.publisher.borrow_mut().expire(Instant::now());
+                    self.report_publishing();
+                }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let overdue = self.outbound.publisher.borrow().next_deadline(Instant::now());
+        [overdue, self.closing].into_iter().flatten().min()
+    }
+
+    /// After a `Shutdown`: whether all that was asked before it is done, or has taken too long.
+    fn finished(&self) -> Option<End> {
+        let closing = self.closing?;
+        let done = self.calls.is_empty() && !self.outbound.publisher.borrow().has_queue();
+        (done || closing <= Instant::now()).then_some(End::Shutdown)
+    }
+
+    fn on_request(&mut self, request: Option<Request>) -> Option<End> {
+        match request {
+            None => return Some(End::Closed),
+            Some(Request::Connect(config)) => return Some(End::Superseded(config)),
+            Some(Request::Shutdown) => self.closing = Some(Instant::now() + SHUTDOWN_WAIT),
+            Some(request) => match stream_of(&request).and_then(|stream| self.lanes.get_mut(stream)) {
+                Some(lane) => lane.push_back(request),
+                None => self.start(request),
+            },
+        }
+        None
+    }
+
+    fn start(&mut self, request: Request) {
+        match request {
+            Request::Publish { sink, epoch, stream, expected_last, messages } => {
+                self.outbound.publisher.borrow_mut().submit(sink, epoch, stream, expected_last, messages);
+                self.outbound.work.notify_one();
+            }
+            request => {
+                if let Some(stream) = stream_of(&request).map(str::to_owned) {
+                    self.lanes.entry(stream.clone()).or_default();
+                    self.calls.push(call(self.link.api.clone(), stream, request));
+                }
+            }
+        }
+    }
+
+    /// Reports an answer, and starts what waited for it.
+    fn on_answer(&mut self, answer: Answer) {
+        let stream = answer.stream.as_str();
+        if let Some(standalone) = answer.standalone {
+            self.outbound.publisher.borrow_mut().set_standalone(stream, standalone);
+        }
+        if let Some(report) = answer.report {
+            self.reporter.report(report);
+        }
+        let Some(mut waiting) = self.lanes.remove(stream) else { return };
+        while let Some(request) = waiting.pop_front() {
+            self.start(request);
+            if let Some(lane) = self.lanes.get_mut(stream) {
+                *lane = waiting;
+                return;
+            }
+        }
+    }
+
+    /// Takes an answer to a publish and all others that are there already, then reports them together.
+    fn on_ack(&mut self, first: &Message) {
+        self.take_ack(first);
+        for _ in 0..ACKS_AT_ONCE {
+            let Some(Some(message)) = self.link.acks.next().now_or_never() else { break };
+            self.take_ack(&message);
+        }
+        self.report_publishing();
+    }
+
+    fn take_ack(&self, message: &Message) {
+        if let Some(token) = message.subject.strip_prefix(self.link.reply_prefix.as_str()) {
+            self.outbound.publisher.borrow_mut().answer(token, message, Instant::now());
+        }
+    }
+
+    fn report_publishing(&self) {
+        let mut publisher = self.outbound.publisher.borrow_mut();
+        let mut reports = Vec::new();
+        publisher.collect(Instant::now(), &mut reports);
+        self.reporter.report_all(reports);
+        if publisher.has_work() {
+            self.outbound.work.notify_one();
+        }
+    }
+
+    fn on_event(&mut self, event: Option<LinkEvent>) -> Option<End> {
+        match event {
+            Some(LinkEvent::Complaint(error)) => self.on_complaint(error),
+            Some(LinkEvent::Lost) | None => Some(self.lost()),
+        }
+    }
+
+    fn on_complaint(&mut self, error: ServerError) -> Option<End> {
+        let text = error.to_string();
+        let fault = Fault::new(errors::server_error_kind(&error), text.clone());
+        match errors::denied_subject(&text) {
+            // Without the inbox there are no acks, nor answers of any kind.
+            Some(Denied { subject, subscription: true }) if subject.starts_with("_INBOX.") => {
+                return Some(End::Lost(fault));
+            }
+            Some(denied) if self.link.api.note_denial(denied) => {}
+            Some(denied) => {
+                self.outbound.publisher.borrow_mut().deny(denied.subject, &fault, Instant::now());
+                self.report_publishing();
+            }
+            None => self.complaint = Some(error),
+        }
+        None
+    }
+
+    /// The connection is gone. What was acked before is reported first: it need not be looked up again.
+    fn lost(&mut self) -> End {
+        while let Some(Some(message)) = self.link.acks.next().now_or_never() {
+            self.take_ack(&message);
+        }
+        self.report_publishing();
+        while let Ok(event) = self.link.events.try_recv() {
+            if let LinkEvent::Complaint(error) = event {
+                self.complaint = Some(error);
+            }
+        }
+        let address = &self.link.server.address;
+        End::Lost(match &self.complaint {
+            Some(error) => Fault::new(errors::server_error_kind(error), format!("{address}: connection lost: {error}")),
+            None => Fault::new(FaultKind::Unreachable, format!("{address}: connection lost")),
+        })
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The stream that a request is about; `None` for those about the session.
+fn stream_of(request: &Request) -> Option<&str> {
+    match request {
+        Request::Connect(_) | Request::Shutdown => None,
+        Request::EnsureStream { spec, .. } => Some(&spec.name),
+        Request::EnsureConsumer { spec } => Some(&spec.stream),
+        Request::DeleteStream { name } => Some(name),
+        Request::DeleteConsumer { stream, .. } | Request::ReadTail { stream, .. } | Request::Publish { stream, .. } => {
+            Some(stream)
+        }
+    }
+}
+
+fn call(api: Api, stream: String, request: Request) -> Call {
+    async move {
+        let mut standalone = None;
+        let report = answer(&api, &stream, request, &mut standalone).await;
+        Answer { stream, report, standalone }
+    }
+    .boxed_local()
+}
+
+async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Option<bool>) -> Option<Report> {
+    match request {
+        Request::Connect(_) | Request::Shutdown | Request::Publish { .. } => None,
+        Request::EnsureStream { sink, spec } => Some(match api.permitted(stream, streams::ensure(api, &spec)).await {
+            Ok(ensured) => {
+                *standalone = Some(ensured.standalone);
+                Report::StreamReady { sink, info: ensured.info }
+            }
+            Err(fault) => Report::StreamRefused { sink, fault },
+        }),
+        Request::ReadTail { sink, after, .. } => {
+            Some(match api.permitted(stream, tail::read(api, stream, after)).await {
+                Ok((messages, last_sequence)) => Report::Tail { sink, messages, last_sequence },
+                Err(fault) => Report::StreamRefused { sink, fault },
+            })
+        }
+        Request::EnsureConsumer { spec } => {
+            let result = api.permitted(stream, consumers::ensure(api, &spec)).await;
+            let (stream, name) = (spec.stream, spec.name);
+            Some(match result {
+                Ok(()) => Report::ConsumerReady { stream, name },
+                Err(fault) => Report::ConsumerRefused { stream, name, fault },
+            })
+        }
+        Request::DeleteStream { name } => {
+            let result = api.permitted(stream, streams::delete(api, &name)).await;
+            Some(Report::StreamDeleted { name, result })
+        }
+        Request::DeleteConsumer { name, .. } => {
+            // What is not there is not missed, and what stays is found by the next EnsureConsumer.
+            let _ = api.permitted(stream, consumers::delete(api, stream, &name)).await;
+            None
+        }
+    }
+}

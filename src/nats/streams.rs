@@ -1,0 +1,167 @@
+//! Creating, updating, verifying and deleting streams.
+//!
+//! Who may change what: a stream that carries this installation's mark is brought to its description; one without a mark
+//! was made by somebody else (Terraform, the `nats` tool) and is only verified; one with another's mark is not touched.
+
+use serde_json::{Map, Value, json};
+
+use super::api::{Api, CallError};
+use super::errors::{self, ApiError};
+use super::spec::{self, Differences};
+use crate::broker::{Fault, FaultKind, StreamInfo, StreamSpec};
+
+/// A stream that can be used.
+#[derive(Debug)]
+pub(super) struct Ensured {
+    pub(super) info: StreamInfo,
+    /// It is not replicated and cannot become so while this connection lasts: its server is in no cluster.
+    pub(super) standalone: bool,
+}
+
+/// Makes the stream usable as described, or says why it is not.
+pub(super) async fn ensure(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
+    check_name(&spec.name)?;
+    match api.stream_info(&spec.name).await? {
+        Some(answer) => verify(api, spec, &answer).await,
+        None if !spec.managed => {
+            Err(Fault::new(FaultKind::StreamMissing, format!("stream {} does not exist", spec.name)))
+        }
+        None => create(api, spec).await,
+    }
+}
+
+/// Deletes a stream. One that does not exist is as good as deleted.
+pub(super) async fn delete(api: &Api, name: &str) -> Result<(), Fault> {
+    check_name(name)?;
+    let answer = api.call(&format!("STREAM.DELETE.{name}"), &json!({})).await;
+    super::api::found(answer, errors::STREAM_NOT_FOUND).map(|_| ())
+}
+
+/// Names become part of the API's subjects; nats-server refuses the same characters.
+pub(super) fn check_name(name: &str) -> Result<(), Fault> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '.' | '*' | '>' | '/' | '\\');
+    if name.is_empty() || name.contains(bad) {
+        return Err(Fault::new(FaultKind::Settings, format!("{name:?} cannot be the name of a stream or consumer")));
+    }
+    Ok(())
+}
+
+async fn create(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
+    let config = spec::new_config(spec, has_atomic(api));
+    match api.call(&format!("STREAM.CREATE.{}", spec.name), &config).await {
+        Ok(_) => reread(api, spec).await,
+        // Somebody else was faster.
+        Err(CallError::Refused(error)) if error.err_code == errors::STREAM_NAME_EXISTS => {
+            match api.stream_info(&spec.name).await? {
+                Some(answer) => verify(api, spec, &answer).await,
+                None => Err(error.fault()),
+            }
+        }
+        Err(CallError::Refused(error)) => Err(refused(api, spec, &error).await),
+        Err(CallError::Failed(fault)) => Err(fault),
+    }
+}
+
+async fn verify(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured, Fault> {
+    let found = config_of(answer)?;
+    let mark = spec::owner(found);
+    let own = mark == Some(spec.owner.to_string().as_str());
+    if let Some(other) = mark.filter(|_| !own && !spec.take_over) {
+        let message = format!("stream {} belongs to installation {other}", spec.name);
+        return Err(Fault::new(FaultKind::StreamOwned, message));
+    }
+
+    let update = spec.managed && mark.is_some();
+    conflict(spec, spec::obstacles(found, spec, !update))?;
+    if update {
+        let atomic = has_atomic(api);
+        conflict(spec, spec::fixed_differences(&spec::differences(found, spec, atomic)))?;
+        if let Some(config) = spec::updated(found, spec, atomic) {
+            return self::update(api, spec, &config).await;
+        }
+    }
+    usable(api, spec, answer)
+}
+
+async fn update(api: &Api, spec: &StreamSpec, config: &Value) -> Result<Ensured, Fault> {
+    match api.call(&format!("STREAM.UPDATE.{}", spec.name), config).await {
+        Ok(_) => reread(api, spec).await,
+        Err(CallError::Refused(error)) => Err(refused(api, spec, &error).await),
+        Err(CallError::Failed(fault)) => Err(fault),
+    }
+}
+
+/// Asks again after a change: the answer to that does not say whether the stream is in a cluster.
+async fn reread(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
+    let gone = || Fault::new(FaultKind::StreamMissing, format!("stream {} was deleted meanwhile", spec.name));
+    usable(api, spec, &api.stream_info(&spec.name).await?.ok_or_else(gone)?)
+}
+
+fn usable(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured, Fault> {
+    let differences = spec::differences(config_of(answer)?, spec, has_atomic(api));
+    let cluster = answer.pointer("/cluster/name").and_then(Value::as_str).unwrap_or_default();
+    let info = spec::stream_info(answer, differences);
+    Ok(Ensured { standalone: api.standalone && cluster.is_empty() && info.replicas <= 1, info })
+}
+
+/// Atomic batches are a setting of streams since nats-server 2.12.
+fn has_atomic(api: &Api) -> bool {
+    api.server_has(2, 12)
+}
+
+fn config_of(answer: &Value) -> Result<&Map<String, Value>, Fault> {
+    let unreadable = || Fault::new(FaultKind::Server, "the server described a stream without its configuration");
+    answer.get("config").and_then(Value::as_object).ok_or_else(unreadable)
+}
+
+fn conflict(spec: &StreamSpec, differences: Differences) -> Result<(), Fault> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let message = format!("stream {} cannot be used: {}", spec.name, spec::in_words(&differences));
+    Err(Fault::new(FaultKind::StreamConflict, message))
+}
+
+/// The server refused to create or update the stream.
+async fn refused(api: &Api, spec: &StreamSpec, error: &ApiError) -> Fault {
+    let others = if error.err_code == errors::SUBJECTS_OVERLAP { overlapping(api, spec).await } else { Vec::new() };
+    let kind = match error.kind() {
+        // The description asks for something that this server does not give, for a reason that has no kind of its own.
+        FaultKind::Server if error.code == 400 => FaultKind::StreamConflict,
+        kind => kind,
+    };
+    let mut message = format!("stream {}: {error}", spec.name);
+    if !others.is_empty() {
+        message = format!("{message}: {}", others.join(", "));
+    }
+    Fault::new(kind, message)
+}
+
+/// The other streams that store some of the description's subjects. Best effort, for the message.
+async fn overlapping(api: &Api, spec: &StreamSpec) -> Vec<String> {
+    let mut others = Vec::new();
+    for subject in &spec.subjects {
+        let Ok(answer) = api.call("STREAM.NAMES", &json!({ "subject": subject })).await else { continue };
+        let names = answer.get("streams").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for name in names.filter(|name| *name != spec.name) {
+            let words = format!("stream {name} stores {subject}");
+            if !others.contains(&words) {
+                others.push(words);
+            }
+        }
+    }
+    others
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_change_the_api_subject_are_refused() {
+        assert_eq!(check_name("SHOP_EVENTS"), Ok(()));
+        for name in ["", "a.b", "a b", "a*", ">", "a\n", "a/b"] {
+            assert_eq!(check_name(name).unwrap_err().kind, FaultKind::Settings, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The functions that SQL calls: parse, hand over, return. Their declarations and comments are in `sql/`.
+
+mod emit;
+mod manage;

@@ -1,0 +1,246 @@
+//! Settings. `docs/settings.md` lists them for users; the descriptions here are what `pg_settings` shows.
+
+use std::ffi::{CStr, CString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
+
+use crate::broker::BrokerConfig;
+use crate::domain::event::Defaults;
+
+/// What to do when the broker has lost messages that it had acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum OnStreamLoss {
+    #[name = c"republish"]
+    Republish,
+    #[name = c"pause"]
+    Pause,
+}
+
+type Text = GucSetting<Option<CString>>;
+
+static CONTEXT: Text = Text::new(None);
+static CORRELATION_ID: Text = Text::new(None);
+static CAUSATION_ID: Text = Text::new(None);
+static TRACEPARENT: Text = Text::new(None);
+static NATS_URL: Text = Text::new(None);
+static NATS_USER: Text = Text::new(None);
+static NATS_PASSWORD_FILE: Text = Text::new(None);
+static NATS_TOKEN_FILE: Text = Text::new(None);
+static NATS_CREDENTIALS_FILE: Text = Text::new(None);
+static NATS_NKEY_FILE: Text = Text::new(None);
+static NATS_TLS_CA_FILE: Text = Text::new(None);
+static NATS_TLS_CERT_FILE: Text = Text::new(None);
+static NATS_TLS_KEY_FILE: Text = Text::new(None);
+static NATS_JETSTREAM_DOMAIN: Text = Text::new(None);
+static NATS_TLS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+static AUTO_CREATE_STREAMS: GucSetting<bool> = GucSetting::<bool>::new(true);
+static POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+static ACK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static RECONNECT_MAX: GucSetting<i32> = GucSetting::<i32>::new(15_000);
+static SHUTDOWN_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2000);
+static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(86_400);
+static SLOT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
+static MAX_MESSAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
+static MAX_IN_FLIGHT: GucSetting<i32> = GucSetting::<i32>::new(8192);
+static ON_STREAM_LOSS: GucSetting<OnStreamLoss> = GucSetting::<OnStreamLoss>::new(OnStreamLoss::Republish);
+
+/// Defines all settings. Called once per process, from `_PG_init`.
+pub fn define() {
+    define_session();
+    define_broker();
+    define_relay();
+    define_storage();
+    // SAFETY: the prefix is a static C string, and the library is being loaded.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+        pg_sys::MarkGUCPrefixReserved(c"sea_mq".as_ptr());
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(c"sea_mq".as_ptr());
+    }
+}
+
+fn text(name: &'static CStr, short: &'static CStr, setting: &'static Text, context: GucContext, flags: GucFlags) {
+    GucRegistry::define_string_guc(name, short, c"", setting, context, flags);
+}
+
+fn number(name: &'static CStr, short: &'static CStr, setting: &'static GucSetting<i32>, least: i32, most: i32, unit: GucFlags) {
+    // Superuser settings, not SIGHUP ones, so that ALTER DATABASE … SET can give each database its own.
+    GucRegistry::define_int_guc(name, short, c"", setting, least, most, GucContext::Suset, unit);
+}
+
+fn define_session() {
+    let session = [
+        (c"sea_mq.context", c"Bounded context of events that are emitted without one.", &CONTEXT),
+        (c"sea_mq.correlation_id", c"Correlation id of events that are emitted without one.", &CORRELATION_ID),
+        (c"sea_mq.causation_id", c"Causation id of events that are emitted without one.", &CAUSATION_ID),
+        (c"sea_mq.traceparent", c"W3C trace context of events that are emitted without one.", &TRACEPARENT),
+    ];
+    for (name, short, setting) in session {
+        text(name, short, setting, GucContext::Userset, GucFlags::default());
+    }
+}
+
+fn define_broker() {
+    let broker = [
+        (c"sea_mq.nats_url", c"Comma-separated NATS URLs; empty: no broker.", &NATS_URL),
+        (c"sea_mq.nats_user", c"User name at the broker.", &NATS_USER),
+        (c"sea_mq.nats_password_file", c"File whose first line is the password.", &NATS_PASSWORD_FILE),
+        (c"sea_mq.nats_token_file", c"File whose first line is the token.", &NATS_TOKEN_FILE),
+        (c"sea_mq.nats_credentials_file", c"NATS .creds file.", &NATS_CREDENTIALS_FILE),
+        (c"sea_mq.nats_nkey_file", c"File whose first line is an nkey seed.", &NATS_NKEY_FILE),
+        (c"sea_mq.nats_tls_ca_file", c"PEM file of the authorities to trust.", &NATS_TLS_CA_FILE),
+        (c"sea_mq.nats_tls_cert_file", c"PEM file of the client certificate.", &NATS_TLS_CERT_FILE),
+        (c"sea_mq.nats_tls_key_file", c"PEM file of the client certificate's key.", &NATS_TLS_KEY_FILE),
+        (c"sea_mq.nats_jetstream_domain", c"JetStream domain; empty: the default one.", &NATS_JETSTREAM_DOMAIN),
+    ];
+    for (name, short, setting) in broker {
+        text(name, short, setting, GucContext::Suset, GucFlags::SUPERUSER_ONLY);
+    }
+    GucRegistry::define_bool_guc(
+        c"sea_mq.nats_tls",
+        c"Requires TLS whatever the URL says.",
+        c"",
+        &NATS_TLS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    let ms = GucFlags::UNIT_MS;
+    number(c"sea_mq.connect_timeout", c"How long to wait for a connection or an API answer.", &CONNECT_TIMEOUT, 100, 600_000, ms);
+    number(c"sea_mq.ack_timeout", c"How long a publish may wait for its acknowledgement.", &ACK_TIMEOUT, 100, 600_000, ms);
+    number(c"sea_mq.reconnect_max", c"Longest pause between attempts to connect.", &RECONNECT_MAX, 100, 3_600_000, ms);
+}
+
+fn define_relay() {
+    GucRegistry::define_bool_guc(
+        c"sea_mq.enabled",
+        c"Whether the relay publishes.",
+        c"",
+        &ENABLED,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    let ms = GucFlags::UNIT_MS;
+    number(c"sea_mq.poll_interval", c"How often the relay looks for events that no commit announced.", &POLL_INTERVAL, 10, 600_000, ms);
+    number(c"sea_mq.shutdown_timeout", c"How long a stopping relay waits for acknowledgements.", &SHUTDOWN_TIMEOUT, 0, 60_000, ms);
+    let none = GucFlags::default();
+    number(c"sea_mq.max_in_flight", c"Messages of one stream that may wait for their acknowledgement.", &MAX_IN_FLIGHT, 1, 100_000, none);
+    GucRegistry::define_enum_guc(
+        c"sea_mq.on_stream_loss",
+        c"What to do when the broker has lost acknowledged messages.",
+        c"",
+        &ON_STREAM_LOSS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+}
+
+fn define_storage() {
+    GucRegistry::define_bool_guc(
+        c"sea_mq.auto_create_streams",
+        c"Whether the first event of a context creates its stream.",
+        c"",
+        &AUTO_CREATE_STREAMS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    number(c"sea_mq.retention", c"How long published events are kept.", &RETENTION, 1, 315_360_000, GucFlags::UNIT_S);
+    number(c"sea_mq.slot_size", c"Size at which the log moves on to its next slot.", &SLOT_SIZE, 64, i32::MAX, GucFlags::UNIT_KB);
+    number(
+        c"sea_mq.max_message_size",
+        c"Largest message that emit accepts, headers included.",
+        &MAX_MESSAGE_SIZE,
+        1024,
+        64 * 1024 * 1024,
+        GucFlags::UNIT_BYTE,
+    );
+}
+
+fn string(setting: &Text) -> Option<String> {
+    setting.get().and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty())
+}
+
+fn path(setting: &Text) -> Option<PathBuf> {
+    string(setting).map(PathBuf::from)
+}
+
+fn millis(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_millis(u64::from(setting.get().unsigned_abs()))
+}
+
+/// What the session supplies to `emit`. `now`: microseconds since 2000-01-01 UTC.
+pub fn emit_defaults(now: i64) -> Defaults {
+    Defaults {
+        context: string(&CONTEXT),
+        correlation_id: string(&CORRELATION_ID),
+        causation_id: string(&CAUSATION_ID),
+        traceparent: string(&TRACEPARENT),
+        now,
+    }
+}
+
+/// Where the broker is, or `None` if none is configured.
+pub fn broker(client_name: String) -> Option<BrokerConfig> {
+    let urls = string(&NATS_URL)?;
+    Some(BrokerConfig {
+        urls: urls.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect(),
+        credentials_file: path(&NATS_CREDENTIALS_FILE),
+        nkey_file: path(&NATS_NKEY_FILE),
+        user: string(&NATS_USER),
+        password_file: path(&NATS_PASSWORD_FILE),
+        token_file: path(&NATS_TOKEN_FILE),
+        tls_required: NATS_TLS.get(),
+        tls_ca_file: path(&NATS_TLS_CA_FILE),
+        tls_cert_file: path(&NATS_TLS_CERT_FILE),
+        tls_key_file: path(&NATS_TLS_KEY_FILE),
+        jetstream_domain: string(&NATS_JETSTREAM_DOMAIN),
+        client_name,
+        connect_timeout: millis(&CONNECT_TIMEOUT),
+        ack_timeout: millis(&ACK_TIMEOUT),
+    })
+}
+
+pub fn enabled() -> bool {
+    ENABLED.get()
+}
+
+pub fn auto_create_streams() -> bool {
+    AUTO_CREATE_STREAMS.get()
+}
+
+pub fn poll_interval() -> Duration {
+    millis(&POLL_INTERVAL)
+}
+
+pub fn reconnect_max() -> Duration {
+    millis(&RECONNECT_MAX)
+}
+
+pub fn shutdown_timeout() -> Duration {
+    millis(&SHUTDOWN_TIMEOUT)
+}
+
+pub fn retention() -> Duration {
+    Duration::from_secs(u64::from(RETENTION.get().unsigned_abs()))
+}
+
+/// Bytes.
+pub fn slot_size() -> u64 {
+    u64::from(SLOT_SIZE.get().unsigned_abs()) * 1024
+}
+
+/// Bytes.
+pub fn max_message_size() -> usize {
+    usize::try_from(MAX_MESSAGE_SIZE.get()).unwrap_or(0)
+}
+
+pub fn max_in_flight() -> usize {
+    usize::try_from(MAX_IN_FLIGHT.get()).unwrap_or(1)
+}
+
+pub fn on_stream_loss() -> OnStreamLoss {
+    ON_STREAM_LOSS.get()
+}

@@ -1,0 +1,16 @@
+//! All that touches PostgreSQL.
+//!
+//! Rule of this zone: only the main thread of a process calls into it, and nothing in it waits for the network.
+
+mod api;
+mod commit;
+mod datum;
+mod error;
+mod gucs;
+mod init;
+mod pending;
+mod relation;
+mod shmem;
+mod store;
+mod utility;
+mod worker;

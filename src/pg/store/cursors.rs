@@ -1,0 +1,121 @@
+//! Cursors: how far each sink has come; and the journal of what was stored where.
+
+use uuid::Uuid;
+
+use super::spi::{self, Arg};
+use crate::broker::SinkId;
+use crate::domain::position::{Batch, Position, Snapshot};
+use crate::domain::runs::Run;
+use crate::relay::sink::Cursor;
+
+/// The cursor of a sink; that of the beginning if it has none.
+pub fn load(sink: SinkId) -> Cursor {
+    let rows = spi::query(
+        "SELECT done, floor, batch_upto, batch_ceiling, batch_at, stream_sequence, stream_created_us
+         FROM sea_mq.cursors WHERE sink = $1",
+        &[Arg::Int8(sink)],
+    );
+    let Some(row) = rows.first() else { return Cursor::start() };
+    let batch = spi::optional::<Snapshot>(row, 2)
+        .map(|upto| Batch { upto, ceiling: spi::parsed(row, 3), at: spi::parsed(row, 4) });
+    Cursor {
+        position: Position { done: spi::optional(row, 0).unwrap_or_else(Snapshot::empty), floor: spi::parsed(row, 1), batch },
+        stream_sequence: spi::parsed(row, 5),
+        stream_created_us: spi::optional(row, 6),
+    }
+}
+
+/// Saves a cursor and what was stored since it was saved last. `slot`: the current slot of the ring.
+pub fn save(sink: SinkId, cursor: &Cursor, runs: &[Run], slot: i16) {
+    let Position { done, floor, batch } = &cursor.position;
+    let published: u64 = runs.iter().filter(|run| run.first_stream_seq.is_some()).map(|run| run.events).sum();
+    let upto = batch.as_ref().map(|batch| batch.upto.to_string());
+    spi::execute(
+        "INSERT INTO sea_mq.cursors AS c
+            (sink, done, floor, batch_upto, batch_ceiling, batch_at, stream_sequence, stream_created_us, published, updated_at)
+         VALUES ($1, $2::pg_snapshot, $3, $4::pg_snapshot, $5, $6, $7, $8, $9, clock_timestamp())
+         ON CONFLICT (sink) DO UPDATE SET done = excluded.done, floor = excluded.floor, batch_upto = excluded.batch_upto,
+            batch_ceiling = excluded.batch_ceiling, batch_at = excluded.batch_at, stream_sequence = excluded.stream_sequence,
+            stream_created_us = excluded.stream_created_us, published = c.published + excluded.published,
+            updated_at = excluded.updated_at",
+        &[
+            Arg::Int8(sink),
+            Arg::Text(&done.to_string()),
+            Arg::Int8(*floor),
+            Arg::OptionalText(upto.as_deref()),
+            Arg::OptionalInt8(batch.as_ref().map(|batch| batch.ceiling)),
+            Arg::OptionalInt8(batch.as_ref().map(|batch| batch.at)),
+            Arg::Int8(cursor.stream_sequence.cast_signed()),
+            Arg::OptionalInt8(cursor.stream_created_us),
+            Arg::Int8(published.cast_signed()),
+        ],
+    );
+    for run in runs {
+        append_run(sink, run, slot);
+    }
+}
+
+fn append_run(sink: SinkId, run: &Run, slot: i16) {
+    spi::execute(
+        "INSERT INTO sea_mq.relay_journal (slot, sink, done, upto, first_seq, last_seq, events, first_stream_seq, published_at)
+         VALUES ($1, $2, $3::pg_snapshot, $4::pg_snapshot, $5, $6, $7, $8, clock_timestamp())",
+        &[
+            Arg::Int8(i64::from(slot)),
+            Arg::Int8(sink),
+            Arg::Text(&run.done.to_string()),
+            Arg::Text(&run.upto.to_string()),
+            Arg::Int8(run.first_seq),
+            Arg::Int8(run.last_seq),
+            Arg::Int8(run.events.cast_signed()),
+            Arg::OptionalInt8(run.first_stream_seq.map(u64::cast_signed)),
+        ],
+    );
+}
+
+/// Finds the position from which the events with a stream sequence above `last` have to be published again, and the stream
+/// sequence before it, and forgets what the journal says of them. `None`: the journal does not reach back that far.
+pub fn rewind(sink: SinkId, last: u64) -> Option<(Position, u64)> {
+    let rows = spi::query(
+        "SELECT done, upto, first_seq, first_stream_seq FROM sea_mq.relay_journal
+         WHERE sink = $1 AND first_stream_seq IS NOT NULL AND first_stream_seq + events > $2 + 1
+         ORDER BY first_stream_seq, published_at LIMIT 1",
+        &[Arg::Int8(sink), Arg::Int8(last.cast_signed())],
+    );
+    spi::execute(
+        "DELETE FROM sea_mq.relay_journal WHERE sink = $1 AND first_stream_seq IS NOT NULL AND first_stream_seq + events > $2 + 1",
+        &[Arg::Int8(sink), Arg::Int8(last.cast_signed())],
+    );
+    let row = rows.first()?;
+    let done: Snapshot = spi::optional(row, 0)?;
+    let upto: Snapshot = spi::optional(row, 1)?;
+    let first_seq: i64 = spi::parsed(row, 2);
+    // The floor of an older cursor is not known any more; 0 is always a lower bound.
+    let position = Position { done, floor: 0, batch: Some(Batch { upto, ceiling: i64::MAX, at: first_seq - 1 }) };
+    Some((position, spi::parsed::<u64>(row, 3).saturating_sub(1)))
+}
+
+/// Records an event that the broker will never take.
+pub fn save_failure(sink: SinkId, id: Uuid, error: &str) {
+    spi::execute(
+        "INSERT INTO sea_mq.publish_failures AS f (event_id, sink, attempts, error, failed_at, event)
+         SELECT $1::uuid, $2, 1, $3, clock_timestamp(),
+            (SELECT to_jsonb(l) FROM sea_mq.outbox_log l WHERE l.id = $1::uuid LIMIT 1)
+         ON CONFLICT (event_id) DO UPDATE SET attempts = f.attempts + 1, error = excluded.error, failed_at = excluded.failed_at",
+        &[Arg::Text(&id.to_string()), Arg::Int8(sink), Arg::Text(error)],
+    );
+}
+
+/// The events of a sink that the broker will never take.
+pub fn failures(sink: SinkId) -> Vec<Uuid> {
+    let sql = "SELECT event_id FROM sea_mq.publish_failures WHERE sink = $1";
+    spi::query(sql, &[Arg::Int8(sink)]).iter().filter_map(|row| spi::optional(row, 0)).collect()
+}
+
+/// Of these message ids, those that are events of the log.
+pub fn known_ids(ids: &[String]) -> Vec<String> {
+    let json = serde_json::to_string(ids).unwrap_or_else(|_| "[]".into());
+    let sql = "SELECT DISTINCT l.id FROM sea_mq.outbox_log l
+        JOIN (SELECT t.id::uuid AS id FROM json_array_elements_text($1::json) AS t(id)
+              WHERE t.id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') wanted ON wanted.id = l.id";
+    spi::query(sql, &[Arg::Text(&json)]).iter().map(|row| spi::parsed(row, 0)).collect()
+}

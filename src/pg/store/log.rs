@@ -1,0 +1,249 @@
+//! The outbox log: appended to at pre-commit, read by the relay, never updated.
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use super::ring::{self, SLOTS, log_table};
+use super::rows::{self, LOG_COLUMNS, log_column};
+use crate::broker::SinkId;
+use crate::domain::event::{Event, Logged};
+use crate::domain::position::{Batch, Position, Snapshot};
+use crate::pg::datum::uuid_datum;
+use crate::pg::relation::{self, Appender, Compare, IndexScan, Key, Relation, Scratch};
+
+unsafe extern "C-unwind" {
+    /// src/backend/commands/sequence.c; `nextval` without looking at the caller's rights, which producers do not have.
+    fn nextval_internal(relid: pg_sys::Oid, check_permissions: bool) -> i64;
+}
+
+/// The next place in the log.
+pub fn next_seq(sequence: pg_sys::Oid) -> i64 {
+    // SAFETY: the sequence exists, in a transaction; the guard turns an ERROR into an unwinding.
+    unsafe { pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
+}
+
+/// OID of the sequence that gives places in the log.
+pub fn sequence() -> pg_sys::Oid {
+    relation::require("outbox_seq")
+}
+
+/// Appends events to the current slot.
+pub struct LogWriter {
+    appender: Appender,
+    sequence: pg_sys::Oid,
+    xid: u64,
+    slot: i16,
+    scratch: Scratch,
+}
+
+impl LogWriter {
+    /// The transaction id is taken here, before the first `seq`: a reader whose snapshot does not know the transaction
+    /// yet may then rely on all its rows having a greater `seq` than any row it has seen.
+    pub fn open() -> Self {
+        // SAFETY: in a transaction that may write.
+        let xid = unsafe { pg_sys::GetTopFullTransactionId() }.value;
+        let slot = ring::current_slot();
+        Self { appender: Appender::open(&log_table(slot)), sequence: sequence(), xid, slot, scratch: Scratch::new() }
+    }
+
+    pub fn append(&mut self, event: &Event) {
+        let seq = next_seq(self.sequence);
+        self.scratch.within(|| self.appender.append(rows::log_row(event, seq, self.xid, self.slot)));
+    }
+}
+
+/// The events with this id that are in the log, as of now.
+pub fn find(id: Uuid) -> Option<Logged> {
+    (0..SLOTS).find_map(|slot| {
+        let table = Relation::open(&log_table(slot));
+        if table.is_empty() {
+            return None;
+        }
+        let key = [Key::Uuid(log_column::ID, uuid_datum(id))];
+        let mut scan = table.scan(&format!("outbox_log_{slot}_id"), &key, std::ptr::null_mut());
+        let found = scan.next().map(|row| rows::read_logged(row.values()));
+        drop(scan);
+        found
+    })
+}
+
+/// What a read returns.
+pub struct Read {
+    pub events: Vec<Logged>,
+    pub after: Position,
+    /// A row that another cluster wrote: this log is a copy.
+    pub foreign: bool,
+}
+
+/// How much to read at once.
+#[derive(Clone, Copy)]
+pub struct Limit {
+    pub events: usize,
+    /// Bytes of payload.
+    pub bytes: usize,
+}
+
+/// Reads the next chunk of a sink's events, in the order of `seq`, under the transaction's active snapshot.
+pub fn read(sink: SinkId, at: &Position, now: &Snapshot, limit: Limit) -> Read {
+    let ceiling = last_seq();
+    let batch = at.batch_or(now.clone(), ceiling);
+    let mut sources = sources(sink, at, &batch);
+    let mut read = Read { events: Vec::new(), after: at.clone(), foreign: false };
+    let mut bytes = 0;
+    let mut finished = false;
+    while read.events.len() < limit.events && bytes < limit.bytes {
+        let next = sources.iter_mut().filter_map(|source| source.head.map(|head| (head, source))).min_by_key(|(head, _)| head.seq);
+        let Some((head, source)) = next else {
+            finished = true;
+            break;
+        };
+        if !at.done.shows(head.xid) && batch.upto.shows(head.xid) && source.row_sink() == sink {
+            let logged = rows::read_logged(source.values);
+            read.foreign |= head.foreign;
+            bytes += logged.event.payload.len();
+            read.events.push(logged);
+        }
+        source.advance();
+    }
+    drop(sources);
+    let last = read.events.last().map(|logged| logged.seq);
+    read.after = at.after(batch, last, finished);
+    read
+}
+
+/// Whether a slot holds an event of the sink that was not handed over.
+pub fn slot_has_unread(slot: i16, sink: SinkId, at: &Position, now: &Snapshot) -> bool {
+    // From the start of whatever batch is under way: what it has handed over is told apart row by row.
+    let all = Batch { upto: now.clone(), ceiling: i64::MAX, at: 0 };
+    let mut sources = slot_sources(slot, sink, at, &all);
+    let unread = sources.iter_mut().any(|source| {
+        while let Some(head) = source.head {
+            if source.row_sink() == sink && !at.is_past(head.xid, head.seq) {
+                return true;
+            }
+            source.advance();
+        }
+        false
+    });
+    drop(sources);
+    unread
+}
+
+/// The sinks that have rows in a slot.
+pub fn sinks_in(slot: i16) -> Vec<SinkId> {
+    let table = Relation::open(&log_table(slot));
+    let mut sinks = Vec::new();
+    let mut last = None;
+    loop {
+        let key = last.map(|sink| Key::Int8(log_column::SINK, Compare::Above, sink));
+        let mut scan = table.scan(&format!("outbox_log_{slot}_sink_seq"), key.as_slice(), std::ptr::null_mut());
+        let sink = scan.next().map(|row| rows::log_sink(row.values()));
+        drop(scan);
+        match sink {
+            Some(sink) => sinks.push(sink),
+            None => return sinks,
+        }
+        last = sink;
+    }
+}
+
+/// The greatest place given away so far; 0 if none was.
+fn last_seq() -> i64 {
+    // SAFETY: pg_sequence_last_value takes the OID of a sequence and gives NULL for one that was never used.
+    let last = unsafe {
+        pgrx::direct_function_call_as_datum(pg_sys::pg_sequence_last_value, &[Some(pg_sys::Datum::from(sequence()))])
+    };
+    last.map_or(0, |datum| datum.value() as i64)
+}
+
+/// Makes sure that what was read cannot be taken back by a crash: a transaction committed with `synchronous_commit = off` is
+/// visible before its commit record is on disk.
+pub fn make_durable(events: &[Logged]) {
+    let mut seen = None;
+    let mut flush_to = 0;
+    for logged in events {
+        if seen.replace(logged.xid) != Some(logged.xid) {
+            // SAFETY: the transaction's status is known, since its rows were visible.
+            flush_to = flush_to.max(unsafe { pg_sys::TransactionIdGetCommitLSN(pg_sys::TransactionId::from(logged.xid as u32)) });
+        }
+    }
+    if flush_to > 0 {
+        // SAFETY: returns at once if that much is flushed already.
+        unsafe { pg_sys::XLogFlush(flush_to) }
+    }
+}
+
+/// An ordered run of rows, its first one looked at.
+struct Source {
+    // Before `table`, so that it is dropped first.
+    scan: IndexScan,
+    _table: Relation,
+    values: [Option<pg_sys::Datum>; LOG_COLUMNS],
+    head: Option<Head>,
+}
+
+/// What decides about the row looked at.
+#[derive(Clone, Copy)]
+struct Head {
+    seq: i64,
+    xid: u64,
+    /// A row is written by its own transaction; one that COPY loaded was written by another.
+    foreign: bool,
+}
+
+impl Source {
+    fn open(slot: i16, index: &str, keys: &[Key]) -> Option<Self> {
+        let table = Relation::open(&log_table(slot));
+        if table.is_empty() {
+            return None;
+        }
+        // SAFETY: called in a transaction with an active snapshot.
+        let snapshot = unsafe { pg_sys::GetActiveSnapshot() };
+        let scan = table.scan(&format!("outbox_log_{slot}_{index}"), keys, snapshot);
+        let mut source = Self { scan, _table: table, values: [None; LOG_COLUMNS], head: None };
+        source.advance();
+        source.head.is_some().then_some(source)
+    }
+
+    fn advance(&mut self) {
+        match self.scan.next() {
+            None => self.head = None,
+            Some(row) => {
+                self.values = row.values();
+                let (seq, xid) = rows::log_key(self.values);
+                self.head = Some(Head { seq, xid, foreign: row.xmin() != xid as u32 });
+            }
+        }
+    }
+
+    fn row_sink(&self) -> SinkId {
+        rows::log_sink(self.values)
+    }
+}
+
+fn sources(sink: SinkId, at: &Position, batch: &Batch) -> Vec<Source> {
+    (0..SLOTS).flat_map(|slot| slot_sources(slot, sink, at, batch)).collect()
+}
+
+/// The runs of one slot in which rows of the batch can be: all above the floor; and, up to the floor, those of the
+/// transactions that were in progress in `done` and have ended.
+fn slot_sources(slot: i16, sink: SinkId, at: &Position, batch: &Batch) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let above = [
+        Key::Int8(log_column::SINK, Compare::Equal, sink),
+        Key::Int8(log_column::SEQ, Compare::Above, at.floor.max(batch.at)),
+        Key::Int8(log_column::SEQ, Compare::UpTo, batch.ceiling),
+    ];
+    sources.extend(Source::open(slot, "sink_seq", &above));
+    if batch.at < at.floor {
+        for xid in at.done.ended_in(&batch.upto) {
+            let late = [
+                Key::Xid8(log_column::XID, xid),
+                Key::Int8(log_column::SEQ, Compare::Above, batch.at),
+                Key::Int8(log_column::SEQ, Compare::UpTo, at.floor),
+            ];
+            sources.extend(Source::open(slot, "xid_seq", &late));
+        }
+    }
+    sources
+}

@@ -1,0 +1,10 @@
+//! The tables: one file each, with all SQL text and column numbers of it.
+
+pub mod consumers;
+pub mod cursors;
+pub mod log;
+pub mod ring;
+pub mod rows;
+pub mod scheduled;
+pub mod spi;
+pub mod streams;

@@ -1,0 +1,66 @@
+//! The ring of slots: which one writers append to, and when the next one takes over.
+
+use std::time::Duration;
+
+use super::spi::{self, Arg};
+use crate::pg::relation::Relation;
+
+/// Slots of the ring. `sql/02_outbox.sql` creates as many partitions.
+pub const SLOTS: i16 = 8;
+
+/// The table of a slot.
+pub fn log_table(slot: i16) -> String {
+    format!("outbox_log_{slot}")
+}
+
+/// The slot that writers append to now. A writer that reads it just before it changes appends to the slot before,
+/// which is as good: nothing is truncated without looking again under a lock.
+pub fn current_slot() -> i16 {
+    let ring = Relation::open("outbox_ring");
+    ring.only_row(|row| row.values::<2>()[1].map_or(0, |slot| slot.value() as i16)).unwrap_or(0)
+}
+
+/// Makes the next slot the current one.
+pub fn advance(current: i16) {
+    let next = i64::from((current + 1) % SLOTS);
+    spi::execute(
+        "INSERT INTO sea_mq.outbox_ring (current_slot) VALUES ($1)
+         ON CONFLICT (only_row) DO UPDATE SET current_slot = excluded.current_slot",
+        &[Arg::Int8(next)],
+    );
+    spi::execute(
+        "INSERT INTO sea_mq.outbox_slots AS s (slot, opened_at, closed_at)
+         SELECT $1, installed_at, clock_timestamp() FROM sea_mq.installation
+         ON CONFLICT (slot) DO UPDATE SET closed_at = excluded.closed_at",
+        &[Arg::Int8(i64::from(current))],
+    );
+    spi::execute(
+        "INSERT INTO sea_mq.outbox_slots AS s (slot, opened_at) VALUES ($1, clock_timestamp())
+         ON CONFLICT (slot) DO UPDATE SET opened_at = excluded.opened_at, closed_at = NULL",
+        &[Arg::Int8(next)],
+    );
+}
+
+/// Whether the current slot has been open for longer than `age`.
+pub fn current_is_older_than(current: i16, age: Duration) -> bool {
+    let rows = spi::query(
+        "SELECT clock_timestamp() - coalesce((SELECT s.opened_at FROM sea_mq.outbox_slots s WHERE s.slot = $1),
+             (SELECT i.installed_at FROM sea_mq.installation i)) > make_interval(secs => $2)",
+        &[Arg::Int8(i64::from(current)), Arg::Int8(seconds(age))],
+    );
+    rows.first().is_some_and(|row| spi::flag(row, 0))
+}
+
+/// Slots, but for the current one, that were closed longer than `age` ago, oldest first.
+pub fn closed_before(current: i16, age: Duration) -> Vec<i16> {
+    let rows = spi::query(
+        "SELECT slot FROM sea_mq.outbox_slots
+         WHERE slot <> $1 AND closed_at < clock_timestamp() - make_interval(secs => $2) ORDER BY closed_at",
+        &[Arg::Int8(i64::from(current)), Arg::Int8(seconds(age))],
+    );
+    rows.iter().map(|row| spi::parsed(row, 0)).collect()
+}
+
+fn seconds(age: Duration) -> i64 {
+    i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
+}

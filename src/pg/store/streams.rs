@@ -1,0 +1,226 @@
+//! Streams: their descriptions, and what the relay found when it provisioned them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use super::spi::{self, Arg, TextRow};
+use crate::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
+use crate::domain::envelope::BodyFormat;
+use crate::domain::sink::SinkKind;
+use crate::pg::datum::{text, text_datum};
+use crate::pg::relation::{Appender, Compare, Key, Relation};
+use crate::relay::sink::Described;
+
+/// Columns of `sea_mq.streams`, and where `emit` finds what it must know.
+const COLUMNS: usize = 19;
+const SINK: i16 = 4;
+const MAX_MSG_SIZE: usize = 9;
+const BODY: usize = 13;
+
+/// What `emit` must know of the stream that an event goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub sink: SinkId,
+    /// The stream is described.
+    pub described: bool,
+    /// Bytes, headers included, if the stream sets a limit.
+    pub max_msg_size: Option<usize>,
+    pub body: BodyFormat,
+}
+
+/// Looks the facts up as of now.
+pub fn facts(sink: SinkId) -> Facts {
+    let table = Relation::open("streams");
+    let mut scan = table.scan("streams_sink_key", &[Key::Int8(SINK, Compare::Equal, sink)], std::ptr::null_mut());
+    let row = scan.next().map(|row| row.values::<COLUMNS>());
+    let facts = Facts {
+        sink,
+        described: row.is_some(),
+        max_msg_size: row.and_then(|row| row[MAX_MSG_SIZE]).and_then(|datum| usize::try_from(datum.value() as i32).ok()),
+        body: row
+            .and_then(|row| row[BODY])
+            // SAFETY: the column has the type text.
+            .and_then(|datum| BodyFormat::from_token(&unsafe { text(datum) }))
+            .unwrap_or(BodyFormat::Payload),
+    };
+    drop(scan);
+    facts
+}
+
+/// Describes a context's stream with the defaults in the current transaction, without ever waiting for another one that
+/// is doing the same: then a request is left for the relay.
+pub fn describe_default(context: &str, kind: SinkKind, sink: SinkId) {
+    if !try_lock(sink) {
+        let mut requests = Appender::open("stream_requests");
+        requests.append([Some(text_datum(context)), Some(text_datum(kind.token()))]);
+        return;
+    }
+    // Whoever had the lock before has committed or rolled back.
+    if !facts(sink).described {
+        as_owner(|| {
+            spi::execute(
+                "SELECT sea_mq.describe_default_stream($1, $2)::text",
+                &[Arg::Text(context), Arg::Text(kind.token())],
+            );
+        });
+    }
+}
+
+/// Takes the transaction's lock on the description of a sink, if nobody has it.
+fn try_lock(sink: SinkId) -> bool {
+    let [_, _, _, _, b4, b5, b6, b7] = sink.to_le_bytes();
+    let mut tag = super::super::commit::lock_tag(sink as u32, u32::from_le_bytes([b4, b5, b6, b7]), super::super::commit::LockClass::Stream);
+    // SAFETY: a lock of the transaction, released with it.
+    let result = unsafe { pg_sys::LockAcquire(&mut tag, pg_sys::ExclusiveLock as _, false, true) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Runs `f` with the rights of the extension's owner and a snapshot: a producer has no rights on the tables, and at
+/// pre-commit there is no snapshot any more.
+pub fn as_owner(f: impl FnOnce()) {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: the identity is restored below; if an ERROR passes, the transaction's abort restores it.
+    unsafe {
+        let owner = owner();
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        pg_sys::SetUserIdAndSecContext(owner, context | restricted as i32);
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        f();
+        pg_sys::PopActiveSnapshot();
+        pg_sys::SetUserIdAndSecContext(user, context);
+    }
+}
+
+/// The owner of the extension's tables.
+fn owner() -> pg_sys::Oid {
+    let table = Relation::open("streams");
+    // SAFETY: the relation is open.
+    unsafe { (*(*table.raw()).rd_rel).relowner }
+}
+
+/// All streams.
+pub fn all() -> Vec<Described> {
+    let rows = spi::query(
+        "SELECT s.sink, s.name, array_to_json(s.subjects), s.retention, (extract(epoch FROM s.max_age) * 1000)::bigint, s.max_bytes,
+            s.max_msgs, s.max_msg_size, s.storage, s.replicas, (extract(epoch FROM s.duplicate_window) * 1000)::bigint, s.body,
+            s.managed, i.install_id, s.take_over, s.context
+         FROM sea_mq.streams s, sea_mq.installation i ORDER BY s.name",
+        &[],
+    );
+    rows.iter().map(described).collect()
+}
+
+fn described(row: &TextRow) -> Described {
+    let string = |column| spi::parsed::<String>(row, column);
+    let millis = |column| Duration::from_millis(spi::parsed(row, column));
+    let spec = StreamSpec {
+        name: string(1),
+        subjects: serde_json::from_str(&string(2)).unwrap_or_default(),
+        description: format!("Outbox of context {}, written by sea_mq", string(15)),
+        retention: match string(3).as_str() {
+            "interest" => Retention::Interest,
+            "workqueue" => Retention::WorkQueue,
+            _ => Retention::Limits,
+        },
+        max_age: millis(4),
+        max_bytes: spi::parsed(row, 5),
+        max_msgs: spi::parsed(row, 6),
+        max_msg_size: spi::parsed(row, 7),
+        storage: if string(8) == "memory" { Storage::Memory } else { Storage::File },
+        replicas: spi::parsed(row, 9),
+        duplicate_window: millis(10),
+        allow_atomic: false,
+        managed: spi::flag(row, 12),
+        owner: spi::optional::<Uuid>(row, 13).unwrap_or_default(),
+        take_over: spi::flag(row, 14),
+    };
+    Described { sink: spi::parsed(row, 0), body: BodyFormat::from_token(&string(11)).unwrap_or(BodyFormat::Payload), spec }
+}
+
+/// Whether a description was made by another installation: the database is a restored copy.
+pub fn any_foreign() -> bool {
+    let sql = "SELECT EXISTS (SELECT FROM sea_mq.streams s, sea_mq.installation i WHERE s.owner <> i.install_id)";
+    spi::query(sql, &[]).first().is_some_and(|row| spi::flag(row, 0))
+}
+
+/// Whether the data directory or the database is a copy of the one that the extension was installed in.
+pub fn is_copied() -> bool {
+    let sql = "SELECT EXISTS (SELECT FROM sea_mq.installation i, pg_catalog.pg_control_system() c, pg_catalog.pg_database d
+        WHERE d.datname = current_database() AND (i.system_identifier, i.database_oid) <> (c.system_identifier, d.oid))";
+    spi::query(sql, &[]).first().is_some_and(|row| spi::flag(row, 0))
+}
+
+/// Whether emitters left requests for streams.
+pub fn has_requests() -> bool {
+    spi::query("SELECT EXISTS (SELECT FROM sea_mq.stream_requests)", &[]).first().is_some_and(|row| spi::flag(row, 0))
+}
+
+/// Turns the requests into descriptions.
+pub fn grant_requests() {
+    spi::execute(
+        "WITH taken AS (DELETE FROM sea_mq.stream_requests RETURNING context, kind)
+         SELECT sea_mq.describe_default_stream(t.context, t.kind)::text FROM (SELECT DISTINCT * FROM taken) t",
+        &[],
+    );
+}
+
+/// The state of a stream, for `sea_mq.stream_status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// `ready`, `refused` or `paused`.
+    pub state: &'static str,
+    pub fault: Option<Fault>,
+    /// `strict` or `shared`.
+    pub ordering: &'static str,
+    pub differences: BTreeMap<String, (String, String)>,
+}
+
+/// Records the state of a stream.
+pub fn save_state(sink: SinkId, state: &State) {
+    let kind = state.fault.as_ref().map(|fault| format!("{:?}", fault.kind));
+    let differences = serde_json::to_string(&state.differences).unwrap_or_else(|_| "{}".into());
+    spi::execute(
+        "INSERT INTO sea_mq.stream_state AS s (sink, state, error_kind, error, hint, ordering, differences)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb)
+         ON CONFLICT (sink) DO UPDATE SET state = excluded.state, error_kind = excluded.error_kind, error = excluded.error,
+            hint = excluded.hint, ordering = excluded.ordering, differences = excluded.differences, since = now()",
+        &[
+            Arg::Int8(sink),
+            Arg::Text(state.state),
+            Arg::OptionalText(kind.as_deref()),
+            Arg::OptionalText(state.fault.as_ref().map(|fault| fault.message.as_str())),
+            Arg::OptionalText(state.fault.as_ref().and_then(|fault| fault.kind.hint())),
+            Arg::Text(state.ordering),
+            Arg::Text(&differences),
+        ],
+    );
+}
+
+/// Records that the broker had lost data.
+pub fn save_loss(sink: SinkId, what: &str) {
+    spi::execute(
+        "INSERT INTO sea_mq.stream_state AS s (sink, state, losses, last_loss) VALUES ($1, 'ready', 1, $2)
+         ON CONFLICT (sink) DO UPDATE SET losses = s.losses + 1, last_loss = excluded.last_loss",
+        &[Arg::Int8(sink), Arg::Text(what)],
+    );
+}
+
+/// Streams that are to be deleted in NATS.
+pub fn deletions() -> Vec<String> {
+    spi::query("SELECT name FROM sea_mq.stream_deletions", &[]).iter().map(|row| spi::parsed(row, 0)).collect()
+}
+
+/// Records how a deletion went.
+pub fn save_deletion(name: &str, error: Option<&str>) {
+    match error {
+        None => spi::execute("DELETE FROM sea_mq.stream_deletions WHERE name = $1", &[Arg::Text(name)]),
+        Some(error) => spi::execute(
+            "UPDATE sea_mq.stream_deletions SET error = $2 WHERE name = $1 AND error IS DISTINCT FROM $2",
+            &[Arg::Text(name), Arg::Text(error)],
+        ),
+    };
+}

@@ -1,0 +1,79 @@
+//! Housekeeping of the ring: moves writers on to the next slot, and gives back the space of what is published and old.
+//!
+//! Reads only, unless there is something to do.
+
+use std::time::Duration;
+
+use pgrx::{log, pg_sys};
+
+use super::session::{self, Failed};
+use crate::domain::position::Snapshot;
+use crate::pg::gucs;
+use crate::pg::relation::Relation;
+use crate::pg::store::{cursors, log, ring, spi};
+
+/// How often there can be something to do.
+pub fn interval() -> Duration {
+    (gucs::retention() / 8).clamp(Duration::from_millis(250), Duration::from_secs(10))
+}
+
+/// One round. `now`: gives the active snapshot.
+pub fn run_once(now: impl Fn() -> Snapshot) -> Result<(), Failed> {
+    let (current, old) = session::transaction(|| {
+        let current = ring::current_slot();
+        if must_advance(current) {
+            ring::advance(current);
+            log!("sea_mq: the outbox log moved on from slot {current}");
+        }
+        (current, ring::closed_before(current, gucs::retention()))
+    })?;
+    for slot in old.into_iter().filter(|&slot| slot != current) {
+        let spent = session::transaction(|| !is_empty(slot) && is_spent(slot, &now()))?;
+        // A failure to get the lock is no failure: somebody reads the slot, and the next round tries again.
+        if spent && session::transaction(|| truncate(slot, &now)).is_ok_and(|truncated| truncated) {
+            log!("sea_mq: slot {slot} of the outbox log was emptied");
+        }
+    }
+    Ok(())
+}
+
+fn must_advance(current: i16) -> bool {
+    if is_empty(current) || !is_empty((current + 1) % ring::SLOTS) {
+        return false;
+    }
+    size(current) >= gucs::slot_size() || ring::current_is_older_than(current, gucs::retention() / (ring::SLOTS as u32 / 2))
+}
+
+fn is_empty(slot: i16) -> bool {
+    Relation::open(&ring::log_table(slot)).is_empty()
+}
+
+/// Bytes of the table itself, without indexes.
+fn size(slot: i16) -> u64 {
+    let table = Relation::open(&ring::log_table(slot));
+    // SAFETY: the relation is open.
+    let blocks = unsafe { pg_sys::RelationGetNumberOfBlocksInFork(table.raw(), pg_sys::ForkNumber::MAIN_FORKNUM) };
+    u64::from(blocks) * u64::from(pg_sys::BLCKSZ)
+}
+
+/// Whether every event of the slot was handed over, as far as the saved cursors say.
+fn is_spent(slot: i16, now: &Snapshot) -> bool {
+    log::sinks_in(slot).into_iter().all(|sink| !log::slot_has_unread(slot, sink, &cursors::load(sink).position, now))
+}
+
+/// Empties a slot, unless something in it is unread or somebody uses it. Under the lock no transaction that wrote to the
+/// slot is still open, so a fresh snapshot shows all there is.
+fn truncate(slot: i16, now: &impl Fn() -> Snapshot) -> bool {
+    spi::execute_dynamic(&format!(
+        "LOCK TABLE ONLY sea_mq.outbox_log_{slot}, ONLY sea_mq.relay_journal_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
+    ));
+    // SAFETY: a snapshot taken under the lock, popped below.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let spent = is_spent(slot, &now());
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    if spent {
+        spi::execute_dynamic(&format!("TRUNCATE ONLY sea_mq.outbox_log_{slot}, ONLY sea_mq.relay_journal_{slot}"));
+    }
+    spent
+}

@@ -1,0 +1,192 @@
+//! The launcher: finds the databases that have the extension and keeps one relay in each.
+//!
+//! It is connected to no database, so it cannot see `pg_extension`: it starts a relay in every database that it has not
+//! met before, and one that finds no extension says so and ends. `CREATE EXTENSION` announces its database at commit.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerStatus, DynamicBackgroundWorker};
+use pgrx::{log, pg_guard, pg_sys, warning};
+
+use super::session;
+use crate::domain::retry::Backoff;
+use crate::pg::shmem::{self, Database, Phase};
+
+/// How often to look for databases that nobody announced.
+const SCAN: Duration = Duration::from_secs(10);
+/// A relay that has run for so long is no longer failing.
+const SOUND: Duration = Duration::from_secs(60);
+
+#[unsafe(no_mangle)]
+#[doc(hidden)]
+#[pg_guard]
+pub extern "C-unwind" fn sea_mq_launcher_main(_arg: pg_sys::Datum) {
+    session::attach_signals();
+    BackgroundWorker::connect_worker_to_spi(None, None);
+    // SAFETY: MyLatch is this process's own.
+    shmem::set_launcher(Some(unsafe { pg_sys::MyLatch }));
+    log!("sea_mq launcher started");
+    let mut launcher = Launcher::default();
+    while !session::take_termination() {
+        session::take_reload();
+        let pause = launcher.run_once();
+        session::report_activity(c"", false);
+        session::wait(None, pause);
+    }
+    shmem::set_launcher(None);
+    log!("sea_mq launcher ended");
+}
+
+#[derive(Default)]
+struct Launcher {
+    /// Databases that were met; a relay was started in each at least once.
+    known: HashSet<u32>,
+    relays: HashMap<u32, Charge>,
+    scanned: Option<Instant>,
+}
+
+/// A database in the launcher's care.
+struct Charge {
+    worker: Option<DynamicBackgroundWorker>,
+    started: Instant,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+}
+
+impl Launcher {
+    /// One round. Returns how long to sleep.
+    fn run_once(&mut self) -> Duration {
+        if self.scanned.is_none_or(|at| at.elapsed() >= SCAN) {
+            self.scanned = Some(Instant::now());
+            match session::transaction(databases) {
+                Ok(found) => self.meet(&found),
+                Err(error) => warning!("sea_mq launcher: cannot list the databases: {error}"),
+            }
+        }
+        let mut pause = SCAN;
+        for database in shmem::databases() {
+            let oid = database.oid.load(Ordering::Acquire);
+            if oid != 0 {
+                pause = pause.min(self.attend(oid, database));
+            }
+        }
+        pause
+    }
+
+    fn meet(&mut self, found: &HashSet<u32>) {
+        for &oid in found {
+            if self.known.insert(oid) && let Some(database) = shmem::claim(pg_sys::Oid::from(oid)) {
+                database.advance(Phase::Absent, Phase::Wanted);
+            }
+        }
+        self.known.retain(|oid| found.contains(oid));
+        for database in shmem::databases() {
+            let oid = database.oid.load(Ordering::Acquire);
+            if oid != 0 && !found.contains(&oid) && database.pid.load(Ordering::Acquire) == 0 {
+                self.release(oid, database);
+            }
+        }
+    }
+
+    fn release(&mut self, oid: u32, database: &Database) {
+        self.relays.remove(&oid);
+        database.set_phase(Phase::Absent);
+        database.held_until.store(0, Ordering::Release);
+        database.oid.store(0, Ordering::Release);
+    }
+
+    /// Does what a database needs. Returns when to look again.
+    fn attend(&mut self, oid: u32, database: &Database) -> Duration {
+        self.notice_end(oid, database);
+        match database.phase() {
+            Phase::Absent => {
+                self.release(oid, database);
+                SCAN
+            }
+            Phase::Running | Phase::Stopped => SCAN,
+            Phase::Wanted => self.start(oid, database),
+            Phase::Failed => self.retry(oid, database),
+        }
+    }
+
+    /// A process that ended while it was meant to run has failed.
+    fn notice_end(&mut self, oid: u32, database: &Database) {
+        let Some(charge) = self.relays.get_mut(&oid) else { return };
+        let ended = charge.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
+        if ended {
+            charge.worker = None;
+            database.advance(Phase::Running, Phase::Failed);
+        }
+    }
+
+    fn start(&mut self, oid: u32, database: &Database) -> Duration {
+        // SAFETY: reads the clock.
+        let held_for = database.held_until.load(Ordering::Acquire) - unsafe { pg_sys::GetCurrentTimestamp() };
+        if held_for > 0 {
+            return Duration::from_millis(500);
+        }
+        // Set before the process is asked for: a request to end that comes after this is meant for the new one.
+        database.end.store(false, Ordering::Release);
+        database.set_phase(Phase::Running);
+        // SAFETY: read by the main thread.
+        let me = unsafe { pg_sys::MyProcPid };
+        let worker = super::start_relay(pg_sys::Oid::from(oid), me);
+        let charge = self.relays.entry(oid).or_insert_with(|| Charge {
+            worker: None,
+            started: Instant::now(),
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            retry_at: None,
+        });
+        charge.started = Instant::now();
+        charge.retry_at = None;
+        if worker.is_none() {
+            warning!("sea_mq launcher: no worker slot is free for the relay of database {oid}; raise max_worker_processes");
+            database.set_phase(Phase::Failed);
+        }
+        charge.worker = worker;
+        SCAN
+    }
+
+    fn retry(&mut self, oid: u32, database: &Database) -> Duration {
+        let Some(charge) = self.relays.get_mut(&oid) else {
+            database.set_phase(Phase::Wanted);
+            return Duration::ZERO;
+        };
+        if charge.started.elapsed() > SOUND {
+            charge.backoff.reset();
+        }
+        let now = Instant::now();
+        let retry_at = *charge.retry_at.get_or_insert_with(|| now + charge.backoff.next(rand::random()));
+        if retry_at > now {
+            return retry_at - now;
+        }
+        database.set_phase(Phase::Wanted);
+        Duration::ZERO
+    }
+}
+
+/// Databases that a worker may connect to. Read from the heap: there is no catalog cache without a database.
+fn databases() -> HashSet<u32> {
+    let mut found = HashSet::new();
+    // SAFETY: a catalog scan in a transaction; tuples are valid until the next one is fetched.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as _);
+        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let database = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
+            // -2: left half-created or half-dropped.
+            if database.datallowconn && !database.datistemplate && database.datconnlimit != -2 {
+                found.insert(database.oid.to_u32());
+            }
+        }
+        pg_sys::table_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as _);
+    }
+    found
+}

@@ -1,0 +1,102 @@
+//! What the processes share: signals, transactions that survive errors, waiting.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgTryBuilder, pg_sys};
+
+unsafe extern "C-unwind" {
+    /// src/backend/tcop/postgres.c; the SIGTERM handler of ordinary sessions, which interrupts queries and lock waits.
+    fn die(signal: std::ffi::c_int);
+}
+
+/// Sets up signals. SIGTERM interrupts what runs in a transaction; outside of one it shows in `terminating`.
+pub fn attach_signals() {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    // SAFETY: a handler of PostgreSQL's own for a signal of PostgreSQL's own.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::pqsignal(libc::SIGTERM, Some(die));
+        #[cfg(feature = "pg18")]
+        pg_sys::pqsignal_be(libc::SIGTERM, Some(die));
+    }
+}
+
+/// Whether SIGTERM has come. Taken: the process then ends in its own way, transactions included.
+pub fn take_termination() -> bool {
+    // SAFETY: flags that a signal handler of this thread sets.
+    unsafe {
+        let pending = pg_sys::ProcDiePending != 0;
+        pg_sys::ProcDiePending = 0;
+        pending
+    }
+}
+
+/// Reads the configuration anew if SIGHUP has come. Returns whether it has.
+pub fn take_reload() -> bool {
+    let reload = BackgroundWorker::sighup_received();
+    if reload {
+        // SAFETY: outside of a transaction, as in every process's main loop.
+        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
+    }
+    reload
+}
+
+/// An error that was caught; the transaction was rolled back.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(pub String);
+
+/// Runs `f` in a transaction with a snapshot. An ERROR rolls it back and is returned.
+///
+/// Assigns no transaction id unless `f` writes.
+pub fn transaction<T>(f: impl FnOnce() -> T) -> Result<T, Failed> {
+    let body = std::panic::AssertUnwindSafe(|| {
+        // SAFETY: the transaction protocol of a background worker's main loop (src/test/modules/worker_spi).
+        unsafe {
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let result = f();
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+            pg_sys::pgstat_report_stat(false);
+            Ok(result)
+        }
+    });
+    PgTryBuilder::new(body)
+        .catch_others(|error| {
+            // SAFETY: without it the next transaction would find this one still open.
+            unsafe { pg_sys::AbortCurrentTransaction() };
+            Err(Failed(message(error)))
+        })
+        .execute()
+}
+
+fn message(error: CaughtError) -> String {
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.message().to_owned(),
+        CaughtError::RustPanic { ereport, .. } => format!("panic: {}", ereport.message()),
+    }
+}
+
+/// Waits until the latch is set, `fd` is readable, or the time has passed. The process ends if the postmaster has died.
+pub fn wait(fd: Option<RawFd>, timeout: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let readable = if fd.is_some() { pg_sys::WL_SOCKET_READABLE } else { 0 };
+    let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).max(i64::from(!timeout.is_zero()));
+    // SAFETY: MyLatch is this process's own.
+    unsafe {
+        pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, (events | readable) as i32, fd.unwrap_or(-1), millis as _, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// What `pg_stat_activity` shows.
+pub fn report_activity(what: &std::ffi::CStr, running: bool) {
+    let state = if running { pg_sys::BackendState::STATE_RUNNING } else { pg_sys::BackendState::STATE_IDLE };
+    // SAFETY: a C string.
+    unsafe { pg_sys::pgstat_report_activity(state, what.as_ptr()) }
+}

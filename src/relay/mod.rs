@@ -1,0 +1,193 @@
+//! The relay: what it decides, apart from how PostgreSQL is read and NATS is spoken to.
+//!
+//! The shell around it (`pg::worker::relay`) hands it reports and chunks of the log, carries out the [`Effect`]s, and
+//! saves what is settled. Nothing here waits, and the clock and all randomness are arguments.
+
+pub mod sink;
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::broker::{BrokerConfig, Fault, Report, Request, ServerInfo, SinkId};
+use crate::domain::retry::Backoff;
+use sink::{Failure, Loss, Sink};
+
+/// Where the relay is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// `sea_mq.nats_url` is not set.
+    Unconfigured,
+    /// `sea_mq.enabled` is off.
+    Disabled,
+    Connecting,
+    Connected,
+    /// The last attempt failed; another follows by itself.
+    Waiting,
+    /// Something that only a person can decide: this database is a copy.
+    Paused,
+}
+
+impl Phase {
+    /// The value of `sea_mq.relay_state.state`.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Unconfigured => "unconfigured",
+            Self::Disabled => "disabled",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// What the shell has to do after a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The relay's state has changed.
+    Relay { phase: Phase, fault: Option<Fault>, failures: u32 },
+    /// A stream is ready, or (with a fault) is not.
+    Stream { sink: SinkId, fault: Option<Fault> },
+    /// The broker will never take this event.
+    Refused { sink: SinkId, id: Uuid, fault: Fault },
+    /// The stream has lost what it had acknowledged: rewind or pause.
+    Lost { sink: SinkId, loss: Loss },
+    /// Look whether these message ids are events of ours; if not, somebody else publishes to the stream.
+    Doubtful { sink: SinkId, ids: Vec<String> },
+    /// A consumer is ready, or (with a fault) was refused.
+    Consumer { stream: String, name: String, fault: Option<Fault> },
+    /// A stream was deleted, or (with a fault) was not.
+    Deleted { name: String, fault: Option<Fault> },
+}
+
+enum Connection {
+    /// There is nothing to connect to, or nothing to connect for.
+    Idle,
+    Connecting,
+    Up(ServerInfo),
+    Waiting { until: Instant },
+}
+
+/// The relay of one database.
+pub struct Relay {
+    config: Option<BrokerConfig>,
+    connection: Connection,
+    backoff: Backoff,
+    pub sinks: Vec<Sink>,
+}
+
+impl Relay {
+    pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(100), reconnect_max);
+        Self { config, connection: Connection::Idle, backoff, sinks: Vec::new() }
+    }
+
+    pub fn server(&self) -> Option<&ServerInfo> {
+        match &self.connection {
+            Connection::Up(server) => Some(server),
+            Connection::Idle | Connection::Connecting | Connection::Waiting { .. } => None,
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.server().is_some()
+    }
+
+    /// Begins to connect, if there is something to connect to.
+    pub fn connect(&mut self) -> Option<Request> {
+        let config = self.config.clone()?;
+        self.connection = Connection::Connecting;
+        Some(Request::Connect(Box::new(config)))
+    }
+
+    /// Adds a sink, or changes its description. Returns what is to be asked of the broker, if it is connected.
+    pub fn add(&mut self, mut sink: Sink) -> Option<Request> {
+        let request = self.is_connected().then(|| sink.connected());
+        self.sinks.push(sink);
+        request
+    }
+
+    pub fn sink(&mut self, id: SinkId) -> Option<&mut Sink> {
+        self.sinks.iter_mut().find(|sink| sink.id() == id)
+    }
+
+    /// New events may have been committed.
+    pub fn wake(&mut self) {
+        self.sinks.iter_mut().for_each(Sink::wake);
+    }
+
+    /// Does what is due: reconnects, tries refused streams again.
+    pub fn tick(&mut self, now: Instant) -> Vec<Request> {
+        let reconnect = match self.connection {
+            Connection::Waiting { until } if until <= now => self.connect(),
+            _ => None,
+        };
+        reconnect.into_iter().chain(self.sinks.iter_mut().filter_map(|sink| sink.tick(now))).collect()
+    }
+
+    /// When `tick` has something to do.
+    pub fn due_at(&self) -> Option<Instant> {
+        let reconnect = match self.connection {
+            Connection::Waiting { until } => Some(until),
+            _ => None,
+        };
+        self.sinks.iter().filter_map(Sink::due_at).chain(reconnect).min()
+    }
+
+    /// Takes a report in. `jitter` is a random number in `0.0..1.0`.
+    pub fn report(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Effect>) {
+        match report {
+            Report::Connected(server) => self.connected(server),
+            Report::Disconnected(fault) => (Vec::new(), vec![self.disconnected(fault, now, jitter)]),
+            Report::StreamReady { sink, info } => match self.sink(sink).map(|s| s.stream_ready(info)) {
+                Some(Ok(request)) => (request.into_iter().collect(), vec![Effect::Stream { sink, fault: None }]),
+                Some(Err(loss)) => (Vec::new(), vec![Effect::Lost { sink, loss }]),
+                None => Default::default(),
+            },
+            Report::StreamRefused { sink, fault } => {
+                if let Some(s) = self.sink(sink) {
+                    s.stream_refused(now, jitter);
+                }
+                (Vec::new(), vec![Effect::Stream { sink, fault: Some(fault) }])
+            }
+            Report::Tail { sink, messages, last_sequence } => {
+                let ids = self.sink(sink).map(|s| s.tail_read(messages, last_sequence)).unwrap_or_default();
+                (Vec::new(), if ids.is_empty() { Vec::new() } else { vec![Effect::Doubtful { sink, ids }] })
+            }
+            Report::Acked { sink, epoch, acks } => {
+                if let Some(s) = self.sink(sink) {
+                    s.acked(epoch, acks);
+                }
+                Default::default()
+            }
+            Report::PublishFailed { sink, epoch, fault } => (Vec::new(), self.publish_failed(sink, epoch, fault, now, jitter)),
+            Report::ConsumerReady { stream, name } => (Vec::new(), vec![Effect::Consumer { stream, name, fault: None }]),
+            Report::ConsumerRefused { stream, name, fault } => {
+                (Vec::new(), vec![Effect::Consumer { stream, name, fault: Some(fault) }])
+            }
+            Report::StreamDeleted { name, result } => (Vec::new(), vec![Effect::Deleted { name, fault: result.err() }]),
+        }
+    }
+
+    fn connected(&mut self, server: ServerInfo) -> (Vec<Request>, Vec<Effect>) {
+        self.backoff.reset();
+        self.connection = Connection::Up(server);
+        let requests = self.sinks.iter_mut().map(Sink::connected).collect();
+        (requests, vec![Effect::Relay { phase: Phase::Connected, fault: None, failures: 0 }])
+    }
+
+    fn disconnected(&mut self, fault: Fault, now: Instant, jitter: f64) -> Effect {
+        self.sinks.iter_mut().for_each(Sink::disconnected);
+        self.connection = Connection::Waiting { until: now + self.backoff.next(jitter) };
+        Effect::Relay { phase: Phase::Waiting, fault: Some(fault), failures: self.backoff.failures() }
+    }
+
+    fn publish_failed(&mut self, sink: SinkId, epoch: u64, fault: Fault, now: Instant, jitter: f64) -> Vec<Effect> {
+        match self.sink(sink).and_then(|s| s.publish_failed(epoch, &fault, now, jitter)) {
+            Some(Failure::Refused(id)) => vec![Effect::Refused { sink, id, fault }],
+            Some(Failure::Again) => vec![Effect::Stream { sink, fault: Some(fault) }],
+            None => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! One sink of the relay: from a position in the log to a sequence in a stream, and back after a failure.
+//!
+//! ```text
+//!          connect            stream ready            tail read
+//!   Down ───────────► Ensuring ───────────► Tailing ───────────► Flowing
+//!    ▲                 ▲    │                  │                    │
+//!    │ disconnect      │    └───────► Waiting ◄┴────────────────────┘ a publish failed
+//!    └── (from all)    └───── retry ─────┘
+//! ```
+//!
+//! Paused is left by `sea_mq.reload()` only. Whatever fails, the way back is the same: begin again at the position last
+//! settled, read what the stream holds beyond the sequence last settled, and skip what is found there.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::broker::{Ack, Fault, FaultKind, Outgoing, Request, SinkId, Stored, StreamInfo, StreamSpec};
+use crate::domain::envelope::{self, BodyFormat};
+use crate::domain::event::Logged;
+use crate::domain::position::{Position, Snapshot};
+use crate::domain::retry::Backoff;
+use crate::domain::runs::{Run, Runs};
+
+/// What a sink's cursor says: a position in the log, and the place in the stream that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    pub position: Position,
+    /// Stream sequence of the last event stored; 0 for none.
+    pub stream_sequence: u64,
+    /// Creation time of the stream in microseconds since 1970, once known.
+    pub stream_created_us: Option<i64>,
+}
+
+impl Cursor {
+    pub fn start() -> Self {
+        Self { position: Position::start(), stream_sequence: 0, stream_created_us: None }
+    }
+}
+
+/// How the order in the stream is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordering {
+    /// Every publish names the sequence that it expects, so nothing can overtake a message that was lost.
+    Strict,
+    /// Others publish to the stream as well. Order is that of the connection; what a failure tears apart is put right
+    /// by publishing again, which may store an event behind later ones.
+    Shared,
+}
+
+impl Ordering {
+    /// The value of `sea_mq.stream_state.ordering`.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+/// A stream, as described in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    pub sink: SinkId,
+    pub body: BodyFormat,
+    pub spec: StreamSpec,
+}
+
+/// What the stream has lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Last sequence that was acknowledged.
+    pub recorded: u64,
+    /// Last sequence that is left; 0 if the stream was created anew.
+    pub left: u64,
+}
+
+enum Link {
+    Down,
+    Ensuring,
+    Tailing,
+    Flowing,
+    Waiting { until: Instant },
+    Paused,
+}
+
+/// A chunk that was read and handed to the broker.
+struct Segment {
+    done: Snapshot,
+    upto: Snapshot,
+    after: Position,
+    entries: Vec<Entry>,
+    /// Entries before this one are settled.
+    next: usize,
+    bytes: usize,
+}
+
+struct Entry {
+    id: Uuid,
+    seq: i64,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    InFlight,
+    Stored(u64),
+    /// The broker will never take it.
+    Refused,
+}
+
+/// What became of a failed publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The event itself is at fault; it is left out from now on.
+    Refused(Uuid),
+    /// The sink begins again, now or after a pause.
+    Again,
+}
+
+/// One sink.
+pub struct Sink {
+    described: Described,
+    link: Link,
+    settled: Cursor,
+    read: Position,
+    exhausted: bool,
+    segments: VecDeque<Segment>,
+    in_flight: usize,
+    bytes: usize,
+    epoch: u64,
+    /// Last sequence of the stream once everything in flight is stored.
+    last_sequence: u64,
+    /// Message ids that the stream was found to hold beyond what is settled.
+    tail: HashMap<String, u64>,
+    refused: HashSet<Uuid>,
+    ordering: Ordering,
+    /// A publish met a sequence that it did not expect: somebody else may be publishing.
+    suspicious: bool,
+    backoff: Backoff,
+    runs: Runs,
+    unsaved: bool,
+    differences: BTreeMap<String, (String, String)>,
+}
+
+impl Sink {
+    pub fn new(described: Described, cursor: Cursor, refused: HashSet<Uuid>) -> Self {
+        Self {
+            described,
+            link: Link::Down,
+            read: cursor.position.clone(),
+            settled: cursor,
+            exhausted: false,
+            segments: VecDeque::new(),
+            in_flight: 0,
+            bytes: 0,
+            epoch: 0,
+            last_sequence: 0,
+            tail: HashMap::new(),
+            refused,
+            ordering: Ordering::Strict,
+            suspicious: false,
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(15)),
+            runs: Runs::default(),
+            unsaved: false,
+            differences: BTreeMap::new(),
+        }
+    }
+
+    pub fn id(&self) -> SinkId {
+        self.described.sink
+    }
+
+    pub fn described(&self) -> &Described {
+        &self.described
+    }
+
+    pub fn settled(&self) -> &Cursor {
+        &self.settled
+    }
+
+    pub fn ordering(&self) -> Ordering {
+        self.ordering
+    }
+
+    pub fn differences(&self) -> &BTreeMap<String, (String, String)> {
+        &self.differences
+    }
+
+    /// Where the next read begins.
+    pub fn read_position(&self) -> &Position {
+        &self.read
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether there may be something to read and room for it.
+    pub fn wants_to_read(&self, max_in_flight: usize, max_bytes: usize) -> bool {
+        matches!(self.link, Link::Flowing) && !self.exhausted && self.in_flight < max_in_flight && self.bytes < max_bytes
+    }
+
+    /// New events may have been committed.
+    pub fn wake(&mut self) {
+        self.exhausted = false;
+    }
+
+    /// The description has changed.
+    pub fn describe(&mut self, described: Described) -> Option<Request> {
+        self.described = described;
+        (!matches!(self.link, Link::Down)).then(|| self.begin())
+    }
+
+    /// The session is up: provisions the stream first.
+    pub fn connected(&mut self) -> Request {
+        self.backoff.reset();
+        self.begin()
+    }
+
+    /// The session is gone.
+    pub fn disconnected(&mut self) {
+        self.forget_in_flight();
+        self.link = Link::Down;
+    }
+
+    /// Begins again if it is time.
+    pub fn tick(&mut self, now: Instant) -> Option<Request> {
+        let due = matches!(self.link, Link::Waiting { until } if until <= now);
+        due.then(|| self.begin())
+    }
+
+    /// When `tick` has something to do.
+    pub fn due_at(&self) -> Option<Instant> {
+        match self.link {
+            Link::Waiting { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// The stream is there. If it has lost what it had acknowledged, the caller decides and calls `rewind` or `pause`.
+    pub fn stream_ready(&mut self, info: StreamInfo) -> Result<Option<Request>, Loss> {
+        if !matches!(self.link, Link::Ensuring) {
+            return Ok(None);
+        }
+        self.differences = info.differences;
+        let recorded = self.settled.stream_sequence;
+        let created_anew = self.settled.stream_created_us.is_some_and(|created| created != info.created_us);
+        let changed = self.settled.stream_created_us != Some(info.created_us);
+        self.settled.stream_created_us = Some(info.created_us);
+        self.unsaved |= changed;
+        self.last_sequence = info.last_sequence;
+        if recorded > 0 && (created_anew || info.last_sequence < recorded) {
+            return Err(Loss { recorded, left: if created_anew { 0 } else { info.last_sequence } });
+        }
+        Ok(self.read_tail())
+    }
+
+    /// Goes back to where the lost events begin.
+    pub fn rewind(&mut self, position: Position, stream_sequence: u64) -> Option<Request> {
+        self.settled.position = position;
+        self.settled.stream_sequence = stream_sequence;
+        self.read = self.settled.position.clone();
+        self.exhausted = false;
+        self.unsaved = true;
+        self.read_tail()
+    }
+
+    pub fn pause(&mut self) {
+        self.forget_in_flight();
+        self.link = Link::Paused;
+    }
+
+    /// The stream cannot be used as it is; tries again later.
+    pub fn stream_refused(&mut self, now: Instant, jitter: f64) {
+        self.wait(now, jitter);
+    }
+
+    /// The tail of the stream was read. Returns message ids that may be those of other publishers, if that matters.
+    pub fn tail_read(&mut self, messages: Vec<Stored>, last_sequence: u64) -> Vec<String> {
+        if !matches!(self.link, Link::Tailing) {
+            return Vec::new();
+        }
+        let ids = messages.iter().map(|message| message.message_id.clone().unwrap_or_default());
+        let doubtful = if self.suspicious { ids.collect() } else { Vec::new() };
+        self.tail = messages.into_iter().filter_map(|message| Some((message.message_id?, message.sequence))).collect();
+        self.last_sequence = last_sequence;
+        self.link = Link::Flowing;
+        self.exhausted = false;
+        doubtful
+    }
+
+    /// Others publish to the stream as well.
+    pub fn share(&mut self) {
+        self.ordering = Ordering::Shared;
+    }
+
+    /// Hands a chunk on. `events` are those between the position last read and `after`.
+    pub fn publish(&mut self, events: Vec<Logged>, after: Position) -> Option<Request> {
+        let upto = after.batch.as_ref().map_or(&after.done, |batch| &batch.upto).clone();
+        let done = self.read.done.clone();
+        self.exhausted = after.batch.is_none() && events.is_empty();
+        self.read = after.clone();
+        if events.is_empty() && self.segments.is_empty() {
+            // Nothing is stored and nothing is recorded: an idle relay writes nothing.
+            self.settled.position = after;
+            return None;
+        }
+        let mut segment = Segment { done, upto, after, entries: Vec::with_capacity(events.len()), next: 0, bytes: 0 };
+        let mut messages = Vec::with_capacity(events.len());
+        for Logged { seq, event, .. } in events {
+            let fate = self.fate_of(event.id);
+            segment.entries.push(Entry { id: event.id, seq, fate });
+            if fate == Fate::InFlight {
+                let body = envelope::body(&event, self.described.body);
+                segment.bytes += body.len();
+                messages.push(Outgoing { subject: event.subject(), headers: event.wire_headers(), body });
+            }
+        }
+        self.in_flight += messages.len();
+        self.bytes += segment.bytes;
+        self.segments.push_back(segment);
+        self.settle();
+        self.request(messages)
+    }
+
+    /// Some of what is in flight is stored.
+    pub fn acked(&mut self, epoch: u64, acks: Vec<Ack>) {
+        if epoch != self.epoch {
+            return;
+        }
+        self.backoff.reset();
+        for ack in acks {
+            if let Some(entry) = self.first_in_flight() {
+                entry.fate = Fate::Stored(ack.sequence);
+                self.in_flight -= 1;
+            }
+        }
+        self.settle();
+    }
+
+    /// The first message in flight failed, and all behind it with it.
+    pub fn publish_failed(&mut self, epoch: u64, fault: &Fault, now: Instant, jitter: f64) -> Option<Failure> {
+        if epoch != self.epoch || !matches!(self.link, Link::Flowing) {
+            return None;
+        }
+        let first = self.first_in_flight().map(|entry| entry.id);
+        match (fault.kind, first) {
+            (FaultKind::MessageTooLarge, Some(id)) => {
+                self.refused.insert(id);
+                self.forget_in_flight();
+                self.link = Link::Waiting { until: now };
+                Some(Failure::Refused(id))
+            }
+            (FaultKind::WrongSequence, _) => {
+                self.suspicious = true;
+                self.forget_in_flight();
+                self.link = Link::Waiting { until: now };
+                Some(Failure::Again)
+            }
+            _ => {
+                self.wait(now, jitter);
+                Some(Failure::Again)
+            }
+        }
+    }
+
+    /// What has to be saved, if anything changed since the last time.
+    pub fn take_unsaved(&mut self) -> Option<(Cursor, Runs)> {
+        (std::mem::take(&mut self.unsaved) || !self.runs.is_empty())
+            .then(|| (self.settled.clone(), std::mem::take(&mut self.runs)))
+    }
+
+    /// Whether `take_unsaved` would return something.
+    pub fn is_unsaved(&self) -> bool {
+        self.unsaved || !self.runs.is_empty()
+    }
+
+    fn begin(&mut self) -> Request {
+        self.forget_in_flight();
+        self.link = Link::Ensuring;
+        Request::EnsureStream { sink: self.id(), spec: Box::new(self.described.spec.clone()) }
+    }
+
+    fn wait(&mut self, now: Instant, jitter: f64) {
+        self.forget_in_flight();
+        self.link = Link::Waiting { until: now + self.backoff.next(jitter) };
+    }
+
+    fn forget_in_flight(&mut self) {
+        self.epoch += 1;
+        self.segments.clear();
+        self.in_flight = 0;
+        self.bytes = 0;
+        self.tail.clear();
+        self.read = self.settled.position.clone();
+        self.exhausted = false;
+    }
+
+    fn read_tail(&mut self) -> Option<Request> {
+        if self.last_sequence <= self.settled.stream_sequence {
+            self.link = Link::Flowing;
+            return None;
+        }
+        self.link = Link::Tailing;
+        let (stream, after) = (self.described.spec.name.clone(), self.settled.stream_sequence);
+        Some(Request::ReadTail { sink: self.id(), stream, after })
+    }
+
+    fn fate_of(&mut self, id: Uuid) -> Fate {
+        if self.refused.contains(&id) {
+            return Fate::Refused;
+        }
+        if self.tail.is_empty() {
+            return Fate::InFlight;
+        }
+        self.tail.remove(&id.to_string()).map_or(Fate::InFlight, Fate::Stored)
+    }
+
+    fn request(&mut self, messages: Vec<Outgoing>) -> Option<Request> {
+        if messages.is_empty() {
+            return None;
+        }
+        let expected_last = (self.ordering == Ordering::Strict).then_some(self.last_sequence);
+        self.last_sequence += messages.len() as u64;
+        let stream = self.described.spec.name.clone();
+        Some(Request::Publish { sink: self.id(), epoch: self.epoch, stream, expected_last, messages })
+    }
+
+    fn first_in_flight(&mut self) -> Option<&mut Entry> {
+        self.segments.iter_mut().find_map(|segment| {
+            while segment.entries.get(segment.next).is_some_and(|entry| entry.fate != Fate::InFlight) {
+                segment.next += 1;
+            }
+            segment.entries.get_mut(segment.next)
+        })
+    }
+
+    /// Takes the chunks at the front of which every event has met its fate.
+    fn settle(&mut self) {
+        self.first_in_flight();
+        while self.segments.front().is_some_and(|segment| segment.next == segment.entries.len()) {
+            let Some(segment) = self.segments.pop_front() else { return };
+            self.bytes -= segment.bytes;
+            let last = segment.entries.iter().filter_map(|entry| entry.fate.sequence()).max();
+            self.settled.stream_sequence = self.settled.stream_sequence.max(last.unwrap_or(0));
+            segment.runs().for_each(|run| self.runs.push(run));
+            self.settled.position = segment.after;
+            self.unsaved = true;
+        }
+    }
+}
+
+impl Segment {
+    fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        let follows = |a: &Entry, b: &Entry| match (a.fate.sequence(), b.fate.sequence()) {
+            (Some(a), Some(b)) => a + 1 == b,
+            _ => false,
+        };
+        self.entries.chunk_by(follows).map(|entries| Run {
+            done: self.done.clone(),
+            upto: self.upto.clone(),
+            first_seq: entries[0].seq,
+            last_seq: entries[entries.len() - 1].seq,
+            events: entries.len() as u64,
+            first_stream_seq: entries[0].fate.sequence(),
+        })
+    }
+}
+
+impl Fate {
+    fn sequence(self) -> Option<u64> {
+        match self {
+            Self::Stored(sequence) => Some(sequence),
+            Self::InFlight | Self::Refused => None,
+        }
+    }
+}

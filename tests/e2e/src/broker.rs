@@ -1,0 +1,234 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream::Stream};
+use rustix::process::Signal;
+
+use crate::cluster::workspace;
+use crate::process::{self, Process};
+use crate::stored::{Stored, read};
+use crate::{free_port, until_some};
+
+/// How a test's nats-server differs from a plain one.
+#[derive(Clone, Default)]
+pub struct BrokerOptions {
+    /// Lines for the server's configuration, such as `authorization { … }` or `max_payload: 10000`.
+    pub configuration: String,
+    /// User and password with which the test itself connects, where the configuration demands them.
+    pub login: Option<(String, String)>,
+    /// Token with which the test itself connects, likewise.
+    pub token: Option<String>,
+    /// Clients must use TLS with this certificate.
+    pub certificates: Option<TestCertificates>,
+}
+
+/// A certificate for 127.0.0.1 and localhost that is its own authority, made for one test.
+#[derive(Clone)]
+pub struct TestCertificates {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl TestCertificates {
+    /// # Panics
+    /// When `openssl` fails.
+    pub fn new(directory: &Path) -> Self {
+        let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
+        process::run(
+            Command::new("openssl")
+                .args([
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1",
+                    "-nodes",
+                    "-days",
+                    "2",
+                ])
+                .args(["-subj", "/CN=sea_mq test", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+                .arg("-keyout")
+                .arg(&key)
+                .arg("-out")
+                .arg(&certificate),
+        );
+        Self { certificate, key }
+    }
+}
+
+/// A nats-server with JetStream. It keeps its port and its store when it is stopped and started again.
+pub struct Broker {
+    directory: PathBuf,
+    port: u16,
+    options: BrokerOptions,
+    server: Option<Process>,
+    client: tokio::sync::OnceCell<async_nats::Client>,
+}
+
+const STARTING: Duration = Duration::from_secs(30);
+
+impl Broker {
+    /// Prepares a server in `directory` on a free port and does not start it.
+    pub fn new(directory: &Path, options: BrokerOptions) -> Self {
+        fs::create_dir_all(directory).unwrap_or_else(|error| panic!("cannot make {}: {error}", directory.display()));
+        Self {
+            directory: directory.to_owned(),
+            port: free_port(),
+            options,
+            server: None,
+            client: tokio::sync::OnceCell::new(),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        let scheme = if self.options.certificates.is_some() { "tls" } else { "nats" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// The process of the running server.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn pid(&self) -> i32 {
+        self.server.as_ref().expect("nats-server is not running").pid()
+    }
+
+    /// Starts the server and waits until JetStream answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn start(&mut self) {
+        let configuration = self.directory.join("nats.conf");
+        let tls = self.options.certificates.as_ref().map_or_else(String::new, |tls| {
+            format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n", tls.certificate.display(), tls.key.display())
+        });
+        // The size of the store is bookkeeping: a stream's limit is reserved in it, whatever the disk has.
+        let text = format!(
+            "listen: \"127.0.0.1:{}\"\nserver_name: \"test\"\njetstream {{ store_dir: \"{}\", max_file_store: 1TB }}\n{tls}{}\n",
+            self.port,
+            self.directory.join("store").display(),
+            self.options.configuration
+        );
+        fs::write(&configuration, text).expect("cannot write nats.conf");
+        let arguments = ["--config".into(), configuration.display().to_string()];
+        let log = self.directory.join("server.log");
+        let mut server = Process::start(&nats_server(), &arguments, false, Signal::KILL, &log);
+        let client = until_some("nats-server answers", STARTING, async || {
+            assert!(!server.has_ended(), "nats-server did not start:\n{}", process::tail(&log, 20));
+            let client = self.connect().await?;
+            // The port is open before JetStream is ready.
+            jetstream::new(client.clone()).query_account().await.ok()?;
+            Some(client)
+        })
+        .await;
+        self.server = Some(server);
+        self.client = tokio::sync::OnceCell::new_with(Some(client));
+    }
+
+    async fn connect(&self) -> Option<async_nats::Client> {
+        let mut options = async_nats::ConnectOptions::new();
+        if let Some((user, password)) = &self.options.login {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        if let Some(token) = &self.options.token {
+            options = options.token(token.clone());
+        }
+        if let Some(tls) = &self.options.certificates {
+            options = options.add_root_certificates(tls.certificate.clone());
+        }
+        options.connect(self.url()).await.ok()
+    }
+
+    /// SIGTERM: it goes away in order.
+    pub fn stop(&mut self) {
+        self.end(Signal::TERM);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.end(Signal::KILL);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        self.client = tokio::sync::OnceCell::new();
+        if let Some(mut server) = self.server.take() {
+            server.signal(signal);
+            assert!(server.wait(Duration::from_secs(30)), "nats-server does not stop");
+        }
+    }
+
+    /// Throws all streams away; the server must be stopped.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn forget_everything(&mut self) {
+        assert!(self.server.is_none(), "the server runs");
+        let _ = fs::remove_dir_all(self.directory.join("store"));
+    }
+
+    /// JetStream of the running server.
+    ///
+    /// # Panics
+    /// When the server is not running.
+    pub fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.client.get().expect("nats-server is not running").clone())
+    }
+
+    /// A stream; `None` if there is none of that name.
+    pub async fn stream(&self, name: &str) -> Option<Stream> {
+        self.jetstream().get_stream(name).await.ok()
+    }
+
+    /// How many messages a stream holds; 0 if there is no such stream.
+    pub async fn count(&self, name: &str) -> u64 {
+        match self.stream(name).await {
+            Some(stream) => stream.cached_info().state.messages,
+            None => 0,
+        }
+    }
+
+    /// Waits until a stream holds at least `count` messages.
+    ///
+    /// # Panics
+    /// When it does not within `limit`.
+    pub async fn until_count(&self, name: &str, count: u64, limit: Duration) {
+        let mut seen = 0;
+        until_some(&format!("{count} messages in {name}"), limit, async || {
+            let now = self.count(name).await;
+            if now != seen && limit > Duration::from_secs(20) {
+                eprintln!("{name}: {now} of {count}");
+            }
+            seen = now;
+            (now >= count).then_some(())
+        })
+        .await;
+    }
+
+    /// All that a stream holds, in its order; nothing if there is no such stream.
+    ///
+    /// # Panics
+    /// When the broker goes away meanwhile.
+    pub async fn stored(&self, name: &str) -> Vec<Stored> {
+        let mut all = Vec::new();
+        self.for_each_stored(name, |message| all.push(message)).await;
+        all
+    }
+
+    /// As [`Self::stored`], in constant memory.
+    ///
+    /// # Panics
+    /// As [`Self::stored`].
+    pub async fn for_each_stored(&self, name: &str, take: impl FnMut(Stored)) {
+        if let Some(stream) = self.stream(name).await {
+            read(&stream, 1, take).await.unwrap_or_else(|error| panic!("cannot read {name}: {error}"));
+        }
+    }
+}
+
+fn nats_server() -> PathBuf {
+    let installed = workspace().join(".dev/venv/bin/nats-server");
+    if installed.exists() { installed } else { PathBuf::from("nats-server") }
+}

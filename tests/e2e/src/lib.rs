@@ -1,0 +1,32 @@
+//! What the end-to-end tests stand on: real PostgreSQL clusters and nats-servers, each in a directory of its own and on
+//! a free port, gone when the test ends however it ends.
+//!
+//! - [`Stage`]: a cluster with the extension and a nats-server, ready to emit; most tests begin with it
+//! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
+//! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
+//! - [`ledger`]: whether a stream holds what it should, once and in order
+//! - [`until`]: waiting for a condition; nothing here sleeps for a time and hopes
+//!
+//! Like the tests, this panics with a message that says what was being done.
+//!
+//! Environment: `SEA_MQ_PG_CONFIG` (pg_config of an installation that has the extension), `SEA_MQ_RUN_DIR` (where the
+//! servers' directories are made), both set by the Makefile.
+
+mod broker;
+mod cluster;
+mod database;
+mod directory;
+pub mod ledger;
+mod process;
+mod stage;
+mod stored;
+mod wait;
+
+pub use broker::{Broker, BrokerOptions, TestCertificates};
+pub use cluster::Cluster;
+pub use database::{Connector, Database};
+pub use directory::Directory;
+pub use process::{free_port, freeze, kill, resident_bytes, thaw};
+pub use stage::{EVENTS, Stage, StageOptions};
+pub use stored::{Stored, read};
+pub use wait::{holds_for, settled, until, until_some};

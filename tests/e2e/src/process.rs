@@ -1,0 +1,161 @@
+use std::fs::{self, OpenOptions};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+
+/// The operating system user that servers run as. PostgreSQL refuses to run as root.
+pub fn server_user() -> Option<&'static str> {
+    geteuid().is_root().then_some("postgres")
+}
+
+/// A command that runs as the servers' user.
+pub fn command(program: &Path) -> Command {
+    match server_user() {
+        None => Command::new(program),
+        Some(user) => {
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups", "--"]);
+            command.arg(program);
+            command
+        }
+    }
+}
+
+/// Makes `path` over to the servers' user.
+pub fn give(path: &Path) {
+    if let Some(user) = server_user() {
+        run(Command::new("chown").arg(format!("{user}:")).arg(path));
+    }
+}
+
+/// Runs a command to its end and returns what it printed.
+///
+/// # Panics
+/// When it fails, with what it wrote to standard error.
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A server process. It gets `last_signal` when this process dies, even of SIGKILL: the kernel sees to that, so that an
+/// interrupted test run leaves nothing behind.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    last_signal: Signal,
+}
+
+impl Process {
+    /// Starts `program`, its output going to the end of `log`. To be called on the thread of the test itself: the
+    /// kernel takes the end of that very thread for the end of the parent.
+    pub fn start(program: &Path, arguments: &[String], as_server: bool, last_signal: Signal, log: &Path) -> Self {
+        let name = if last_signal == Signal::QUIT { "QUIT" } else { "KILL" };
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", name]);
+        if let Some(user) = server_user().filter(|_| as_server) {
+            command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups"]);
+        }
+        let output = OpenOptions::new().create(true).append(true).open(log).expect("cannot open the server's log");
+        command
+            .arg("--")
+            .arg(program)
+            .args(arguments)
+            // A group of its own: Ctrl-C is for us to handle, not for the server.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("cannot duplicate a file descriptor"))
+            .stderr(output);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, log: log.to_owned(), last_signal }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("cannot wait for a child").is_some()
+    }
+
+    /// Waits until it has ended; false when it has not within `limit`.
+    pub fn wait(&mut self, limit: Duration) -> bool {
+        let begin = Instant::now();
+        while !self.has_ended() {
+            if begin.elapsed() > limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            self.signal(self.last_signal);
+            if !self.wait(Duration::from_secs(10)) {
+                self.signal(Signal::KILL);
+                self.wait(Duration::from_secs(10));
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the end of {}", self.log.display());
+            eprintln!("{}", tail(&self.log, 40));
+        }
+    }
+}
+
+pub fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn send(pid: i32, signal: Signal) {
+    let pid = Pid::from_raw(pid).expect("not a pid");
+    // It may be gone already.
+    let _ = kill_process(pid, signal);
+}
+
+/// SIGKILL: the process gets no chance to do anything.
+pub fn kill(pid: i32) {
+    send(pid, Signal::KILL);
+}
+
+/// SIGSTOP: the process is there but does nothing until [`thaw`].
+pub fn freeze(pid: i32) {
+    send(pid, Signal::STOP);
+}
+
+pub fn thaw(pid: i32) {
+    send(pid, Signal::CONT);
+}
+
+/// Resident memory of a process that is its own (shared memory left out), in bytes; 0 if it is gone.
+pub fn resident_bytes(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kilobytes =
+        status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// A TCP port that nobody listens on, below those that the kernel gives to outgoing connections, so that a server can be
+/// stopped and started again on it.
+pub fn free_port() -> u16 {
+    let mut rng = rand::rng();
+    std::iter::repeat_with(|| rng.random_range(15_000..32_000))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("an endless iterator")
+}

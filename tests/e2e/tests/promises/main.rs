@@ -1,0 +1,21 @@
+//! The promises of docs/guarantees.md, each against a real cluster and a real nats-server.
+//!
+//! A test is named after what it promises, and fails when the mechanism behind it is taken out.
+
+mod atomic;
+mod connection;
+mod failure;
+mod lifecycle;
+mod message;
+mod order;
+mod storage;
+mod streams;
+mod writers;
+
+use std::time::Duration;
+
+/// Within which everything that should happen happens, on a slow machine under load.
+const SOON: Duration = Duration::from_secs(30);
+
+/// For how long a test looks on while nothing should happen; several times as long as a poll of the relay.
+const A_WHILE: Duration = Duration::from_secs(3);
