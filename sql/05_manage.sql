@@ -2,12 +2,15 @@
 CREATE FUNCTION sea_mq.describe_default_stream(context text, kind text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.streams (name, context, kind, sink, subjects, owner)
-    SELECT upper($1) || CASE $2 WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, k, sea_mq.sink_id($1, k),
+    SELECT upper($1) || CASE k WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, k, sea_mq.sink_id($1, k),
         ARRAY[$1 || '.' || k || '.>'], i.install_id
-    FROM sea_mq.installation i, (VALUES ($2)) AS kinds(k)
+    FROM sea_mq.installation i, (VALUES ('event'), ('dlq')) AS kinds(k)
+    WHERE k = $2 OR k = 'dlq'
     ON CONFLICT DO NOTHING
 $$;
-COMMENT ON FUNCTION sea_mq.describe_default_stream IS 'Describes the stream of a context with the defaults, unless there is one; for internal use';
+COMMENT ON FUNCTION sea_mq.describe_default_stream IS
+'Describes the stream of a context with the defaults, unless there is one; an event stream comes with its dead-letter stream.
+For internal use';
 
 CREATE FUNCTION sea_mq.create_stream(
     context text, name text DEFAULT NULL, subjects text[] DEFAULT NULL, kind text DEFAULT 'event',

@@ -32,7 +32,7 @@ pub struct BrokerConfig {
     pub token_file: Option<PathBuf>,
     /// Require TLS even where the URL's scheme does not say so.
     pub tls_required: bool,
-    /// PEM file of the authorities to trust, in addition to the system's.
+    /// PEM file of the authorities to trust, instead of the system's.
     pub tls_ca_file: Option<PathBuf>,
     /// PEM file of the client certificate, together with `tls_key_file`.
     pub tls_cert_file: Option<PathBuf>,
@@ -111,13 +111,14 @@ pub struct ConsumerSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     pub subject: String,
-    /// In the order in which they are sent. `Nats-Msg-Id` is among them.
+    /// `Nats-Msg-Id` is among them. Their order on the wire is not kept.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
 
-/// What the relay asks for. Requests are carried out in order; all but `Connect` and `Shutdown` need a live session
-/// and are dropped without a report when there is none (the `Disconnected` that ended the session was the report).
+/// What the relay asks for. Requests for one stream are carried out in order, those for different streams do not wait for
+/// each other. All but `Connect` and `Shutdown` need a live session and are dropped without a report when there is none
+/// (the `Disconnected` that ended the session was the report).
 #[derive(Debug)]
 pub enum Request {
     /// Ends the present session, if any, and opens a new one. Answered by `Connected` or `Disconnected`.

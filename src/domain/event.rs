@@ -175,9 +175,10 @@ impl Event {
     /// Bytes that the message takes of the server's `max_payload`: the header block and the body.
     pub fn wire_size(&self, body: usize) -> usize {
         const STATUS_LINE_AND_END: usize = "NATS/1.0\r\n\r\n".len();
-        const EXPECTED_SEQUENCE: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n".len();
+        const EXPECTED: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n\
+            Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n".len();
         let lines: usize = self.wire_headers().iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
-        STATUS_LINE_AND_END + EXPECTED_SEQUENCE + lines + body
+        STATUS_LINE_AND_END + EXPECTED + lines + body
     }
 
     /// The headers that the caller gave, in alphabetical order, without the trace.

@@ -4,6 +4,7 @@ pub mod envelope;
 pub mod event;
 pub mod invalid;
 pub mod name;
+pub mod pace;
 pub mod position;
 pub mod retry;
 pub mod runs;

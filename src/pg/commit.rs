@@ -117,9 +117,10 @@ fn pay(owed: Owed) {
     if owed.restart {
         restart(database);
     }
-    // SetLatch is a full barrier; the relay clears the flag before it takes its snapshot.
-    database.events.store(true, Ordering::Release);
-    database.wake();
+    // The relay clears the flag before it takes its snapshot, so only the first commit since then has to wake it.
+    if !database.events.swap(true, Ordering::AcqRel) || owed.descriptions || owed.restart {
+        database.wake();
+    }
 }
 
 /// Asks the relay to end and the launcher to start another.

@@ -13,6 +13,7 @@ use super::session::{self, Failed};
 use super::{identity, janitor};
 use crate::broker::{Fault, FaultKind, Report, Request, SinkId};
 use crate::domain::event::Logged;
+use crate::domain::pace::Pace;
 use crate::domain::position::{Position, Snapshot};
 use crate::nats::NatsIo;
 use crate::pg::commit::{LockClass, lock_tag};
@@ -29,7 +30,7 @@ const CHUNK: log::Limit = log::Limit { events: 1000, bytes: 4 << 20 };
 const MAX_BYTES: usize = 32 << 20;
 /// Pauses between saves of the cursors: while busy, and when there is nothing else to do.
 const SAVE_BUSY: Duration = Duration::from_millis(50);
-const SAVE_IDLE: Duration = Duration::from_millis(5);
+const SAVE_IDLE: Duration = Duration::from_millis(10);
 /// Due events moved into the log at once.
 const DUE_AT_ONCE: i64 = 1000;
 /// Pause after an error of the database.
@@ -151,6 +152,9 @@ struct Worker {
     due_at: Option<Instant>,
     poll_interval: Duration,
     max_in_flight: usize,
+    pace: Pace,
+    /// No read before this.
+    read_at: Instant,
     /// The last error of each stream that was logged, so that a repeated one is not.
     logged: std::collections::HashMap<SinkId, Option<Fault>>,
     last_relay: Option<(Phase, Option<String>)>,
@@ -170,6 +174,8 @@ impl Worker {
             due_at: None,
             poll_interval: gucs::poll_interval(),
             max_in_flight: gucs::max_in_flight(),
+            pace: Pace::new(now),
+            read_at: now,
             logged: std::collections::HashMap::new(),
             last_relay: None,
         })
@@ -250,7 +256,7 @@ impl Worker {
         self.notice_commits(now)?;
         self.relay.tick(now).into_iter().for_each(|request| self.io.send(request));
         self.move_due(now)?;
-        let more = self.held.is_none() && self.hand_on()?;
+        let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
         self.save_if_due()?;
         if now >= self.janitor_at {
             janitor::run_once(active_snapshot)?;
@@ -471,10 +477,20 @@ impl Worker {
         if reads.iter().any(|(_, read)| read.foreign) {
             return self.hold_foreign_log().map(|()| false);
         }
+        let count = reads.iter().map(|(_, read)| read.events.len()).sum();
+        let whole_chunk = reads.iter().any(|(_, read)| read.after.batch.is_some());
         for (id, read) in reads {
             self.publish(id, read.events, read.after);
         }
-        Ok(self.relay.sinks.iter().any(|sink| sink.wants_to_read(max, MAX_BYTES)))
+        let now = Instant::now();
+        let pause = self.pace.read(count, now);
+        // A backlog is read as fast as it goes.
+        self.read_at = if whole_chunk { now } else { now + pause };
+        Ok(self.read_at <= now && self.wants_to_read())
+    }
+
+    fn wants_to_read(&self) -> bool {
+        self.relay.sinks.iter().any(|sink| sink.wants_to_read(self.max_in_flight, MAX_BYTES))
     }
 
     fn publish(&mut self, id: SinkId, events: Vec<Logged>, after: Position) {
@@ -531,7 +547,8 @@ impl Worker {
             let idle = self.relay.sinks.iter().all(|sink| sink.in_flight() == 0);
             self.saved_at + if idle { SAVE_IDLE } else { SAVE_BUSY }
         });
-        let times = [Some(self.poll_at), Some(self.janitor_at), self.due_at, self.relay.due_at(), save_at];
+        let read_at = (self.held.is_none() && self.wants_to_read()).then_some(self.read_at);
+        let times = [Some(self.poll_at), Some(self.janitor_at), self.due_at, self.relay.due_at(), save_at, read_at];
         times.into_iter().flatten().min().map_or(self.poll_interval, |at| at.saturating_duration_since(now))
     }
 
@@ -539,7 +556,13 @@ impl Worker {
         if pause.is_zero() {
             return;
         }
-        session::wait(Some(self.io.wake_fd()), pause);
+        // While a pause between reads runs, commits need not wake anybody.
+        let until_read = self.read_at.saturating_duration_since(Instant::now());
+        if until_read.is_zero() {
+            session::wait(Some(self.io.wake_fd()), pause);
+        } else {
+            session::nap(self.io.wake_fd(), pause.min(until_read));
+        }
         self.io.clear_wake();
     }
 

@@ -94,6 +94,14 @@ pub fn wait(fd: Option<RawFd>, timeout: Duration) {
     }
 }
 
+/// Waits until `fd` is readable or the time has passed; the latch stays as it is, so setting it wakes nobody.
+pub fn nap(fd: RawFd, timeout: Duration) {
+    let events = pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_SOCKET_READABLE;
+    let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).max(1);
+    // SAFETY: MyLatch is this process's own.
+    unsafe { pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, events as i32, fd, millis as _, pg_sys::PG_WAIT_EXTENSION) };
+}
+
 /// What `pg_stat_activity` shows.
 pub fn report_activity(what: &std::ffi::CStr, running: bool) {
     let state = if running { pg_sys::BackendState::STATE_RUNNING } else { pg_sys::BackendState::STATE_IDLE };
