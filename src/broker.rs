@@ -147,15 +147,43 @@ pub enum Report {
     Connected(ServerInfo),
     /// A connection attempt failed, or the session broke. Nothing of it is reported any more; the relay reconnects.
     Disconnected(Fault),
-    StreamReady { sink: SinkId, info: StreamInfo },
-    StreamRefused { sink: SinkId, fault: Fault },
-    ConsumerReady { stream: String, name: String },
-    ConsumerRefused { stream: String, name: String, fault: Fault },
-    StreamDeleted { name: String, result: Result<(), Fault> },
+    StreamReady {
+        sink: SinkId,
+        info: StreamInfo,
+    },
+    StreamRefused {
+        sink: SinkId,
+        fault: Fault,
+    },
+    ConsumerReady {
+        stream: String,
+        name: String,
+    },
+    ConsumerRefused {
+        stream: String,
+        name: String,
+        fault: Fault,
+    },
+    StreamDeleted {
+        name: String,
+        result: Result<(), Fault>,
+    },
     /// `messages`: in stream order, complete up to `last_sequence`.
-    Tail { sink: SinkId, messages: Vec<Stored>, last_sequence: u64 },
-    Acked { sink: SinkId, epoch: u64, acks: Vec<Ack> },
-    PublishFailed { sink: SinkId, epoch: u64, fault: Fault },
+    Tail {
+        sink: SinkId,
+        messages: Vec<Stored>,
+        last_sequence: u64,
+    },
+    Acked {
+        sink: SinkId,
+        epoch: u64,
+        acks: Vec<Ack>,
+    },
+    PublishFailed {
+        sink: SinkId,
+        epoch: u64,
+        fault: Fault,
+    },
 }
 
 /// The server at the other end of the session.
@@ -263,7 +291,9 @@ impl FaultKind {
                 "Allow the account to publish to the context's subjects and to $JS.API.> and to subscribe to _INBOX.>."
             }
             Self::NoJetStream => "Start nats-server with JetStream (-js) and enable it for the account.",
-            Self::StreamMissing => "Create the stream in NATS, or let sea_mq manage it: sea_mq.alter_stream(managed => true).",
+            Self::StreamMissing => {
+                "Create the stream in NATS, or let sea_mq manage it: sea_mq.alter_stream(managed => true)."
+            }
             Self::StreamConflict => {
                 "Change the stream in NATS or its description with sea_mq.alter_stream until they agree."
             }

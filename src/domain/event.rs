@@ -100,7 +100,8 @@ impl Event {
         let context = args.context.as_deref().or(defaults.context.as_deref()).filter(|c| !c.is_empty());
         let context = name::context_name(context.ok_or_else(unknown_context)?)?;
         let event_type = required("event_type", args.event_type.as_deref())?;
-        let event_version = args.event_version.ok_or_else(|| Invalid::missing("event_version", "Leave it out for 1."))?;
+        let event_version =
+            args.event_version.ok_or_else(|| Invalid::missing("event_version", "Leave it out for 1."))?;
         if event_version < 1 {
             return Err(Invalid::value(
                 format!("event_version is {event_version}"),
@@ -176,8 +177,10 @@ impl Event {
     pub fn wire_size(&self, body: usize) -> usize {
         const STATUS_LINE_AND_END: usize = "NATS/1.0\r\n\r\n".len();
         const EXPECTED: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n\
-            Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n".len();
-        let lines: usize = self.wire_headers().iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
+            Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n"
+            .len();
+        let lines: usize =
+            self.wire_headers().iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
         STATUS_LINE_AND_END + EXPECTED + lines + body
     }
 
@@ -357,8 +360,16 @@ mod tests {
 
     #[test]
     fn headers_are_an_object_of_strings_and_not_the_brokers() {
-        let bad = ["[]", "1", "{\"a\": 1}", "{\"nats-msg-id\": \"x\"}", "{\"a b\": \"x\"}", "{\"\": \"x\"}",
-            "{\"x-event-type\": \"x\"}", "{\"a\": \"x\\r\\ny\"}"];
+        let bad = [
+            "[]",
+            "1",
+            "{\"a\": 1}",
+            "{\"nats-msg-id\": \"x\"}",
+            "{\"a b\": \"x\"}",
+            "{\"\": \"x\"}",
+            "{\"x-event-type\": \"x\"}",
+            "{\"a\": \"x\\r\\ny\"}",
+        ];
         for headers in bad {
             assert_eq!(refused(|a| a.headers = Some(headers.into())), InvalidKind::Value, "{headers}");
         }
@@ -375,7 +386,8 @@ mod tests {
     #[test]
     fn the_same_content_may_come_with_another_trace() {
         let first = Event::new(args(), &Defaults::default()).unwrap();
-        let defaults = Defaults { traceparent: Some("t".into()), correlation_id: Some("c".into()), ..Defaults::default() };
+        let defaults =
+            Defaults { traceparent: Some("t".into()), correlation_id: Some("c".into()), ..Defaults::default() };
         assert!(first.same_content(&Event::new(args(), &defaults).unwrap()));
         let other = EmitArgs { payload: Some("{}".into()), ..args() };
         assert!(!first.same_content(&Event::new(other, &defaults).unwrap()));
@@ -383,7 +395,8 @@ mod tests {
 
     #[test]
     fn headers_travel_with_the_event() {
-        let args = EmitArgs { headers: Some("{\"X-Tenant\": \"acme\"}".into()), causation_id: Some("c".into()), ..args() };
+        let args =
+            EmitArgs { headers: Some("{\"X-Tenant\": \"acme\"}".into()), causation_id: Some("c".into()), ..args() };
         let event = Event::new(args, &Defaults::default()).unwrap();
         let headers = event.wire_headers();
         let value = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());

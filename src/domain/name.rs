@@ -68,7 +68,10 @@ fn check_token(parameter: &str, token: &str) -> Result<(), Invalid> {
     match token.chars().find(|c| c.is_whitespace() || c.is_control() || matches!(c, '.' | '*' | '>')) {
         None => Ok(()),
         Some(c) => Err(Invalid::value(
-            format!("{parameter} \"{}\" contains {c:?}, which a NATS subject token cannot contain", token.escape_debug()),
+            format!(
+                "{parameter} \"{}\" contains {c:?}, which a NATS subject token cannot contain",
+                token.escape_debug()
+            ),
             hint,
         )),
     }

@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn stored_ids_never_change() {
-        assert_eq!(sink_id("orders", SinkKind::Event), 6_126_580_946_085_312_211_i64.wrapping_add(0));
+        assert_eq!(sink_id("orders", SinkKind::Event), 2_394_925_156_745_849_234);
         assert_ne!(sink_id("orders", SinkKind::Event), sink_id("orders", SinkKind::DeadLetter));
     }
 }

@@ -106,7 +106,9 @@ fn pay(owed: Owed) {
     }
     // SAFETY: read by the main thread, constant in a process.
     let oid = unsafe { pg_sys::MyDatabaseId };
-    if owed.announce && let Some(database) = shmem::claim(oid) {
+    if owed.announce
+        && let Some(database) = shmem::claim(oid)
+    {
         database.advance(shmem::Phase::Absent, shmem::Phase::Wanted);
         shmem::wake_launcher();
     }

@@ -170,7 +170,8 @@ pub fn return_set(call: Call, rows: impl FnOnce(&mut dyn FnMut(&mut [pg_sys::Dat
     unsafe {
         let info = call.info();
         let result = (*info).resultinfo.cast::<pg_sys::ReturnSetInfo>();
-        let allowed = !result.is_null() && (*result).type_ == pg_sys::NodeTag::T_ReturnSetInfo
+        let allowed = !result.is_null()
+            && (*result).type_ == pg_sys::NodeTag::T_ReturnSetInfo
             && ((*result).allowedModes & pg_sys::SetFunctionReturnMode::SFRM_Materialize as i32) != 0;
         if !allowed {
             super::error::raise(

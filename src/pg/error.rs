@@ -1,7 +1,7 @@
 //! Errors as PostgreSQL reports them: SQLSTATE, message, hint.
 
-use pgrx::prelude::*;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
 
 use crate::domain::invalid::{Invalid, InvalidKind};
 

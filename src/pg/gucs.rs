@@ -67,7 +67,14 @@ fn text(name: &'static CStr, short: &'static CStr, setting: &'static Text, conte
     GucRegistry::define_string_guc(name, short, c"", setting, context, flags);
 }
 
-fn number(name: &'static CStr, short: &'static CStr, setting: &'static GucSetting<i32>, least: i32, most: i32, unit: GucFlags) {
+fn number(
+    name: &'static CStr,
+    short: &'static CStr,
+    setting: &'static GucSetting<i32>,
+    least: i32,
+    most: i32,
+    unit: GucFlags,
+) {
     // Superuser settings, not SIGHUP ones, so that ALTER DATABASE … SET can give each database its own.
     GucRegistry::define_int_guc(name, short, c"", setting, least, most, GucContext::Suset, unit);
 }
@@ -109,8 +116,22 @@ fn define_broker() {
         GucFlags::default(),
     );
     let ms = GucFlags::UNIT_MS;
-    number(c"sea_mq.connect_timeout", c"How long to wait for a connection or an API answer.", &CONNECT_TIMEOUT, 100, 600_000, ms);
-    number(c"sea_mq.ack_timeout", c"How long a publish may wait for its acknowledgement.", &ACK_TIMEOUT, 100, 600_000, ms);
+    number(
+        c"sea_mq.connect_timeout",
+        c"How long to wait for a connection or an API answer.",
+        &CONNECT_TIMEOUT,
+        100,
+        600_000,
+        ms,
+    );
+    number(
+        c"sea_mq.ack_timeout",
+        c"How long a publish may wait for its acknowledgement.",
+        &ACK_TIMEOUT,
+        100,
+        600_000,
+        ms,
+    );
     number(c"sea_mq.reconnect_max", c"Longest pause between attempts to connect.", &RECONNECT_MAX, 100, 3_600_000, ms);
 }
 
@@ -124,10 +145,31 @@ fn define_relay() {
         GucFlags::default(),
     );
     let ms = GucFlags::UNIT_MS;
-    number(c"sea_mq.poll_interval", c"How often the relay looks for events that no commit announced.", &POLL_INTERVAL, 10, 600_000, ms);
-    number(c"sea_mq.shutdown_timeout", c"How long a stopping relay waits for acknowledgements.", &SHUTDOWN_TIMEOUT, 0, 60_000, ms);
+    number(
+        c"sea_mq.poll_interval",
+        c"How often the relay looks for events that no commit announced.",
+        &POLL_INTERVAL,
+        10,
+        600_000,
+        ms,
+    );
+    number(
+        c"sea_mq.shutdown_timeout",
+        c"How long a stopping relay waits for acknowledgements.",
+        &SHUTDOWN_TIMEOUT,
+        0,
+        60_000,
+        ms,
+    );
     let none = GucFlags::default();
-    number(c"sea_mq.max_in_flight", c"Messages of one stream that may wait for their acknowledgement.", &MAX_IN_FLIGHT, 1, 100_000, none);
+    number(
+        c"sea_mq.max_in_flight",
+        c"Messages of one stream that may wait for their acknowledgement.",
+        &MAX_IN_FLIGHT,
+        1,
+        100_000,
+        none,
+    );
     GucRegistry::define_enum_guc(
         c"sea_mq.on_stream_loss",
         c"What to do when the broker has lost acknowledged messages.",
@@ -148,7 +190,14 @@ fn define_storage() {
         GucFlags::default(),
     );
     number(c"sea_mq.retention", c"How long published events are kept.", &RETENTION, 1, 315_360_000, GucFlags::UNIT_S);
-    number(c"sea_mq.slot_size", c"Size at which the log moves on to its next slot.", &SLOT_SIZE, 64, i32::MAX, GucFlags::UNIT_KB);
+    number(
+        c"sea_mq.slot_size",
+        c"Size at which the log moves on to its next slot.",
+        &SLOT_SIZE,
+        64,
+        i32::MAX,
+        GucFlags::UNIT_KB,
+    );
     number(
         c"sea_mq.max_message_size",
         c"Largest message that emit accepts, headers included.",

@@ -174,7 +174,8 @@ fn lock_and_check_ids(given: &HashMap<Uuid, (usize, u64)>) -> Vec<Uuid> {
     }
     let many = given.len() > LOCKED_IDS;
     lock(lock_tag(0, 0, LockClass::AllEventIds), if many { pg_sys::ExclusiveLock } else { pg_sys::ShareLock });
-    let mut keys: Vec<(u32, u32)> = given.keys().map(|id| id.as_u64_pair().1).map(|low| ((low >> 32) as u32, low as u32)).collect();
+    let mut keys: Vec<(u32, u32)> =
+        given.keys().map(|id| id.as_u64_pair().1).map(|low| ((low >> 32) as u32, low as u32)).collect();
     keys.sort_unstable();
     for (high, low) in keys.into_iter().take(if many { 0 } else { LOCKED_IDS }) {
         lock(lock_tag(high, low, LockClass::EventId), pg_sys::ExclusiveLock);
@@ -332,9 +333,8 @@ impl Spilled {
                     continue;
                 }
                 pg_sys::slot_getsomeattrs_int(slot, rows::SCHEDULED_COLUMNS as i32);
-                let columns = std::array::from_fn(|i| {
-                    (!*(*slot).tts_isnull.add(i)).then(|| *(*slot).tts_values.add(i))
-                });
+                let columns =
+                    std::array::from_fn(|i| (!*(*slot).tts_isnull.add(i)).then(|| *(*slot).tts_values.add(i)));
                 visitor(&rows::read_scheduled(columns));
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);

@@ -101,7 +101,14 @@ impl Relation {
     pub fn only_row<T>(&self, read: impl FnOnce(&Row) -> T) -> Option<T> {
         // SAFETY: a sequential scan with a snapshot of its own, ended before the relation is closed.
         unsafe {
-            let scan = pg_sys::systable_beginscan(self.raw, pg_sys::InvalidOid, false, std::ptr::null_mut(), 0, std::ptr::null_mut());
+            let scan = pg_sys::systable_beginscan(
+                self.raw,
+                pg_sys::InvalidOid,
+                false,
+                std::ptr::null_mut(),
+                0,
+                std::ptr::null_mut(),
+            );
             let tuple = pg_sys::systable_getnext(scan);
             let result = (!tuple.is_null()).then(|| read(&Row::new(tuple, self.descriptor())));
             pg_sys::systable_endscan(scan);

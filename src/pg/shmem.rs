@@ -147,7 +147,9 @@ pub fn database(oid: pg_sys::Oid) -> Option<&'static Database> {
 /// The entry of a database, newly taken if need be. `None`: not preloaded, or all are taken.
 pub fn claim(oid: pg_sys::Oid) -> Option<&'static Database> {
     database(oid).or_else(|| {
-        let take = |entry: &&Database| entry.oid.compare_exchange(0, oid.to_u32(), Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let take = |entry: &&Database| {
+            entry.oid.compare_exchange(0, oid.to_u32(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        };
         databases().iter().find(take)
     })
 }

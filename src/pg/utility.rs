@@ -44,22 +44,20 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: PostgreSQL passes a valid statement; the arguments are handed on unchanged.
     unsafe {
         let node = (*statement).utilityStmt;
-        let run = || {
-            match PREVIOUS {
-                Some(next) => pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
-                    next(statement, query, read_only_tree, context, params, environment, destination, completion);
-                }),
-                None => pg_sys::standard_ProcessUtility(
-                    statement,
-                    query,
-                    read_only_tree,
-                    context,
-                    params,
-                    environment,
-                    destination,
-                    completion,
-                ),
-            }
+        let run = || match PREVIOUS {
+            Some(next) => pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
+                next(statement, query, read_only_tree, context, params, environment, destination, completion);
+            }),
+            None => pg_sys::standard_ProcessUtility(
+                statement,
+                query,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                destination,
+                completion,
+            ),
         };
         let wakes = commits_prepared(node);
         match held_database(node) {

@@ -66,7 +66,9 @@ enum Connection {
     Idle,
     Connecting,
     Up(ServerInfo),
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
 }
 
 /// The relay of one database.
@@ -161,8 +163,12 @@ impl Relay {
                 }
                 Default::default()
             }
-            Report::PublishFailed { sink, epoch, fault } => (Vec::new(), self.publish_failed(sink, epoch, fault, now, jitter)),
-            Report::ConsumerReady { stream, name } => (Vec::new(), vec![Effect::Consumer { stream, name, fault: None }]),
+            Report::PublishFailed { sink, epoch, fault } => {
+                (Vec::new(), self.publish_failed(sink, epoch, fault, now, jitter))
+            }
+            Report::ConsumerReady { stream, name } => {
+                (Vec::new(), vec![Effect::Consumer { stream, name, fault: None }])
+            }
             Report::ConsumerRefused { stream, name, fault } => {
                 (Vec::new(), vec![Effect::Consumer { stream, name, fault: Some(fault) }])
             }

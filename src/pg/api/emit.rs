@@ -63,7 +63,10 @@ sql_function!(pending_events_wrapper, pg_finfo_pending_events_wrapper, |call| re
             Some(pg_sys::Datum::from(event.created_at)),
             available_at,
         ];
-        row(&mut columns.map(|value| value.unwrap_or(pg_sys::Datum::from(0))), &mut columns.map(|value| value.is_none()));
+        row(
+            &mut columns.map(|value| value.unwrap_or(pg_sys::Datum::from(0))),
+            &mut columns.map(|value| value.is_none()),
+        );
     });
 }));
 
@@ -177,7 +180,10 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&
 
 fn parse(json: &str) -> Result<EmitArgs, Invalid> {
     let item: Item = serde_json::from_str(json).map_err(|error| {
-        Invalid::value(format!("the event cannot be read: {error}"), "The keys are emit's parameters, with values of their types.")
+        Invalid::value(
+            format!("the event cannot be read: {error}"),
+            "The keys are emit's parameters, with values of their types.",
+        )
     })?;
     Ok(EmitArgs {
         aggregate_type: item.aggregate_type,

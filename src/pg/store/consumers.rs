@@ -55,7 +55,11 @@ pub struct Trouble {
 
 impl From<&Fault> for Trouble {
     fn from(fault: &Fault) -> Self {
-        Self { kind: format!("{:?}", fault.kind), error: fault.message.clone(), hint: fault.kind.hint().map(str::to_owned) }
+        Self {
+            kind: format!("{:?}", fault.kind),
+            error: fault.message.clone(),
+            hint: fault.kind.hint().map(str::to_owned),
+        }
     }
 }
 

@@ -16,10 +16,17 @@ pub fn load(sink: SinkId) -> Cursor {
         &[Arg::Int8(sink)],
     );
     let Some(row) = rows.first() else { return Cursor::start() };
-    let batch = spi::optional::<Snapshot>(row, 2)
-        .map(|upto| Batch { upto, ceiling: spi::parsed(row, 3), at: spi::parsed(row, 4) });
+    let batch = spi::optional::<Snapshot>(row, 2).map(|upto| Batch {
+        upto,
+        ceiling: spi::parsed(row, 3),
+        at: spi::parsed(row, 4),
+    });
     Cursor {
-        position: Position { done: spi::optional(row, 0).unwrap_or_else(Snapshot::empty), floor: spi::parsed(row, 1), batch },
+        position: Position {
+            done: spi::optional(row, 0).unwrap_or_else(Snapshot::empty),
+            floor: spi::parsed(row, 1),
+            batch,
+        },
         stream_sequence: spi::parsed(row, 5),
         stream_created_us: spi::optional(row, 6),
     }

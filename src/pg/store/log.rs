@@ -92,7 +92,10 @@ pub fn read(sink: SinkId, at: &Position, now: &Snapshot, limit: Limit) -> Read {
     let mut bytes = 0;
     let mut finished = false;
     while read.events.len() < limit.events && bytes < limit.bytes {
-        let next = sources.iter_mut().filter_map(|source| source.head.map(|head| (head, source))).min_by_key(|(head, _)| head.seq);
+        let next = sources
+            .iter_mut()
+            .filter_map(|source| source.head.map(|head| (head, source)))
+            .min_by_key(|(head, _)| head.seq);
         let Some((head, source)) = next else {
             finished = true;
             break;
@@ -164,7 +167,8 @@ pub fn make_durable(events: &[Logged]) {
     for logged in events {
         if seen.replace(logged.xid) != Some(logged.xid) {
             // SAFETY: the transaction's status is known, since its rows were visible.
-            flush_to = flush_to.max(unsafe { pg_sys::TransactionIdGetCommitLSN(pg_sys::TransactionId::from(logged.xid as u32)) });
+            flush_to = flush_to
+                .max(unsafe { pg_sys::TransactionIdGetCommitLSN(pg_sys::TransactionId::from(logged.xid as u32)) });
         }
     }
     if flush_to > 0 {

@@ -63,7 +63,11 @@ pub fn execute_dynamic(sql: &str) {
         pg_sys::SPI_connect();
         let code = pg_sys::SPI_execute(text.as_ptr(), false, 0);
         if code < 0 {
-            super::super::error::raise(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("SPI error {code} in: {sql}"), "");
+            super::super::error::raise(
+                pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("SPI error {code} in: {sql}"),
+                "",
+            );
         }
         pg_sys::SPI_finish();
     }
@@ -75,11 +79,16 @@ fn run(sql: &'static str, args: &[Arg], read_only: bool) -> Vec<TextRow> {
     unsafe {
         pg_sys::SPI_connect();
         let plan = plan(sql, args);
-        let mut values: Vec<pg_sys::Datum> = args.iter().map(|arg| arg.datum().unwrap_or(pg_sys::Datum::from(0))).collect();
+        let mut values: Vec<pg_sys::Datum> =
+            args.iter().map(|arg| arg.datum().unwrap_or(pg_sys::Datum::from(0))).collect();
         let nulls: Vec<_> = args.iter().map(|arg| if arg.datum().is_some() { b' ' } else { b'n' } as _).collect();
         let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), read_only, 0);
         if code < 0 {
-            super::super::error::raise(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("SPI error {code} in: {sql}"), "");
+            super::super::error::raise(
+                pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("SPI error {code} in: {sql}"),
+                "",
+            );
         }
         let rows = rows();
         pg_sys::SPI_finish();
@@ -99,7 +108,11 @@ unsafe fn plan(sql: &'static str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
     unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), i32::try_from(types.len()).unwrap_or(0), types.as_mut_ptr());
         if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
-            super::super::error::raise(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("cannot prepare: {sql}"), "");
+            super::super::error::raise(
+                pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("cannot prepare: {sql}"),
+                "",
+            );
         }
         PLANS.with_borrow_mut(|plans| plans.insert(sql, plan));
         plan

@@ -39,7 +39,9 @@ pub fn facts(sink: SinkId) -> Facts {
     let facts = Facts {
         sink,
         described: row.is_some(),
-        max_msg_size: row.and_then(|row| row[MAX_MSG_SIZE]).and_then(|datum| usize::try_from(datum.value() as i32).ok()),
+        max_msg_size: row
+            .and_then(|row| row[MAX_MSG_SIZE])
+            .and_then(|datum| usize::try_from(datum.value() as i32).ok()),
         body: row
             .and_then(|row| row[BODY])
             // SAFETY: the column has the type text.
@@ -72,7 +74,11 @@ pub fn describe_default(context: &str, kind: SinkKind, sink: SinkId) {
 /// Takes the transaction's lock on the description of a sink, if nobody has it.
 fn try_lock(sink: SinkId) -> bool {
     let [_, _, _, _, b4, b5, b6, b7] = sink.to_le_bytes();
-    let mut tag = super::super::commit::lock_tag(sink as u32, u32::from_le_bytes([b4, b5, b6, b7]), super::super::commit::LockClass::Stream);
+    let mut tag = super::super::commit::lock_tag(
+        sink as u32,
+        u32::from_le_bytes([b4, b5, b6, b7]),
+        super::super::commit::LockClass::Stream,
+    );
     // SAFETY: a lock of the transaction, released with it.
     let result = unsafe { pg_sys::LockAcquire(&mut tag, pg_sys::ExclusiveLock as _, false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
@@ -138,7 +144,11 @@ fn described(row: &TextRow) -> Described {
         owner: spi::optional::<Uuid>(row, 13).unwrap_or_default(),
         take_over: spi::flag(row, 14),
     };
-    Described { sink: spi::parsed(row, 0), body: BodyFormat::from_token(&string(11)).unwrap_or(BodyFormat::Payload), spec }
+    Described {
+        sink: spi::parsed(row, 0),
+        body: BodyFormat::from_token(&string(11)).unwrap_or(BodyFormat::Payload),
+        spec,
+    }
 }
 
 /// Whether a description was made by another installation: the database is a restored copy.

@@ -41,7 +41,8 @@ fn must_advance(current: i16) -> bool {
     if is_empty(current) || !is_empty((current + 1) % ring::SLOTS) {
         return false;
     }
-    size(current) >= gucs::slot_size() || ring::current_is_older_than(current, gucs::retention() / (ring::SLOTS as u32 / 2))
+    size(current) >= gucs::slot_size()
+        || ring::current_is_older_than(current, gucs::retention() / (ring::SLOTS as u32 / 2))
 }
 
 fn is_empty(slot: i16) -> bool {

@@ -77,7 +77,9 @@ impl Launcher {
 
     fn meet(&mut self, found: &HashSet<u32>) {
         for &oid in found {
-            if self.known.insert(oid) && let Some(database) = shmem::claim(pg_sys::Oid::from(oid)) {
+            if self.known.insert(oid)
+                && let Some(database) = shmem::claim(pg_sys::Oid::from(oid))
+            {
                 database.advance(Phase::Absent, Phase::Wanted);
             }
         }
@@ -114,7 +116,8 @@ impl Launcher {
     /// A process that ended while it was meant to run has failed.
     fn notice_end(&mut self, oid: u32, database: &Database) {
         let Some(charge) = self.relays.get_mut(&oid) else { return };
-        let ended = charge.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
+        let ended =
+            charge.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
         if ended {
             charge.worker = None;
             database.advance(Phase::Running, Phase::Failed);
@@ -142,7 +145,9 @@ impl Launcher {
         charge.started = Instant::now();
         charge.retry_at = None;
         if worker.is_none() {
-            warning!("sea_mq launcher: no worker slot is free for the relay of database {oid}; raise max_worker_processes");
+            warning!(
+                "sea_mq launcher: no worker slot is free for the relay of database {oid}; raise max_worker_processes"
+            );
             database.set_phase(Phase::Failed);
         }
         charge.worker = worker;

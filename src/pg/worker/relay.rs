@@ -110,7 +110,12 @@ fn prepare_session() {
     for (name, value) in settings {
         // SAFETY: C strings; the settings exist in every supported version.
         unsafe {
-            pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
         }
     }
 }
@@ -284,9 +289,9 @@ impl Worker {
             Effect::Consumer { stream, name, fault } => {
                 session::transaction(|| consumers::save_state(&stream, &name, fault.as_ref()))
             }
-            Effect::Deleted { name, fault } => {
-                session::transaction(|| streams::save_deletion(&name, fault.as_ref().map(|fault| fault.message.as_str())))
-            }
+            Effect::Deleted { name, fault } => session::transaction(|| {
+                streams::save_deletion(&name, fault.as_ref().map(|fault| fault.message.as_str()))
+            }),
         }
     }
 
@@ -301,7 +306,9 @@ impl Worker {
         }
         match &fault {
             Some(fault) => warning!("sea_mq relay: no connection to the broker: {fault}"),
-            None => log!("sea_mq relay: connected to {}", self.relay.server().map_or("", |server| server.address.as_str())),
+            None => {
+                log!("sea_mq relay: connected to {}", self.relay.server().map_or("", |server| server.address.as_str()))
+            }
         }
         self.save_relay(phase, fault.as_ref().map(consumers::Trouble::from), failures)
     }
@@ -342,7 +349,12 @@ impl Worker {
         if gucs::on_stream_loss() == OnStreamLoss::Pause {
             lossy.pause();
             let fault = Fault::new(FaultKind::Server, format!("{what}; sea_mq.on_stream_loss is pause"));
-            let state = streams::State { state: "paused", fault: Some(fault), ordering: "strict", differences: Default::default() };
+            let state = streams::State {
+                state: "paused",
+                fault: Some(fault),
+                ordering: "strict",
+                differences: Default::default(),
+            };
             return session::transaction(|| {
                 streams::save_loss(sink, &what);
                 streams::save_state(sink, &state);
@@ -368,7 +380,10 @@ impl Worker {
         if ids.iter().all(|id| known.contains(id)) {
             return Ok(());
         }
-        warning!("sea_mq relay: others publish to stream {} as well; its order is no longer strict", shared.described().spec.name);
+        warning!(
+            "sea_mq relay: others publish to stream {} as well; its order is no longer strict",
+            shared.described().spec.name
+        );
         shared.share();
         self.logged.remove(&sink);
         self.stream_changed(sink, None)
@@ -515,7 +530,8 @@ impl Worker {
     }
 
     fn save(&mut self) -> Result<(), Failed> {
-        let unsaved: Vec<_> = self.relay.sinks.iter_mut().filter_map(|sink| Some((sink.id(), sink.take_unsaved()?))).collect();
+        let unsaved: Vec<_> =
+            self.relay.sinks.iter_mut().filter_map(|sink| Some((sink.id(), sink.take_unsaved()?))).collect();
         session::transaction(|| {
             let slot = ring::current_slot();
             for (sink, (cursor, runs)) in &unsaved {
@@ -578,7 +594,9 @@ impl Worker {
                 }
             }
         }
-        if self.is_unsaved() && let Err(error) = self.save() {
+        if self.is_unsaved()
+            && let Err(error) = self.save()
+        {
             warning!("sea_mq relay: while shutting down: {error}");
         }
         log!("sea_mq relay ended");

@@ -89,7 +89,13 @@ pub fn wait(fd: Option<RawFd>, timeout: Duration) {
     let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).max(i64::from(!timeout.is_zero()));
     // SAFETY: MyLatch is this process's own.
     unsafe {
-        pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, (events | readable) as i32, fd.unwrap_or(-1), millis as _, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::WaitLatchOrSocket(
+            pg_sys::MyLatch,
+            (events | readable) as i32,
+            fd.unwrap_or(-1),
+            millis as _,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
 }
