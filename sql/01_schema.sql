@@ -2,6 +2,14 @@
 CREATE SCHEMA sea_mq;
 COMMENT ON SCHEMA sea_mq IS 'sea_mq: transactional messaging over NATS JetStream';
 
+DO $$
+BEGIN
+    IF current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE EXCEPTION 'sea_mq needs a database with the encoding UTF8, this one has %', current_setting('server_encoding')
+            USING ERRCODE = 'feature_not_supported', HINT = 'NATS subjects, headers and JSON are UTF-8.';
+    END IF;
+END $$;
+
 -- Roles belong to the cluster, so another database may have created them already. DROP EXTENSION leaves them.
 DO $$
 DECLARE

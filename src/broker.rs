@@ -119,7 +119,7 @@ pub struct Outgoing {
 /// What the relay asks for. Requests for one stream are carried out in order, those for different streams do not wait for
 /// each other. All but `Connect` and `Shutdown` need a live session and are dropped without a report when there is none
 /// (the `Disconnected` that ended the session was the report).
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Request {
     /// Ends the present session, if any, and opens a new one. Answered by `Connected` or `Disconnected`.
     Connect(Box<BrokerConfig>),

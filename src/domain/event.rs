@@ -126,7 +126,7 @@ impl Event {
             causation_id: optional("causation_id", args.causation_id, &defaults.causation_id)?,
             visibility: checked_visibility(args.visibility)?,
             created_at: defaults.now,
-            available_at: args.available_at.filter(|&at| at > defaults.now),
+            available_at: checked_time(args.available_at)?.filter(|&at| at > defaults.now),
             context,
         })
     }
@@ -243,6 +243,17 @@ fn optional(parameter: &str, given: Option<String>, default: &Option<String>) ->
         Some(value) => text(parameter, value).map(Some),
         None => Ok(None),
     }
+}
+
+fn checked_time(available_at: Option<i64>) -> Result<Option<i64>, Invalid> {
+    // How PostgreSQL stores 'infinity'.
+    if available_at == Some(i64::MAX) {
+        return Err(Invalid::value(
+            "available_at is infinity",
+            "An event that is never due is not an event; leave it out.",
+        ));
+    }
+    Ok(available_at)
 }
 
 fn checked_visibility(visibility: Option<String>) -> Result<String, Invalid> {

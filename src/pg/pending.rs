@@ -5,7 +5,7 @@
 //! moves to disk by itself (`work_mem`).
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
@@ -144,8 +144,8 @@ pub fn write() {
     }
     PENDING.with_borrow_mut(|marker| marker.written = true);
     let repeated = lock_and_check_ids(&pending.given);
-    describe_streams(&pending.sinks);
-    write_events(&mut pending, &repeated);
+    let written = write_events(&mut pending, &repeated);
+    describe_streams(&pending.sinks, &written);
     pending.end();
 }
 
@@ -168,9 +168,9 @@ fn fingerprint(event: &Event) -> u64 {
 
 /// Waits for concurrent transactions that give the same ids, then looks whether they were stored. Returns those that were.
 /// Locks are taken in one order by everyone, at a time when nothing else is waited for, so they cannot deadlock.
-fn lock_and_check_ids(given: &HashMap<Uuid, (usize, u64)>) -> Vec<Uuid> {
+fn lock_and_check_ids(given: &HashMap<Uuid, (usize, u64)>) -> HashSet<Uuid> {
     if given.is_empty() {
-        return Vec::new();
+        return HashSet::new();
     }
     let many = given.len() > LOCKED_IDS;
     lock(lock_tag(0, 0, LockClass::AllEventIds), if many { pg_sys::ExclusiveLock } else { pg_sys::ShareLock });
@@ -195,24 +195,31 @@ pub fn find(id: Uuid) -> Option<Event> {
     log::find(id).map(|logged| logged.event).or_else(|| scheduled::find(id))
 }
 
-fn lock(mut tag: pg_sys::LOCKTAG, mode: u32) {
+fn lock(tag: pg_sys::LOCKTAG, mode: u32) {
     // SAFETY: a lock of the transaction, released with it.
-    unsafe { pg_sys::LockAcquire(&mut tag, mode as _, false, false) };
+    unsafe { pg_sys::LockAcquire(&tag, mode as _, false, false) };
 }
 
-fn describe_streams(sinks: &[(Facts, String, SinkKind)]) {
-    for (facts, context, kind) in sinks.iter().filter(|(facts, ..)| !facts.described) {
+fn describe_streams(sinks: &[(Facts, String, SinkKind)], written: &HashSet<SinkId>) {
+    let new = sinks.iter().filter(|(facts, ..)| !facts.described && written.contains(&facts.sink));
+    for (facts, context, kind) in new {
         streams::describe_default(context, *kind, facts.sink);
         commit::owe(|owed| owed.descriptions = true);
     }
 }
 
-fn write_events(pending: &mut Pending, repeated: &[Uuid]) {
+/// Returns the sinks that got events.
+fn write_events(pending: &mut Pending, repeated: &HashSet<Uuid>) -> HashSet<SinkId> {
     let mut held_back = false;
     let mut writer = None;
+    let mut sinks = HashSet::new();
     pending.each(&mut |event| {
         if repeated.contains(&event.id) {
             return;
+        }
+        pgrx::check_for_interrupts!();
+        if !sinks.contains(&event.sink) {
+            sinks.insert(event.sink);
         }
         if event_is_due(event) {
             writer.get_or_insert_with(LogWriter::open).append(event);
@@ -227,6 +234,7 @@ fn write_events(pending: &mut Pending, repeated: &[Uuid]) {
         owed.events |= stored;
         owed.descriptions |= held_back;
     });
+    sinks
 }
 
 /// Whether an event that was held back may enter the log.

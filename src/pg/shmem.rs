@@ -84,12 +84,6 @@ impl Default for Shared {
     }
 }
 
-impl Default for Phase {
-    fn default() -> Self {
-        Self::Absent
-    }
-}
-
 impl Database {
     pub fn phase(&self) -> Phase {
         Phase::from_u32(self.phase.load(Ordering::Acquire))

@@ -480,3 +480,173 @@ impl Fate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Retention, Storage};
+    use crate::domain::event::{Defaults, EmitArgs, Event};
+
+    fn described() -> Described {
+        let spec = StreamSpec {
+            name: "ORDERS_EVENTS".into(),
+            subjects: vec!["orders.event.>".into()],
+            description: String::new(),
+            retention: Retention::Limits,
+            max_age: Duration::ZERO,
+            max_bytes: -1,
+            max_msgs: -1,
+            max_msg_size: -1,
+            storage: Storage::File,
+            replicas: 1,
+            duplicate_window: Duration::from_secs(120),
+            allow_atomic: false,
+            managed: true,
+            owner: Uuid::nil(),
+            take_over: false,
+        };
+        Described { sink: 1, body: BodyFormat::Payload, spec }
+    }
+
+    fn logged(seq: i64) -> Logged {
+        let args = EmitArgs {
+            aggregate_type: Some("order".into()),
+            aggregate_id: Some(seq.to_string()),
+            event_type: Some("created".into()),
+            payload: Some("{}".into()),
+            event_version: Some(1),
+            context: Some("orders".into()),
+            visibility: Some("internal".into()),
+            event_id: Some(Uuid::from_u128(seq.unsigned_abs().into())),
+            ..EmitArgs::default()
+        };
+        Logged { seq, xid: 700, event: Event::new(args, &Defaults::default()).unwrap() }
+    }
+
+    fn position(snapshot: &str, floor: i64) -> Position {
+        Position { done: snapshot.parse().unwrap(), floor, batch: None }
+    }
+
+    fn info(last_sequence: u64) -> StreamInfo {
+        StreamInfo { last_sequence, created_us: 7, ..StreamInfo::default() }
+    }
+
+    /// A sink that publishes, its stream empty.
+    fn flowing() -> Sink {
+        let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
+        sink.connected();
+        assert_eq!(sink.stream_ready(info(0)), Ok(None));
+        sink
+    }
+
+    fn expected_and_length(request: Option<Request>) -> (Option<u64>, usize) {
+        match request {
+            Some(Request::Publish { expected_last, messages, .. }) => (expected_last, messages.len()),
+            other => panic!("not a publish: {other:?}"),
+        }
+    }
+
+    fn ack(sequence: u64) -> Ack {
+        Ack { sequence, duplicate: false }
+    }
+
+    #[test]
+    fn the_expected_sequence_counts_up_across_chunks() {
+        let mut sink = flowing();
+        let first = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
+        assert_eq!(expected_and_length(first), (Some(0), 2));
+        let second = sink.publish(vec![logged(3)], position("10:10:", 3));
+        assert_eq!(expected_and_length(second), (Some(2), 1));
+    }
+
+    #[test]
+    fn a_chunk_is_settled_when_all_of_it_is_stored() {
+        let mut sink = flowing();
+        sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
+        sink.acked(sink.epoch, vec![ack(1)]);
+        assert_eq!(sink.settled().position, Position::start());
+        sink.acked(sink.epoch, vec![ack(2)]);
+        assert_eq!(sink.settled().position, position("9:9:", 2));
+        let (cursor, runs) = sink.take_unsaved().unwrap();
+        assert_eq!(cursor.stream_sequence, 2);
+        assert_eq!(
+            runs.as_slice().iter().map(|run| (run.first_seq, run.last_seq, run.events)).collect::<Vec<_>>(),
+            [(1, 2, 2)]
+        );
+    }
+
+    #[test]
+    fn what_the_stream_holds_already_is_skipped() {
+        let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
+        sink.connected();
+        assert!(matches!(sink.stream_ready(info(1)), Ok(Some(Request::ReadTail { after: 0, .. }))));
+        sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);
+        let request = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
+        assert_eq!(expected_and_length(request), (Some(1), 1));
+        sink.acked(sink.epoch, vec![ack(2)]);
+        assert_eq!(sink.settled().stream_sequence, 2);
+    }
+
+    #[test]
+    fn after_a_failure_it_begins_where_it_was_settled() {
+        let mut sink = flowing();
+        sink.publish(vec![logged(1)], position("9:9:", 1));
+        sink.acked(sink.epoch, vec![ack(1)]);
+        sink.publish(vec![logged(2)], position("10:10:", 2));
+        let now = Instant::now();
+        let fault = Fault::new(FaultKind::WrongSequence, "");
+        assert_eq!(sink.publish_failed(sink.epoch, &fault, now, 0.5), Some(Failure::Again));
+        assert_eq!((sink.in_flight(), sink.read_position()), (0, &position("9:9:", 1)));
+        assert!(matches!(sink.tick(now), Some(Request::EnsureStream { .. })));
+    }
+
+    #[test]
+    fn acks_of_an_earlier_epoch_count_for_nothing() {
+        let mut sink = flowing();
+        let epoch = sink.epoch;
+        sink.publish(vec![logged(1)], position("9:9:", 1));
+        sink.disconnected();
+        sink.acked(epoch, vec![ack(1)]);
+        assert_eq!(sink.settled().position, Position::start());
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_is_left_out_alone() {
+        let mut sink = flowing();
+        sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
+        sink.acked(sink.epoch, vec![ack(1)]);
+        let now = Instant::now();
+        let fault = Fault::new(FaultKind::MessageTooLarge, "");
+        let failure = sink.publish_failed(sink.epoch, &fault, now, 0.5);
+        assert_eq!(failure, Some(Failure::Refused(Uuid::from_u128(2))));
+        sink.tick(now);
+        sink.stream_ready(info(1)).unwrap();
+        sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);
+        let again = sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
+        assert_eq!(expected_and_length(again), (Some(1), 1));
+        sink.acked(sink.epoch, vec![ack(2)]);
+        assert_eq!(sink.settled().position, position("9:9:", 3));
+    }
+
+    #[test]
+    fn a_stream_that_lost_data_is_noticed() {
+        let cursor = Cursor { stream_sequence: 10, stream_created_us: Some(7), ..Cursor::start() };
+        let mut sink = Sink::new(described(), cursor.clone(), HashSet::new());
+        sink.connected();
+        assert_eq!(sink.stream_ready(info(4)), Err(Loss { recorded: 10, left: 4 }));
+        let mut sink = Sink::new(described(), cursor, HashSet::new());
+        sink.connected();
+        let anew = StreamInfo { created_us: 8, ..info(30) };
+        assert_eq!(sink.stream_ready(anew), Err(Loss { recorded: 10, left: 0 }));
+    }
+
+    #[test]
+    fn nothing_new_is_nothing_to_save() {
+        let mut sink = flowing();
+        sink.take_unsaved();
+        assert!(sink.publish(Vec::new(), position("9:9:", 0)).is_none());
+        assert!(!sink.is_unsaved() && !sink.wants_to_read(10, 10));
+        sink.wake();
+        assert!(sink.wants_to_read(10, 10));
+    }
+}

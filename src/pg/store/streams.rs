@@ -74,13 +74,13 @@ pub fn describe_default(context: &str, kind: SinkKind, sink: SinkId) {
 /// Takes the transaction's lock on the description of a sink, if nobody has it.
 fn try_lock(sink: SinkId) -> bool {
     let [_, _, _, _, b4, b5, b6, b7] = sink.to_le_bytes();
-    let mut tag = super::super::commit::lock_tag(
+    let tag = super::super::commit::lock_tag(
         sink as u32,
         u32::from_le_bytes([b4, b5, b6, b7]),
         super::super::commit::LockClass::Stream,
     );
     // SAFETY: a lock of the transaction, released with it.
-    let result = unsafe { pg_sys::LockAcquire(&mut tag, pg_sys::ExclusiveLock as _, false, true) };
+    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as _, false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 

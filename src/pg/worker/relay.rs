@@ -11,7 +11,7 @@ use pgrx::{FromDatum, log, pg_guard, pg_sys, warning};
 
 use super::session::{self, Failed};
 use super::{identity, janitor};
-use crate::broker::{Fault, FaultKind, Report, Request, SinkId};
+use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SinkId};
 use crate::domain::event::Logged;
 use crate::domain::pace::Pace;
 use crate::domain::position::{Position, Snapshot};
@@ -46,14 +46,14 @@ pub extern "C-unwind" fn sea_mq_relay_main(arg: pg_sys::Datum) {
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid), None);
     let database = shmem::database(oid);
     prepare_session();
-    match session::transaction(extension_exists) {
-        Ok(true) => {}
-        Ok(false) => return leave(database, Life::Absent),
+    let extension = match session::transaction(extension) {
+        Ok(Some(extension)) => extension,
+        Ok(None) => return leave(database, Life::Absent),
         Err(error) => {
             warning!("sea_mq relay: {error}");
             return leave(database, Life::Failed);
         }
-    }
+    };
     if let Err(error) = session::transaction(lock_relay) {
         log!("sea_mq relay: another relay serves this database: {error}");
         return leave(database, Life::Failed);
@@ -65,7 +65,7 @@ pub extern "C-unwind" fn sea_mq_relay_main(arg: pg_sys::Datum) {
             pg_sys::before_shmem_exit(Some(detach), pg_sys::Datum::from(0));
         }
     }
-    match Worker::new(database) {
+    match Worker::new(database, extension) {
         Ok(mut worker) => {
             let next = worker.run();
             leave(database, next);
@@ -120,16 +120,18 @@ fn prepare_session() {
     }
 }
 
-fn extension_exists() -> bool {
+/// The extension, if it is installed.
+fn extension() -> Option<pg_sys::Oid> {
     // SAFETY: a catalog look-up in a transaction.
-    unsafe { pg_sys::get_extension_oid(c"sea_mq".as_ptr(), true) != pg_sys::InvalidOid }
+    let oid = unsafe { pg_sys::get_extension_oid(c"sea_mq".as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
 /// Waits for the lock that one relay of a database has. Kept until the process ends.
 fn lock_relay() {
-    let mut tag = lock_tag(0, 0, LockClass::Relay);
+    let tag = lock_tag(0, 0, LockClass::Relay);
     // SAFETY: a session lock; `lock_timeout` bounds the wait.
-    unsafe { pg_sys::LockAcquire(&mut tag, pg_sys::ExclusiveLock as _, true, false) };
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as _, true, false) };
 }
 
 /// The snapshot that is active in the current transaction.
@@ -144,12 +146,38 @@ fn active_snapshot() -> Snapshot {
     text.and_then(|text| text.parse().ok()).unwrap_or_else(Snapshot::empty)
 }
 
+/// What a change of the configuration can change for the relay.
+#[derive(Clone, PartialEq, Eq)]
+struct Settings {
+    broker: Option<BrokerConfig>,
+    enabled: bool,
+    poll_interval: Duration,
+    reconnect_max: Duration,
+    max_in_flight: usize,
+}
+
+impl Settings {
+    fn now() -> Result<Self, Failed> {
+        Ok(Self {
+            broker: gucs::broker(session::transaction(identity::client_name)?),
+            enabled: gucs::enabled(),
+            poll_interval: gucs::poll_interval(),
+            reconnect_max: gucs::reconnect_max(),
+            max_in_flight: gucs::max_in_flight(),
+        })
+    }
+}
+
 struct Worker {
     database: Option<&'static Database>,
     io: NatsIo,
     relay: Relay,
     /// Set while nothing may be published.
     held: Option<Phase>,
+    /// The settings in force.
+    settings: Option<Settings>,
+    /// The extension as it was installed when the relay started.
+    extension: pg_sys::Oid,
     poll_at: Instant,
     saved_at: Instant,
     janitor_at: Instant,
@@ -166,13 +194,15 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(database: Option<&'static Database>) -> std::io::Result<Self> {
+    fn new(database: Option<&'static Database>, extension: pg_sys::Oid) -> std::io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             database,
             io: NatsIo::spawn()?,
             relay: Relay::new(None, Duration::ZERO),
             held: None,
+            settings: None,
+            extension,
             poll_at: now,
             saved_at: now,
             janitor_at: now,
@@ -199,19 +229,20 @@ impl Worker {
                 self.shut_down();
                 return Life::Wanted;
             }
-            if session::take_reload() {
-                begun = false;
-            }
-            let result = if begun { self.run_once() } else { self.begin().map(|()| Duration::ZERO) };
+            let reload = session::take_reload();
+            let result = match begun {
+                true if reload => self.begin_if_changed().map(|()| Duration::ZERO),
+                true => self.run_once(),
+                false => self.begin().map(|()| Duration::ZERO),
+            };
             match result {
                 Ok(pause) => {
                     begun = true;
                     self.pause(pause);
                 }
                 Err(error) => {
-                    if !matches!(session::transaction(extension_exists), Ok(true)) {
-                        log!("sea_mq relay ended: the extension was dropped");
-                        return Life::Absent;
+                    if let Some(next) = self.extension_changed() {
+                        return next;
                     }
                     warning!("sea_mq relay: {error}");
                     // What is in memory may not be what is saved; the stream's tail tells what was stored.
@@ -222,20 +253,38 @@ impl Worker {
         }
     }
 
+    /// What is to follow if the extension is not the one that the relay was started for.
+    fn extension_changed(&self) -> Option<Life> {
+        match session::transaction(extension) {
+            Ok(Some(found)) if found == self.extension => None,
+            Ok(None) => {
+                log!("sea_mq relay ended: the extension was dropped");
+                Some(Life::Absent)
+            }
+            // Installed anew: nothing in memory is true of it.
+            Ok(Some(_)) => Some(Life::Wanted),
+            Err(_) => Some(Life::Failed),
+        }
+    }
+
+    fn begin_if_changed(&mut self) -> Result<(), Failed> {
+        if self.settings.as_ref() == Some(&Settings::now()?) { Ok(()) } else { self.begin() }
+    }
+
     /// Reads settings and descriptions, and begins to connect.
     fn begin(&mut self) -> Result<(), Failed> {
-        self.poll_interval = gucs::poll_interval();
-        self.max_in_flight = gucs::max_in_flight();
+        let settings = Settings::now()?;
+        self.poll_interval = settings.poll_interval;
+        self.max_in_flight = settings.max_in_flight;
         let copied = session::transaction(identity::trouble)?;
-        let name = session::transaction(identity::client_name)?;
-        let config = gucs::broker(name);
-        self.held = match (&copied, &config, gucs::enabled()) {
+        self.held = match (&copied, &settings.broker, settings.enabled) {
             (Some(_), ..) => Some(Phase::Paused),
             (None, _, false) => Some(Phase::Disabled),
             (None, None, true) => Some(Phase::Unconfigured),
             (None, Some(_), true) => None,
         };
-        self.relay = Relay::new(config, gucs::reconnect_max());
+        self.relay = Relay::new(settings.broker.clone(), settings.reconnect_max);
+        self.settings = Some(settings);
         self.logged.clear();
         self.refresh()?;
         match self.held {
@@ -260,13 +309,12 @@ impl Worker {
         }
         self.notice_commits(now)?;
         self.relay.tick(now).into_iter().for_each(|request| self.io.send(request));
-        self.move_due(now)?;
+        // A copy is left as it is, until somebody says what it is.
+        if self.held != Some(Phase::Paused) {
+            self.keep_house(now)?;
+        }
         let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
         self.save_if_due()?;
-        if now >= self.janitor_at {
-            janitor::run_once(active_snapshot)?;
-            self.janitor_at = Instant::now() + janitor::interval();
-        }
         Ok(if more { Duration::ZERO } else { self.sleep() })
     }
 
@@ -400,6 +448,9 @@ impl Worker {
         let poll = now >= self.poll_at;
         if poll {
             self.poll_at = now + self.poll_interval;
+            if self.extension_changed().is_some() {
+                return Err(Failed("the extension was dropped or installed anew".into()));
+            }
         }
         if events || poll {
             self.relay.wake();
@@ -446,6 +497,15 @@ impl Worker {
         for (stream, name) in unwanted {
             session::transaction(|| consumers::forget(&stream, &name))?;
             self.io.send(Request::DeleteConsumer { stream, name });
+        }
+        Ok(())
+    }
+
+    fn keep_house(&mut self, now: Instant) -> Result<(), Failed> {
+        self.move_due(now)?;
+        if now >= self.janitor_at {
+            janitor::run_once(active_snapshot)?;
+            self.janitor_at = Instant::now() + janitor::interval();
         }
         Ok(())
     }
@@ -564,8 +624,15 @@ impl Worker {
             self.saved_at + if idle { SAVE_IDLE } else { SAVE_BUSY }
         });
         let read_at = (self.held.is_none() && self.wants_to_read()).then_some(self.read_at);
-        let times = [Some(self.poll_at), Some(self.janitor_at), self.due_at, self.relay.due_at(), save_at, read_at];
-        times.into_iter().flatten().min().map_or(self.poll_interval, |at| at.saturating_duration_since(now))
+        let house =
+            (self.held != Some(Phase::Paused)).then_some([Some(self.janitor_at), self.due_at]).into_iter().flatten();
+        let times = [Some(self.poll_at), self.relay.due_at(), save_at, read_at];
+        times
+            .into_iter()
+            .chain(house)
+            .flatten()
+            .min()
+            .map_or(self.poll_interval, |at| at.saturating_duration_since(now))
     }
 
     fn pause(&self, pause: Duration) {
