@@ -8,6 +8,11 @@
 set -euo pipefail
 umask 022
 
+# So that what a script clears up on EXIT is cleared up then as well.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 dev=$root/.dev
 readonly root dev

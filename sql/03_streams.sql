@@ -5,16 +5,16 @@ CREATE TABLE sea_mq.streams (
     kind text NOT NULL CHECK (kind IN ('event', 'dlq')),
     sink bigint NOT NULL UNIQUE,
     subjects text[] NOT NULL CHECK (cardinality(subjects) > 0),
-    retention text NOT NULL DEFAULT 'limits' CHECK (retention IN ('limits', 'interest', 'workqueue')),
-    max_age interval NOT NULL DEFAULT '7 days' CHECK (max_age >= '0'),
-    max_bytes bigint NOT NULL DEFAULT 10737418240 CHECK (max_bytes = -1 OR max_bytes > 0),
-    max_msgs bigint NOT NULL DEFAULT -1 CHECK (max_msgs = -1 OR max_msgs > 0),
-    max_msg_size integer NOT NULL DEFAULT -1 CHECK (max_msg_size = -1 OR max_msg_size > 0),
-    storage text NOT NULL DEFAULT 'file' CHECK (storage IN ('file', 'memory')),
-    replicas integer NOT NULL DEFAULT 1 CHECK (replicas BETWEEN 1 AND 5),
-    duplicate_window interval NOT NULL DEFAULT '2 minutes' CHECK (duplicate_window >= '100 ms'),
-    body text NOT NULL DEFAULT 'payload' CHECK (body IN ('payload', 'envelope')),
-    managed boolean NOT NULL DEFAULT true,
+    retention text NOT NULL CHECK (retention IN ('limits', 'interest', 'workqueue')),
+    max_age interval NOT NULL CHECK (max_age >= '0'),
+    max_bytes bigint NOT NULL CHECK (max_bytes = -1 OR max_bytes > 0),
+    max_msgs bigint NOT NULL CHECK (max_msgs = -1 OR max_msgs > 0),
+    max_msg_size integer NOT NULL CHECK (max_msg_size = -1 OR max_msg_size > 0),
+    storage text NOT NULL CHECK (storage IN ('file', 'memory')),
+    replicas integer NOT NULL CHECK (replicas BETWEEN 1 AND 5),
+    duplicate_window interval NOT NULL CHECK (duplicate_window >= '100 ms'),
+    body text NOT NULL CHECK (body IN ('payload', 'envelope')),
+    managed boolean NOT NULL,
     owner uuid NOT NULL,
     take_over boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -27,8 +27,10 @@ CREATE TABLE sea_mq.streams (
 CREATE TABLE sea_mq.cursors (
     sink bigint PRIMARY KEY,
     done pg_snapshot NOT NULL,
+    next_xid bigint NOT NULL,
     floor bigint NOT NULL,
     batch_upto pg_snapshot,
+    batch_next_xid bigint,
     batch_ceiling bigint,
     batch_at bigint,
     stream_sequence bigint NOT NULL DEFAULT 0,
@@ -123,8 +125,10 @@ COMMENT ON COLUMN sea_mq.streams.updated_at IS 'When its description changed las
 COMMENT ON TABLE sea_mq.cursors IS 'How far each sink has come; written by the relay alone';
 COMMENT ON COLUMN sea_mq.cursors.sink IS 'sea_mq.sink_id(context, kind)';
 COMMENT ON COLUMN sea_mq.cursors.done IS 'All events that are visible in this snapshot are stored in the stream';
-COMMENT ON COLUMN sea_mq.cursors.floor IS 'Events of transactions begun after done have a greater seq';
+COMMENT ON COLUMN sea_mq.cursors.next_xid IS 'Transactions with this id or a greater one began after done was taken';
+COMMENT ON COLUMN sea_mq.cursors.floor IS 'Events of transactions from next_xid on have a greater seq';
 COMMENT ON COLUMN sea_mq.cursors.batch_upto IS 'Snapshot that the batch under way ends with, if one is';
+COMMENT ON COLUMN sea_mq.cursors.batch_next_xid IS 'As next_xid, for batch_upto';
 COMMENT ON COLUMN sea_mq.cursors.batch_ceiling IS 'No event of the batch has a greater seq';
 COMMENT ON COLUMN sea_mq.cursors.batch_at IS 'Events of the batch up to this seq are stored in the stream';
 COMMENT ON COLUMN sea_mq.cursors.stream_sequence IS 'Stream sequence of the last event stored';

@@ -1,10 +1,17 @@
+CREATE FUNCTION sea_mq.default_stream(context text, kind text) RETURNS sea_mq.streams
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT upper($1) || CASE $2 WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, $2, sea_mq.sink_id($1, $2),
+        ARRAY[$1 || '.' || $2 || '.>'], 'limits', interval '7 days', 10737418240, -1::bigint, -1, 'file', 1, interval '2 minutes',
+        'payload', true, i.install_id, false, now(), now()
+    FROM sea_mq.installation i
+$$;
+COMMENT ON FUNCTION sea_mq.default_stream IS 'The description of a context''s stream with all defaults';
+
 -- Called by emit's pre-commit hook, as the extension's owner, for a context that has no stream yet.
 CREATE FUNCTION sea_mq.describe_default_stream(context text, kind text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sea_mq.streams (name, context, kind, sink, subjects, owner)
-    SELECT upper($1) || CASE k WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, k, sea_mq.sink_id($1, k),
-        ARRAY[$1 || '.' || k || '.>'], i.install_id
-    FROM sea_mq.installation i, (VALUES ('event'), ('dlq')) AS kinds(k)
+    INSERT INTO sea_mq.streams
+    SELECT (sea_mq.default_stream($1, k)).* FROM (VALUES ('event'), ('dlq')) AS kinds(k)
     WHERE k = $2 OR k = 'dlq'
     ON CONFLICT DO NOTHING
 $$;
@@ -102,8 +109,9 @@ BEGIN
                 HINT = 'Wait until they are published, or give them up with discard_pending => true.';
     END IF;
     IF pending > 0 THEN
-        INSERT INTO sea_mq.cursors AS c (sink, done, floor) VALUES (dropped.sink, pg_current_snapshot(), 0)
-        ON CONFLICT (sink) DO UPDATE SET done = excluded.done, batch_upto = NULL, batch_ceiling = NULL, batch_at = NULL;
+        INSERT INTO sea_mq.cursors AS c (sink, done, next_xid, floor) VALUES (dropped.sink, pg_current_snapshot(), 0, 0)
+        ON CONFLICT (sink) DO UPDATE SET done = excluded.done, next_xid = 0, floor = 0, batch_upto = NULL, batch_next_xid = NULL,
+            batch_ceiling = NULL, batch_at = NULL;
         PERFORM sea_mq.restart_at_commit();
     END IF;
     IF delete_remote THEN
@@ -202,12 +210,14 @@ BEGIN
             l.event_type, l.payload, l.headers, l.correlation_id, l.causation_id, l.visibility
         FROM sea_mq.outbox_log l
         LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
-        WHERE c.sink IS NULL OR NOT (pg_visible_in_snapshot(l.xid, c.done)
+        -- What was emitted here has waited; what came with the copy is judged by the cursor that came with it.
+        WHERE c.sink IS NULL OR l.xmin::text::bigint = l.xid::text::numeric % 4294967296
+            OR NOT (pg_visible_in_snapshot(l.xid, c.done)
             OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)));
         GET DIAGNOSTICS moved = ROW_COUNT;
         TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
-        UPDATE sea_mq.cursors SET done = '1:1:', floor = 0, batch_upto = NULL, batch_ceiling = NULL, batch_at = NULL,
-            stream_created_us = NULL;
+        UPDATE sea_mq.cursors SET done = '1:1:', next_xid = 0, floor = 0, batch_upto = NULL, batch_next_xid = NULL,
+            batch_ceiling = NULL, batch_at = NULL, stream_created_us = NULL;
     END IF;
     UPDATE sea_mq.installation SET system_identifier = (SELECT s.system_identifier FROM pg_control_system() s),
         database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
@@ -238,7 +248,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                 AND (c.sink IS NULL OR NOT pg_visible_in_snapshot(l.xid, c.done))
             UNION ALL
             SELECT FROM sea_mq.outbox_log l
-            WHERE l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.done))) AND l.sink = $1 AND l.seq <= coalesce(c.floor, 0)
+            WHERE l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.done))) AND l.sink = $1 AND l.seq <= c.floor
+                AND NOT (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))
+            UNION ALL
+            SELECT FROM sea_mq.outbox_log l
+            WHERE l.xid >= pg_snapshot_xmax(c.done) AND l.xid < c.next_xid::text::xid8 AND l.sink = $1 AND l.seq <= c.floor
                 AND NOT (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))
         ) AS pending
         LIMIT $2 + 1

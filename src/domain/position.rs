@@ -63,15 +63,29 @@ impl FromStr for Snapshot {
     }
 }
 
+/// A moment of the log: what was visible, and bounds for what was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    pub snapshot: Snapshot,
+    /// Read after the snapshot was taken: transactions with this id or a greater one began later. It can be well above
+    /// the snapshot's `xmax`, which is only one more than the last id that had *ended*. 0: not known.
+    pub next_xid: u64,
+    /// Read after the snapshot was taken: no row that it shows has a greater `seq`.
+    pub ceiling: i64,
+}
+
 /// How far a sink has come.
 ///
-/// Invariant of `floor`: every row whose transaction got its id after `done` was taken has a greater `seq`. So what is
-/// new lies above `floor`, but for the rows of the few transactions that were in progress in `done` and have ended since.
+/// Invariant of `floor`: every row whose transaction has an id of at least `next_xid` has a greater `seq`. So what is new lies
+/// above `floor`, but for the rows of the few transactions that had begun and not ended when `done` was taken: those in
+/// progress in `done`, and those from its `xmax` up to `next_xid`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// All that is visible here has been handed over.
     pub done: Snapshot,
-    /// A lower bound for the `seq` of what was not yet begun in `done`.
+    /// As in [`Moment`], of when `done` was taken.
+    pub next_xid: u64,
+    /// A lower bound for the `seq` of what was not yet begun.
     pub floor: i64,
     /// The batch that is being handed over, if it was not finished in one chunk.
     pub batch: Option<Batch>,
@@ -80,9 +94,7 @@ pub struct Position {
 /// A batch under way: the rows that `upto` shows and `done` does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    pub upto: Snapshot,
-    /// An upper bound for the `seq` of the rows that `upto` shows.
-    pub ceiling: i64,
+    pub upto: Moment,
     /// Rows of this batch up to this `seq` have been handed over.
     pub at: i64,
 }
@@ -90,26 +102,29 @@ pub struct Batch {
 impl Position {
     /// Before the first event.
     pub fn start() -> Self {
-        Self { done: Snapshot::empty(), floor: 0, batch: None }
+        Self { done: Snapshot::empty(), next_xid: 0, floor: 0, batch: None }
     }
 
     /// Whether an event has been handed over.
     pub fn is_past(&self, xid: u64, seq: i64) -> bool {
-        self.done.shows(xid) || self.batch.as_ref().is_some_and(|batch| seq <= batch.at && batch.upto.shows(xid))
+        self.done.shows(xid)
+            || self.batch.as_ref().is_some_and(|batch| seq <= batch.at && batch.upto.snapshot.shows(xid))
     }
 
     /// The batch to read from: the one under way, or a new one up to `now`.
-    pub fn batch_or(&self, now: Snapshot, ceiling: i64) -> Batch {
-        self.batch.clone().unwrap_or(Batch { upto: now, ceiling, at: 0 })
+    pub fn batch_or(&self, now: &Moment) -> Batch {
+        self.batch.clone().unwrap_or_else(|| Batch { upto: now.clone(), at: 0 })
     }
 
     /// The position after a chunk of `batch` whose last event is `last` (`None`: there was none).
     pub fn after(&self, batch: Batch, last: Option<i64>, finished: bool) -> Self {
         let at = last.unwrap_or(batch.at);
         if finished {
-            return Self { done: batch.upto, floor: self.floor.max(at), batch: None };
+            let Moment { snapshot, next_xid, .. } = batch.upto;
+            let floor = if next_xid == 0 { self.floor } else { self.floor.max(at) };
+            return Self { done: snapshot, next_xid, floor, batch: None };
         }
-        Self { done: self.done.clone(), floor: self.floor, batch: Some(Batch { at, ..batch }) }
+        Self { batch: Some(Batch { at, ..batch }), ..self.clone() }
     }
 }
 
@@ -146,20 +161,36 @@ mod tests {
         assert_eq!(earlier.ended_in(&earlier), Vec::<u64>::new());
     }
 
+    fn moment(text: &str, ceiling: i64) -> Moment {
+        let snapshot = snapshot(text);
+        Moment { next_xid: snapshot.xmax + 3, snapshot, ceiling }
+    }
+
+    fn position(text: &str, floor: i64) -> Position {
+        let Moment { snapshot, next_xid, .. } = moment(text, 0);
+        Position { done: snapshot, next_xid, floor, batch: None }
+    }
+
     #[test]
     fn a_batch_is_handed_over_in_chunks() {
-        let start = Position { done: snapshot("10:10:"), floor: 5, batch: None };
-        let batch = start.batch_or(snapshot("20:20:"), 100);
-        let half = start.after(batch.clone(), Some(50), false);
+        let start = position("10:10:", 5);
+        let half = start.after(start.batch_or(&moment("20:20:", 100)), Some(50), false);
         assert!(half.is_past(15, 50) && !half.is_past(15, 51) && half.is_past(9, 900) && !half.is_past(20, 1));
-        let whole = half.after(half.batch_or(snapshot("99:99:"), 999), Some(80), true);
-        assert_eq!(whole, Position { done: snapshot("20:20:"), floor: 80, batch: None });
+        let whole = half.after(half.batch_or(&moment("99:99:", 999)), Some(80), true);
+        assert_eq!(whole, position("20:20:", 80));
+    }
+
+    #[test]
+    fn the_floor_rises_only_if_it_is_known_what_had_begun() {
+        let start = position("10:10:", 5);
+        let unknown = Moment { next_xid: 0, ..moment("20:20:", 100) };
+        assert_eq!(start.after(Batch { upto: unknown, at: 0 }, Some(50), true).floor, 5);
     }
 
     #[test]
     fn an_empty_batch_keeps_the_floor() {
-        let start = Position { done: snapshot("10:10:"), floor: 5, batch: None };
-        let after = start.after(start.batch_or(snapshot("20:20:"), 100), None, true);
+        let start = position("10:10:", 5);
+        let after = start.after(start.batch_or(&moment("20:20:", 100)), None, true);
         assert_eq!((after.floor, after.batch), (5, None));
     }
 }

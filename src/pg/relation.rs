@@ -16,15 +16,34 @@ pub struct Relation {
 /// One condition of an index scan on a column of the table (attribute number from 1).
 pub enum Key {
     Int8(i16, Compare, i64),
-    Xid8(i16, u64),
+    Xid8(i16, Compare, u64),
     Uuid(i16, pg_sys::Datum),
 }
 
 #[derive(Clone, Copy)]
 pub enum Compare {
     Equal,
+    /// Greater.
     Above,
+    /// Less or equal.
     UpTo,
+    /// Greater or equal.
+    From,
+    /// Less.
+    Below,
+}
+
+impl Compare {
+    /// The strategy of a B-tree, and the functions for `bigint` and `xid8`.
+    const fn functions(self) -> (u32, u32, u32) {
+        match self {
+            Self::Equal => (pg_sys::BTEqualStrategyNumber, pg_sys::F_INT8EQ, pg_sys::F_XID8EQ),
+            Self::Above => (pg_sys::BTGreaterStrategyNumber, pg_sys::F_INT8GT, pg_sys::F_XID8GT),
+            Self::UpTo => (pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, pg_sys::F_XID8LE),
+            Self::From => (pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE, pg_sys::F_XID8GE),
+            Self::Below => (pg_sys::BTLessStrategyNumber, pg_sys::F_INT8LT, pg_sys::F_XID8LT),
+        }
+    }
 }
 
 /// OID of a relation of the schema `sea_mq`; `None` if there is none.
@@ -130,17 +149,13 @@ impl Drop for Relation {
 impl Key {
     fn raw(&self) -> pg_sys::ScanKeyData {
         let (attribute, strategy, function, argument) = match *self {
-            Self::Int8(attribute, Compare::Equal, value) => {
-                (attribute, pg_sys::BTEqualStrategyNumber, pg_sys::F_INT8EQ, pg_sys::Datum::from(value))
+            Self::Int8(attribute, compare, value) => {
+                let (strategy, function, _) = compare.functions();
+                (attribute, strategy, function, pg_sys::Datum::from(value))
             }
-            Self::Int8(attribute, Compare::Above, value) => {
-                (attribute, pg_sys::BTGreaterStrategyNumber, pg_sys::F_INT8GT, pg_sys::Datum::from(value))
-            }
-            Self::Int8(attribute, Compare::UpTo, value) => {
-                (attribute, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, pg_sys::Datum::from(value))
-            }
-            Self::Xid8(attribute, value) => {
-                (attribute, pg_sys::BTEqualStrategyNumber, pg_sys::F_XID8EQ, pg_sys::Datum::from(value))
+            Self::Xid8(attribute, compare, value) => {
+                let (strategy, _, function) = compare.functions();
+                (attribute, strategy, function, pg_sys::Datum::from(value))
             }
             Self::Uuid(attribute, datum) => (attribute, pg_sys::BTEqualStrategyNumber, pg_sys::F_UUID_EQ, datum),
         };

@@ -301,7 +301,7 @@ impl Sink {
 
     /// Hands a chunk on. `events` are those between the position last read and `after`.
     pub fn publish(&mut self, events: Vec<Logged>, after: Position) -> Option<Request> {
-        let upto = after.batch.as_ref().map_or(&after.done, |batch| &batch.upto).clone();
+        let upto = after.batch.as_ref().map_or(&after.done, |batch| &batch.upto.snapshot).clone();
         let done = self.read.done.clone();
         self.exhausted = after.batch.is_none() && events.is_empty();
         self.read = after.clone();
@@ -524,7 +524,7 @@ mod tests {
     }
 
     fn position(snapshot: &str, floor: i64) -> Position {
-        Position { done: snapshot.parse().unwrap(), floor, batch: None }
+        Position { done: snapshot.parse().unwrap(), next_xid: 0, floor, batch: None }
     }
 
     fn info(last_sequence: u64) -> StreamInfo {

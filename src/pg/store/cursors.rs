@@ -4,53 +4,56 @@ use uuid::Uuid;
 
 use super::spi::{self, Arg};
 use crate::broker::SinkId;
-use crate::domain::position::{Batch, Position, Snapshot};
+use crate::domain::position::{Batch, Moment, Position, Snapshot};
 use crate::domain::runs::Run;
 use crate::relay::sink::Cursor;
 
 /// The cursor of a sink; that of the beginning if it has none.
 pub fn load(sink: SinkId) -> Cursor {
     let rows = spi::query(
-        "SELECT done, floor, batch_upto, batch_ceiling, batch_at, stream_sequence, stream_created_us
+        "SELECT done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at, stream_sequence, stream_created_us
          FROM sea_mq.cursors WHERE sink = $1",
         &[Arg::Int8(sink)],
     );
     let Some(row) = rows.first() else { return Cursor::start() };
-    let batch = spi::optional::<Snapshot>(row, 2).map(|upto| Batch {
-        upto,
-        ceiling: spi::parsed(row, 3),
-        at: spi::parsed(row, 4),
+    let batch = spi::optional::<Snapshot>(row, 3).map(|snapshot| Batch {
+        upto: Moment { snapshot, next_xid: spi::parsed(row, 4), ceiling: spi::parsed(row, 5) },
+        at: spi::parsed(row, 6),
     });
     Cursor {
         position: Position {
             done: spi::optional(row, 0).unwrap_or_else(Snapshot::empty),
-            floor: spi::parsed(row, 1),
+            next_xid: spi::parsed(row, 1),
+            floor: spi::parsed(row, 2),
             batch,
         },
-        stream_sequence: spi::parsed(row, 5),
-        stream_created_us: spi::optional(row, 6),
+        stream_sequence: spi::parsed(row, 7),
+        stream_created_us: spi::optional(row, 8),
     }
 }
 
 /// Saves a cursor and what was stored since it was saved last. `slot`: the current slot of the ring.
 pub fn save(sink: SinkId, cursor: &Cursor, runs: &[Run], slot: i16) {
-    let Position { done, floor, batch } = &cursor.position;
+    let Position { done, next_xid, floor, batch } = &cursor.position;
     let published: u64 = runs.iter().filter(|run| run.first_stream_seq.is_some()).map(|run| run.events).sum();
-    let upto = batch.as_ref().map(|batch| batch.upto.to_string());
+    let upto = batch.as_ref().map(|batch| batch.upto.snapshot.to_string());
     spi::execute(
-        "INSERT INTO sea_mq.cursors AS c
-            (sink, done, floor, batch_upto, batch_ceiling, batch_at, stream_sequence, stream_created_us, published, updated_at)
-         VALUES ($1, $2::pg_snapshot, $3, $4::pg_snapshot, $5, $6, $7, $8, $9, clock_timestamp())
-         ON CONFLICT (sink) DO UPDATE SET done = excluded.done, floor = excluded.floor, batch_upto = excluded.batch_upto,
+        "INSERT INTO sea_mq.cursors AS c (sink, done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at,
+            stream_sequence, stream_created_us, published, updated_at)
+         VALUES ($1, $2::pg_snapshot, $3, $4, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, clock_timestamp())
+         ON CONFLICT (sink) DO UPDATE SET done = excluded.done, next_xid = excluded.next_xid, floor = excluded.floor,
+            batch_upto = excluded.batch_upto, batch_next_xid = excluded.batch_next_xid,
             batch_ceiling = excluded.batch_ceiling, batch_at = excluded.batch_at, stream_sequence = excluded.stream_sequence,
             stream_created_us = excluded.stream_created_us, published = c.published + excluded.published,
             updated_at = excluded.updated_at",
         &[
             Arg::Int8(sink),
             Arg::Text(&done.to_string()),
+            Arg::Int8(next_xid.cast_signed()),
             Arg::Int8(*floor),
             Arg::OptionalText(upto.as_deref()),
-            Arg::OptionalInt8(batch.as_ref().map(|batch| batch.ceiling)),
+            Arg::OptionalInt8(batch.as_ref().map(|batch| batch.upto.next_xid.cast_signed())),
+            Arg::OptionalInt8(batch.as_ref().map(|batch| batch.upto.ceiling)),
             Arg::OptionalInt8(batch.as_ref().map(|batch| batch.at)),
             Arg::Int8(cursor.stream_sequence.cast_signed()),
             Arg::OptionalInt8(cursor.stream_created_us),
@@ -96,8 +99,9 @@ pub fn rewind(sink: SinkId, last: u64) -> Option<(Position, u64)> {
     let done: Snapshot = spi::optional(row, 0)?;
     let upto: Snapshot = spi::optional(row, 1)?;
     let first_seq: i64 = spi::parsed(row, 2);
-    // The floor of an older cursor is not known any more; 0 is always a lower bound.
-    let position = Position { done, floor: 0, batch: Some(Batch { upto, ceiling: i64::MAX, at: first_seq - 1 }) };
+    // What had begun by then is not known any more, so the floor is the lowest, and stays so for this batch.
+    let upto = Moment { snapshot: upto, next_xid: 0, ceiling: i64::MAX };
+    let position = Position { done, next_xid: 0, floor: 0, batch: Some(Batch { upto, at: first_seq - 1 }) };
     Some((position, spi::parsed::<u64>(row, 3).saturating_sub(1)))
 }
 

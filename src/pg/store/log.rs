@@ -7,7 +7,7 @@ use super::ring::{self, SLOTS, log_table};
 use super::rows::{self, LOG_COLUMNS, log_column};
 use crate::broker::SinkId;
 use crate::domain::event::{Event, Logged};
-use crate::domain::position::{Batch, Position, Snapshot};
+use crate::domain::position::{Batch, Moment, Position, Snapshot};
 use crate::pg::datum::uuid_datum;
 use crate::pg::relation::{self, Appender, Compare, IndexScan, Key, Relation, Scratch};
 
@@ -84,9 +84,8 @@ pub struct Limit {
 }
 
 /// Reads the next chunk of a sink's events, in the order of `seq`, under the transaction's active snapshot.
-pub fn read(sink: SinkId, at: &Position, now: &Snapshot, limit: Limit) -> Read {
-    let ceiling = last_seq();
-    let batch = at.batch_or(now.clone(), ceiling);
+pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
+    let batch = at.batch_or(now);
     let mut sources = sources(sink, at, &batch);
     let mut read = Read { events: Vec::new(), after: at.clone(), foreign: false };
     let mut bytes = 0;
@@ -100,7 +99,7 @@ pub fn read(sink: SinkId, at: &Position, now: &Snapshot, limit: Limit) -> Read {
             finished = true;
             break;
         };
-        if !at.done.shows(head.xid) && batch.upto.shows(head.xid) && source.row_sink() == sink {
+        if !at.done.shows(head.xid) && batch.upto.snapshot.shows(head.xid) && source.row_sink() == sink {
             let logged = rows::read_logged(source.values);
             read.foreign |= head.foreign;
             bytes += logged.event.payload.len();
@@ -115,9 +114,9 @@ pub fn read(sink: SinkId, at: &Position, now: &Snapshot, limit: Limit) -> Read {
 }
 
 /// Whether a slot holds an event of the sink that was not handed over.
-pub fn slot_has_unread(slot: i16, sink: SinkId, at: &Position, now: &Snapshot) -> bool {
+pub fn slot_has_unread(slot: i16, sink: SinkId, at: &Position, now: &Moment) -> bool {
     // From the start of whatever batch is under way: what it has handed over is told apart row by row.
-    let all = Batch { upto: now.clone(), ceiling: i64::MAX, at: 0 };
+    let all = Batch { upto: now.clone(), at: 0 };
     let mut sources = slot_sources(slot, sink, at, &all);
     let unread = sources.iter_mut().any(|source| {
         while let Some(head) = source.head {
@@ -148,6 +147,25 @@ pub fn sinks_in(slot: i16) -> Vec<SinkId> {
         }
         last = sink;
     }
+}
+
+/// The moment of the current transaction's active snapshot.
+pub fn now() -> Moment {
+    let snapshot = active_snapshot();
+    // SAFETY: reads shared memory. After the snapshot: see Moment.
+    let next_xid = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
+    Moment { snapshot, next_xid, ceiling: last_seq() }
+}
+
+fn active_snapshot() -> Snapshot {
+    // SAFETY: a snapshot is active; the functions take no argument and a pg_snapshot.
+    let text = unsafe {
+        let current = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
+        let text = pgrx::direct_function_call_as_datum(pg_sys::pg_snapshot_out, &[current]);
+        text.map(|text| std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned())
+    };
+    // Nothing is visible in the empty snapshot, so an unreadable one would delay and not lose.
+    text.and_then(|text| text.parse().ok()).unwrap_or_else(Snapshot::empty)
 }
 
 /// The greatest place given away so far; 0 if none was.
@@ -230,19 +248,21 @@ fn sources(sink: SinkId, at: &Position, batch: &Batch) -> Vec<Source> {
 }
 
 /// The runs of one slot in which rows of the batch can be: all above the floor; and, up to the floor, those of the
-/// transactions that were in progress in `done` and have ended.
+/// transactions that had begun when `done` was taken and have ended since.
 fn slot_sources(slot: i16, sink: SinkId, at: &Position, batch: &Batch) -> Vec<Source> {
     let mut sources = Vec::new();
     let above = [
         Key::Int8(log_column::SINK, Compare::Equal, sink),
         Key::Int8(log_column::SEQ, Compare::Above, at.floor.max(batch.at)),
-        Key::Int8(log_column::SEQ, Compare::UpTo, batch.ceiling),
+        Key::Int8(log_column::SEQ, Compare::UpTo, batch.upto.ceiling),
     ];
     sources.extend(Source::open(slot, "sink_seq", &above));
     if batch.at < at.floor {
-        for xid in at.done.ended_in(&batch.upto) {
+        let begun = xids_in(slot, at.done.xmax, at.next_xid);
+        let ended = at.done.ended_in(&batch.upto.snapshot);
+        for xid in ended.into_iter().chain(begun) {
             let late = [
-                Key::Xid8(log_column::XID, xid),
+                Key::Xid8(log_column::XID, Compare::Equal, xid),
                 Key::Int8(log_column::SEQ, Compare::Above, batch.at),
                 Key::Int8(log_column::SEQ, Compare::UpTo, at.floor),
             ];
@@ -250,4 +270,19 @@ fn slot_sources(slot: i16, sink: SinkId, at: &Position, batch: &Batch) -> Vec<So
         }
     }
     sources
+}
+
+/// The transactions from `first` and below `end` that have rows in a slot. Skips from one to the next, so it costs as many
+/// looks at the index as there are.
+fn xids_in(slot: i16, first: u64, end: u64) -> Vec<u64> {
+    let mut found = Vec::new();
+    let mut from = first;
+    while from < end {
+        let keys = [Key::Xid8(log_column::XID, Compare::From, from), Key::Xid8(log_column::XID, Compare::Below, end)];
+        let Some(source) = Source::open(slot, "xid_seq", &keys) else { break };
+        let Some(head) = source.head else { break };
+        found.push(head.xid);
+        from = head.xid + 1;
+    }
+    found
 }

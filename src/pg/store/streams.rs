@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::spi::{self, Arg, TextRow};
 use crate::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
 use crate::domain::envelope::BodyFormat;
-use crate::domain::sink::SinkKind;
+use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::datum::{text, text_datum};
 use crate::pg::relation::{Appender, Compare, Key, Relation};
 use crate::relay::sink::Described;
@@ -60,7 +60,11 @@ pub fn describe_default(context: &str, kind: SinkKind, sink: SinkId) {
         requests.append([Some(text_datum(context)), Some(text_datum(kind.token()))]);
         return;
     }
-    // Whoever had the lock before has committed or rolled back.
+    describe_locked(context, kind, sink);
+}
+
+/// Whoever had the lock before has committed or rolled back.
+fn describe_locked(context: &str, kind: SinkKind, sink: SinkId) {
     if !facts(sink).described {
         as_owner(|| {
             spi::execute(
@@ -108,13 +112,18 @@ fn owner() -> pg_sys::Oid {
     unsafe { (*(*table.raw()).rd_rel).relowner }
 }
 
-/// All streams.
+/// All streams: those described, and those requested, which are as good as described with the defaults.
 pub fn all() -> Vec<Described> {
     let rows = spi::query(
         "SELECT s.sink, s.name, array_to_json(s.subjects), s.retention, (extract(epoch FROM s.max_age) * 1000)::bigint, s.max_bytes,
             s.max_msgs, s.max_msg_size, s.storage, s.replicas, (extract(epoch FROM s.duplicate_window) * 1000)::bigint, s.body,
             s.managed, i.install_id, s.take_over, s.context
-         FROM sea_mq.streams s, sea_mq.installation i ORDER BY s.name",
+         FROM sea_mq.installation i, (
+            SELECT * FROM sea_mq.streams
+            UNION ALL
+            SELECT d.* FROM (SELECT DISTINCT context, kind FROM sea_mq.stream_requests) r, sea_mq.default_stream(r.context, r.kind) d
+            WHERE NOT EXISTS (SELECT FROM sea_mq.streams t WHERE t.sink = d.sink)) s
+         ORDER BY s.name",
         &[],
     );
     rows.iter().map(described).collect()
@@ -164,17 +173,25 @@ pub fn is_copied() -> bool {
     spi::query(sql, &[]).first().is_some_and(|row| spi::flag(row, 0))
 }
 
-/// Whether emitters left requests for streams.
-pub fn has_requests() -> bool {
-    spi::query("SELECT EXISTS (SELECT FROM sea_mq.stream_requests)", &[]).first().is_some_and(|row| spi::flag(row, 0))
+/// Requests that emitters left for streams.
+pub fn requests() -> Vec<(String, SinkKind)> {
+    let rows = spi::query("SELECT DISTINCT context, kind FROM sea_mq.stream_requests", &[]);
+    let request = |row: &TextRow| Some((spi::parsed(row, 0), SinkKind::from_token(&spi::parsed::<String>(row, 1))?));
+    rows.iter().filter_map(request).collect()
 }
 
-/// Turns the requests into descriptions.
-pub fn grant_requests() {
+/// Turns a request into a description, unless an open transaction is doing so: then it stays for a later time.
+pub fn grant(context: &str, kind: SinkKind) {
+    let sink = sink_id(context, kind);
+    if !facts(sink).described {
+        if !try_lock(sink) {
+            return;
+        }
+        describe_locked(context, kind, sink);
+    }
     spi::execute(
-        "WITH taken AS (DELETE FROM sea_mq.stream_requests RETURNING context, kind)
-         SELECT sea_mq.describe_default_stream(t.context, t.kind)::text FROM (SELECT DISTINCT * FROM taken) t",
-        &[],
+        "DELETE FROM sea_mq.stream_requests WHERE context = $1 AND kind = $2",
+        &[Arg::Text(context), Arg::Text(kind.token())],
     );
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use pgrx::{log, pg_sys};
 
 use super::session::{self, Failed};
-use crate::domain::position::Snapshot;
 use crate::pg::gucs;
 use crate::pg::relation::Relation;
 use crate::pg::store::{cursors, log, ring, spi};
@@ -17,8 +16,8 @@ pub fn interval() -> Duration {
     (gucs::retention() / 8).clamp(Duration::from_millis(250), Duration::from_secs(10))
 }
 
-/// One round. `now`: gives the active snapshot.
-pub fn run_once(now: impl Fn() -> Snapshot) -> Result<(), Failed> {
+/// One round.
+pub fn run_once() -> Result<(), Failed> {
     let (current, old) = session::transaction(|| {
         let current = ring::current_slot();
         if must_advance(current) {
@@ -28,9 +27,9 @@ pub fn run_once(now: impl Fn() -> Snapshot) -> Result<(), Failed> {
         (current, ring::closed_before(current, gucs::retention()))
     })?;
     for slot in old.into_iter().filter(|&slot| slot != current) {
-        let spent = session::transaction(|| !is_empty(slot) && is_spent(slot, &now()))?;
+        let spent = session::transaction(|| !is_empty(slot) && is_spent(slot))?;
         // A failure to get the lock is no failure: somebody reads the slot, and the next round tries again.
-        if spent && session::transaction(|| truncate(slot, &now)).is_ok_and(|truncated| truncated) {
+        if spent && session::transaction(|| truncate(slot)).is_ok_and(|truncated| truncated) {
             log!("sea_mq: slot {slot} of the outbox log was emptied");
         }
     }
@@ -58,19 +57,20 @@ fn size(slot: i16) -> u64 {
 }
 
 /// Whether every event of the slot was handed over, as far as the saved cursors say.
-fn is_spent(slot: i16, now: &Snapshot) -> bool {
-    log::sinks_in(slot).into_iter().all(|sink| !log::slot_has_unread(slot, sink, &cursors::load(sink).position, now))
+fn is_spent(slot: i16) -> bool {
+    let now = log::now();
+    log::sinks_in(slot).into_iter().all(|sink| !log::slot_has_unread(slot, sink, &cursors::load(sink).position, &now))
 }
 
 /// Empties a slot, unless something in it is unread or somebody uses it. Under the lock no transaction that wrote to the
 /// slot is still open, so a fresh snapshot shows all there is.
-fn truncate(slot: i16, now: &impl Fn() -> Snapshot) -> bool {
+fn truncate(slot: i16) -> bool {
     spi::execute_dynamic(&format!(
         "LOCK TABLE ONLY sea_mq.outbox_log_{slot}, ONLY sea_mq.relay_journal_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
     ));
     // SAFETY: a snapshot taken under the lock, popped below.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let spent = is_spent(slot, &now());
+    let spent = is_spent(slot);
     // SAFETY: pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
     if spent {

@@ -30,6 +30,7 @@ pub extern "C-unwind" fn sea_mq_launcher_main(_arg: pg_sys::Datum) {
     log!("sea_mq launcher started");
     let mut launcher = Launcher::default();
     while !session::take_termination() {
+        session::process_interrupts();
         session::take_reload();
         let pause = launcher.run_once();
         session::report_activity(c"", false);
@@ -127,8 +128,11 @@ impl Launcher {
     fn start(&mut self, oid: u32, database: &Database) -> Duration {
         // SAFETY: reads the clock.
         let held_for = database.held_until.load(Ordering::Acquire) - unsafe { pg_sys::GetCurrentTimestamp() };
-        if held_for > 0 {
-            return Duration::from_millis(500);
+        // The one before must be gone: it would take what is said to it for the new one's.
+        let ending = database.pid.load(Ordering::Acquire) != 0
+            || self.relays.get(&oid).is_some_and(|charge| charge.worker.is_some());
+        if held_for > 0 || ending {
+            return Duration::from_millis(if ending { 50 } else { 500 });
         }
         // Set before the process is asked for: a request to end that comes after this is meant for the new one.
         database.end.store(false, Ordering::Release);

@@ -14,7 +14,7 @@ use super::{identity, janitor};
 use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SinkId};
 use crate::domain::event::Logged;
 use crate::domain::pace::Pace;
-use crate::domain::position::{Position, Snapshot};
+use crate::domain::position::Position;
 use crate::nats::NatsIo;
 use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::gucs::{self, OnStreamLoss};
@@ -134,18 +134,6 @@ fn lock_relay() {
     unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as _, true, false) };
 }
 
-/// The snapshot that is active in the current transaction.
-fn active_snapshot() -> Snapshot {
-    // SAFETY: a snapshot is active; the functions take no argument and a pg_snapshot.
-    let text = unsafe {
-        let current = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
-        let text = pgrx::direct_function_call_as_datum(pg_sys::pg_snapshot_out, &[current]);
-        text.map(|text| std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned())
-    };
-    // Nothing new is visible in the empty snapshot, so an unreadable one would delay and not lose.
-    text.and_then(|text| text.parse().ok()).unwrap_or_else(Snapshot::empty)
-}
-
 /// What a change of the configuration can change for the relay.
 #[derive(Clone, PartialEq, Eq)]
 struct Settings {
@@ -229,6 +217,7 @@ impl Worker {
                 self.shut_down();
                 return Life::Wanted;
             }
+            session::process_interrupts();
             let reload = session::take_reload();
             let result = match begun {
                 true if reload => self.begin_if_changed().map(|()| Duration::ZERO),
@@ -455,16 +444,20 @@ impl Worker {
         if events || poll {
             self.relay.wake();
         }
-        if descriptions || poll {
-            self.refresh()?;
+        if !descriptions && !poll {
+            return Ok(());
         }
-        Ok(())
+        // A restore brings its streams in while the relay runs.
+        if self.held.is_none() && session::transaction(identity::trouble)?.is_some() {
+            return self.begin();
+        }
+        self.refresh()
     }
 
     /// Reads the descriptions of streams and consumers, and when the next scheduled event is due.
     fn refresh(&mut self) -> Result<(), Failed> {
-        if session::transaction(streams::has_requests)? {
-            session::transaction(streams::grant_requests)?;
+        for (context, kind) in session::transaction(streams::requests)? {
+            session::transaction(|| streams::grant(&context, kind))?;
         }
         let (described, due) = session::transaction(|| (streams::all(), scheduled::due_in_ms()))?;
         self.due_at = due.map(|ms| Instant::now() + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
@@ -504,7 +497,7 @@ impl Worker {
     fn keep_house(&mut self, now: Instant) -> Result<(), Failed> {
         self.move_due(now)?;
         if now >= self.janitor_at {
-            janitor::run_once(active_snapshot)?;
+            janitor::run_once()?;
             self.janitor_at = Instant::now() + janitor::interval();
         }
         Ok(())
@@ -541,7 +534,7 @@ impl Worker {
             return Ok(false);
         }
         let reads = session::transaction(|| {
-            let now = active_snapshot();
+            let now = log::now();
             let read = |(id, at): (SinkId, Position)| {
                 let read = log::read(id, &at, &now, CHUNK);
                 log::make_durable(&read.events);
@@ -655,6 +648,7 @@ impl Worker {
         while self.relay.sinks.iter().any(|sink| sink.in_flight() > 0) && Instant::now() < deadline {
             session::wait(Some(self.io.wake_fd()), Duration::from_millis(20));
             self.io.clear_wake();
+            session::process_interrupts();
             while let Some(report) = self.io.try_recv() {
                 if let Err(error) = self.take_in(report) {
                     return warning!("sea_mq relay: while shutting down: {error}");

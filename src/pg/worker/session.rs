@@ -34,6 +34,13 @@ pub fn take_termination() -> bool {
     }
 }
 
+/// Does what other processes ask of this one: above all, acknowledges barriers, for which DROP DATABASE of any database waits.
+pub fn process_interrupts() {
+    // SAFETY: outside of a query there is nothing to cancel; a signal handler of this thread sets the flag.
+    unsafe { pg_sys::QueryCancelPending = 0 };
+    pgrx::check_for_interrupts!();
+}
+
 /// Reads the configuration anew if SIGHUP has come. Returns whether it has.
 pub fn take_reload() -> bool {
     let reload = BackgroundWorker::sighup_received();

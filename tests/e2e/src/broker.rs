@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream::Stream};
 use rustix::process::Signal;
@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use crate::cluster::workspace;
 use crate::process::{self, Process};
 use crate::stored::{Stored, read};
+use crate::wait::PAUSE;
 use crate::{free_port, until_some};
 
 /// How a test's nats-server differs from a plain one.
@@ -50,6 +51,8 @@ impl TestCertificates {
                     "2",
                 ])
                 .args(["-subj", "/CN=sea_mq test", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+                // An authority's certificate is not accepted as a server's.
+                .args(["-addext", "basicConstraints=critical,CA:FALSE"])
                 .arg("-keyout")
                 .arg(&key)
                 .arg("-out")
@@ -195,16 +198,15 @@ impl Broker {
     /// # Panics
     /// When it does not within `limit`.
     pub async fn until_count(&self, name: &str, count: u64, limit: Duration) {
-        let mut seen = 0;
-        until_some(&format!("{count} messages in {name}"), limit, async || {
+        let begin = Instant::now();
+        loop {
             let now = self.count(name).await;
-            if now != seen && limit > Duration::from_secs(20) {
-                eprintln!("{name}: {now} of {count}");
+            if now >= count {
+                return;
             }
-            seen = now;
-            (now >= count).then_some(())
-        })
-        .await;
+            assert!(begin.elapsed() < limit, "waited {limit:?} in vain for {count} messages in {name}: it has {now}");
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// All that a stream holds, in its order; nothing if there is no such stream.

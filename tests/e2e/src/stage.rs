@@ -81,6 +81,12 @@ impl Stage {
         StageOptions::default().start(name).await
     }
 
+    /// Describes the context's stream, so that no event is the first of all: for tests that are about something else.
+    pub async fn described(self) -> Self {
+        self.connect().await.run("SELECT sea_mq.create_stream('orders')").await;
+        self
+    }
+
     /// A connection to the stage's database as the superuser.
     pub async fn connect(&self) -> Database {
         self.cluster.connect(DATABASE).await

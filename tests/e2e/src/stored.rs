@@ -72,7 +72,7 @@ pub async fn read(
     // Some sequences may have no message any more.
     let mut left = consumer.cached_info().num_pending;
     while left > 0 {
-        let mut batch = consumer.batch().max_messages(5_000).expires(Duration::from_secs(5)).messages().await?;
+        let mut batch = consumer.fetch().max_messages(5_000).messages().await?;
         let before = left;
         while let Some(message) = batch.next().await {
             let message = stored(&message.map_err(|error| error.to_string())?)?;

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-const PAUSE: Duration = Duration::from_millis(25);
+pub(crate) const PAUSE: Duration = Duration::from_millis(25);
 
 /// Waits until `probe` gives a value, and returns it.
 ///

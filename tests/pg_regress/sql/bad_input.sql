@@ -45,6 +45,7 @@ SELECT arguments, refusal(format('SELECT sea_mq.emit(%s)', arguments)) FROM unne
     $$'order', '1', 'A', '{}', visibility => 'secret'$$,
     $$'order', '1', 'A', '{}', correlation_id => E'a\r\nb'$$,
     $$'order', '1', 'A', '{}', causation_id => repeat('a', 2000)$$,
+    $$'order', '1', 'A', '{}', available_at => 'infinity'$$,
     -- headers
     $$'order', '1', 'A', '{}', headers => '[]'$$,
     $$'order', '1', 'A', '{}', headers => '"text"'$$,

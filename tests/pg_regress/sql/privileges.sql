@@ -18,7 +18,7 @@ INSERT INTO public.attempts (command) VALUES
     ($$SELECT sea_mq.emit_many(ARRAY['{"aggregate_type": "order", "aggregate_id": "1", "event_type": "A", "payload": {}, "context": "orders"}']::jsonb[])$$),
     ($$INSERT INTO sea_mq.outbox_events (aggregate_type, aggregate_id, event_type, payload, context) VALUES ('order', '1', 'A', '{}', 'orders')$$),
     ($$SELECT sea_mq.emit('order', '1', 'First', '{}', context => 'a_context_of_its_own')$$),
-    ($$SELECT sea_mq.emit('order', '1', 'Held', '{}', context => 'orders', available_at => 'infinity')$$),
+    ($$SELECT sea_mq.emit('order', '1', 'Held', '{}', context => 'orders', available_at => '2100-01-01')$$),
     ($$SELECT sea_mq.emit('order', '1', 'Given', '{}', context => 'orders', event_id => '01890a5d-ac96-774b-bcce-b302099a8070')$$),
     ($$SELECT * FROM sea_mq.pending_events()$$),
     ($$SELECT * FROM sea_mq.outbox_events$$),

@@ -3,6 +3,7 @@
 //! `sea-mq-peek NATS_URL STREAM [COUNT]` (COUNT is 1 unless given; user and password go into the URL)
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
 use async_nats::jetstream;
@@ -38,19 +39,23 @@ async fn print_last(jetstream: &jetstream::Context, name: &str, count: u64) -> R
     let stream = jetstream.get_stream(name).await?;
     let state = &stream.cached_info().state;
     let first = state.first_sequence.max((state.last_sequence + 1).saturating_sub(count));
-    println!("{name} holds {} messages", state.messages);
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{name} holds {} messages", state.messages)?;
     for sequence in first..=state.last_sequence {
         // A message may have been removed since, by age or by hand.
         let Ok(message) = stream.get_raw_message(sequence).await else { continue };
-        println!("\n#{sequence}  {}  ({})", message.subject, message.time);
+        let (hour, minute, second) = message.time.to_hms();
+        let time =
+            format!("{} {hour:02}:{minute:02}:{second:02}.{:06} UTC", message.time.date(), message.time.microsecond());
+        writeln!(out, "\n#{sequence}  {}  stored {time}", message.subject)?;
         let mut headers: Vec<_> = message.headers.iter().collect();
         headers.sort_by_key(|(name, _)| name.to_string());
         for (name, values) in headers {
             for value in values {
-                println!("    {:<18} {value}", format!("{name}:"));
+                writeln!(out, "    {:<28} {value}", format!("{name}:"))?;
             }
         }
-        println!("    {}", String::from_utf8_lossy(&message.payload));
+        writeln!(out, "    {}", String::from_utf8_lossy(&message.payload))?;
     }
     Ok(())
 }

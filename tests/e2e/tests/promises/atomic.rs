@@ -80,7 +80,7 @@ async fn a_transaction_that_fails_at_commit_sends_nothing_and_one_whose_commit_e
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prepared_transaction_sends_its_events_when_it_is_committed_and_not_when_it_is_rolled_back() {
-    let stage = Stage::new("prepared").await;
+    let stage = Stage::new("prepared").await.described().await;
     let db = stage.connect().await;
     db.run(&format!("BEGIN; {} PREPARE TRANSACTION 'kept'", emit(1))).await;
     db.run(&format!("BEGIN; {} PREPARE TRANSACTION 'dropped'", emit(-1))).await;
@@ -96,7 +96,7 @@ async fn a_prepared_transaction_sends_its_events_when_it_is_committed_and_not_wh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_takes_what_was_not_committed_and_leaves_what_was() {
-    let mut stage = Stage::new("crash").await;
+    let mut stage = Stage::new("crash").await.described().await;
     let db = stage.connect().await;
     db.run(&emit(1)).await;
     db.run(&format!("BEGIN; {} PREPARE TRANSACTION 'kept'", emit(2))).await;

@@ -173,14 +173,17 @@ async fn a_payload_up_to_the_limit_arrives_and_a_larger_one_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_this_broker_will_never_take_is_set_aside_and_the_others_go_on() {
     let broker = BrokerOptions { configuration: "max_payload: 10000".into(), ..BrokerOptions::default() };
-    let stage = StageOptions { broker, ..StageOptions::default() }.start("too_large").await;
+    let mut stage = StageOptions { broker, broker_later: true, ..StageOptions::default() }.start("too_large").await;
     let db = stage.connect().await;
+    // The broker's limit is not known yet.
     db.run("BEGIN").await;
     let first = db.emit("1", "Small", json!({})).await;
     let large = emit_sized(&db, 50_000).await.expect("within emit's limit");
     let last = db.emit("1", "Small", json!({})).await;
     db.run("COMMIT").await;
+    stage.broker.start().await;
     stage.assert_stored(&[first, last]).await;
+    assert_eq!(emit_sized(&db, 50_000).await, Err(SqlState::PROGRAM_LIMIT_EXCEEDED), "the limit is known now");
     let failed = async || db.object(&format!("SELECT * FROM sea_mq.event_status('{large}')")).await;
     until("the event has failed", SOON, async || failed().await["status"] == "failed").await;
     let failed = failed().await;

@@ -46,7 +46,7 @@ async fn events_of_one_transaction_keep_the_order_of_their_calls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_commit_is_published() {
-    let stage = Stage::new("late_commit").await;
+    let stage = Stage::new("late_commit").await.described().await;
     let (late, other) = (stage.connect().await, stage.connect().await);
     late.run("BEGIN").await;
     let first = late.emit("1", "Emitted", json!({})).await;
@@ -56,9 +56,26 @@ async fn late_commit_is_published() {
     stage.assert_stored(&[second, first]).await;
 }
 
+/// What the first event of a context has to do for it, it has not done yet: nobody else can see it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_commit_of_the_first_event_of_a_context_delays_no_other() {
+    let stage = Stage::new("late_first").await;
+    let db = stage.connect().await;
+    db.run("BEGIN").await;
+    let first = db.emit("1", "Prepared", json!({})).await;
+    db.run("PREPARE TRANSACTION 'first'").await;
+    let second = db.emit("2", "Emitted", json!({})).await;
+    stage.assert_stored(&[second]).await;
+    db.run("SELECT sea_mq.emit('bill', '1', 'BillSent', '{}', context => 'billing')").await;
+    stage.broker.until_count("BILLING_EVENTS", 1, SOON).await;
+    db.run("COMMIT PREPARED 'first'").await;
+    stage.assert_stored(&[second, first]).await;
+    stage.until_ok().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_commits_of_prepared_transactions_are_published() {
-    let stage = Stage::new("late_prepared").await;
+    let stage = Stage::new("late_prepared").await.described().await;
     let db = stage.connect().await;
     let mut expected = Vec::new();
     let mut prepared = Vec::new();
@@ -81,7 +98,7 @@ async fn late_commits_of_prepared_transactions_are_published() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_commit_while_the_relay_was_stopped_is_published() {
-    let stage = Stage::new("late_stopped").await;
+    let stage = Stage::new("late_stopped").await.described().await;
     let db = stage.connect().await;
     db.run("BEGIN").await;
     let late = db.emit("1", "Prepared", json!({})).await;
@@ -103,6 +120,8 @@ async fn a_commit_that_waits_holds_up_no_other_and_is_published() {
         .setting("synchronous_commit", "local")
         .setting("synchronous_standby_names", "nobody")
         .start("waiting_commit")
+        .await
+        .described()
         .await;
     let db = stage.connect().await;
     let waiting = stage.connect().await;
@@ -130,7 +149,7 @@ async fn a_commit_that_waits_holds_up_no_other_and_is_published() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_transaction_delays_its_own_events_only() {
-    let stage = Stage::new("open").await;
+    let stage = Stage::new("open").await.described().await;
     let (open, db) = (stage.connect().await, stage.connect().await);
     db.run("CREATE TABLE work (n int)").await;
     open.run("BEGIN; INSERT INTO work VALUES (1)").await;
@@ -148,7 +167,7 @@ async fn an_open_transaction_delays_its_own_events_only() {
 /// The open transaction keeps the cursor's snapshot from moving on entirely; what was read once is not read again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_transaction_does_not_make_the_relay_read_everything_again() {
-    let stage = StageOptions::default().setting("sea_mq.poll_interval", "50ms").start("rescan").await;
+    let stage = StageOptions::default().setting("sea_mq.poll_interval", "50ms").start("rescan").await.described().await;
     let db = stage.connect().await;
     db.run("BEGIN").await;
     let late = db.emit("1", "Prepared", json!({})).await;

@@ -1,0 +1,156 @@
+use std::path::{Path, PathBuf};
+
+/// How the program is called.
+pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer]… [OPTION]…
+  --amount N       how much: events of a drain; with latency alone, events at each rate; with writer alone, rounds
+  --repetitions N  how often the drain is repeated (3)
+  --in-flight N    messages without an acknowledgement while publishing raw (4096)
+  --rates N[,N…]   events per second of the latency runs (200,1000)
+  --seconds N      length of one pgbench run (5)
+  --clients N[,N…] pgbench clients (8)
+  --quick          a small run of everything, to see that it works; its figures mean little
+  --output DIR     where results.json and results.svg are written (target/bench)";
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartName {
+    Drain,
+    Latency,
+    Writer,
+}
+
+/// What to measure, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub parts: Vec<PartName>,
+    /// Events of one drain.
+    pub drain_events: u32,
+    /// Drains that count.
+    pub repetitions: u32,
+    /// Messages without an acknowledgement while publishing raw.
+    pub in_flight: usize,
+    /// Events at each rate.
+    pub latency_events: u32,
+    /// Events per second.
+    pub rates: Vec<u32>,
+    /// Rounds of pgbench runs, each of every kind of transaction.
+    pub rounds: u32,
+    /// Length of one pgbench run.
+    pub seconds: u32,
+    pub clients: Vec<u32>,
+    pub output: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            parts: vec![PartName::Drain, PartName::Latency, PartName::Writer],
+            drain_events: 200_000,
+            repetitions: 3,
+            in_flight: 4096,
+            latency_events: 4500,
+            rates: vec![200, 1000],
+            rounds: 5,
+            seconds: 5,
+            clients: vec![8],
+            output: target().join("bench"),
+        }
+    }
+}
+
+fn target() -> PathBuf {
+    let beside_the_code = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(beside_the_code, PathBuf::from)
+}
+
+impl Options {
+    /// Reads the command line, without the program's name.
+    ///
+    /// # Errors
+    /// When it cannot be understood, with the reason.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
+        let arguments: Vec<String> = arguments.into_iter().collect();
+        let mut options = Self::default();
+        if arguments.iter().any(|argument| argument == "--quick") {
+            options.shrink();
+        }
+        let (mut parts, mut amount) = (Vec::new(), None);
+        let mut rest = arguments.into_iter();
+        while let Some(argument) = rest.next() {
+            let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "drain" => parts.push(PartName::Drain),
+                "latency" => parts.push(PartName::Latency),
+                "writer" => parts.push(PartName::Writer),
+                "--quick" => {}
+                "--amount" => amount = Some(number(&value()?)?),
+                "--repetitions" => options.repetitions = number(&value()?)?,
+                "--in-flight" => options.in_flight = number(&value()?)? as usize,
+                "--rates" => options.rates = numbers(&value()?)?,
+                "--seconds" => options.seconds = number(&value()?)?,
+                "--clients" => options.clients = numbers(&value()?)?,
+                "--output" => options.output = value()?.into(),
+                unknown => return Err(format!("{unknown} is not known")),
+            }
+        }
+        if !parts.is_empty() {
+            options.parts = parts;
+        }
+        if let Some(amount) = amount {
+            match options.parts.as_slice() {
+                [PartName::Latency] => options.latency_events = amount,
+                [PartName::Writer] => options.rounds = amount,
+                _ => options.drain_events = amount,
+            }
+        }
+        // The rate of a drain is taken between two messages, and the latency run has three segments.
+        options.drain_events = options.drain_events.max(2);
+        options.latency_events = options.latency_events.max(30);
+        Ok(options)
+    }
+
+    fn shrink(&mut self) {
+        self.drain_events = 5000;
+        self.repetitions = 2;
+        self.latency_events = 300;
+        self.rounds = 2;
+        self.seconds = 1;
+    }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| format!("{text:?} is not a number above 0"))
+}
+
+fn numbers(text: &str) -> Result<Vec<u32>, String> {
+    text.split(',').map(number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, String> {
+        Options::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn amount_belongs_to_the_part_asked_for() {
+        assert_eq!(parse("--amount 77").unwrap().drain_events, 77);
+        assert_eq!(parse("latency --amount 77").unwrap().latency_events, 77);
+        assert_eq!(parse("writer --amount 77").unwrap().rounds, 77);
+    }
+
+    #[test]
+    fn what_is_given_counts_more_than_quick() {
+        let options = parse("drain --amount 9000 --quick").unwrap();
+        assert_eq!((options.drain_events, options.repetitions), (9000, 2));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in ["dran", "--amount", "--amount 0", "--clients 8,x"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
