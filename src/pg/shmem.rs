@@ -138,6 +138,29 @@ pub fn database(oid: pg_sys::Oid) -> Option<&'static Database> {
     databases().iter().find(|database| database.oid.load(Ordering::Acquire) == oid.to_u32())
 }
 
+/// Asks for a relay of a database, unless it has one or was stopped. Returns `false` if all entries are taken.
+pub fn want(oid: pg_sys::Oid) -> bool {
+    loop {
+        let Some(database) = claim(oid) else { return !preloaded() };
+        database.advance(Phase::Absent, Phase::Wanted);
+        // The launcher may have given the entry up in between; see `release`.
+        if database.oid.load(Ordering::Acquire) == oid.to_u32() {
+            return true;
+        }
+    }
+}
+
+/// Gives the entry of a database up that needs no relay. To be called by the launcher, when no process uses the entry.
+pub fn release(database: &Database, oid: u32) {
+    database.held_until.store(0, Ordering::Release);
+    database.oid.store(0, Ordering::Release);
+    let phase = database.phase.swap(Phase::Absent as u32, Ordering::AcqRel);
+    // Somebody asked for a relay just before the entry was given up: ask anew.
+    if phase == Phase::Wanted as u32 {
+        want(pg_sys::Oid::from(oid));
+    }
+}
+
 /// The entry of a database, newly taken if need be. `None`: not preloaded, or all are taken.
 pub fn claim(oid: pg_sys::Oid) -> Option<&'static Database> {
     database(oid).or_else(|| {

@@ -16,6 +16,10 @@ use crate::pg::shmem::{self, Database, Phase};
 
 /// How often to look for databases that nobody announced.
 const SCAN: Duration = Duration::from_secs(10);
+/// How often to look whether a process that is to end has ended.
+const ENDING: Duration = Duration::from_millis(50);
+/// How often to look whether a database that somebody holds is free again.
+const HELD: Duration = Duration::from_millis(500);
 /// A relay that has run for so long is no longer failing.
 const SOUND: Duration = Duration::from_secs(60);
 
@@ -95,15 +99,14 @@ impl Launcher {
 
     fn release(&mut self, oid: u32, database: &Database) {
         self.relays.remove(&oid);
-        database.set_phase(Phase::Absent);
-        database.held_until.store(0, Ordering::Release);
-        database.oid.store(0, Ordering::Release);
+        shmem::release(database, oid);
     }
 
     /// Does what a database needs. Returns when to look again.
     fn attend(&mut self, oid: u32, database: &Database) -> Duration {
         self.notice_end(oid, database);
         match database.phase() {
+            Phase::Absent if self.has_process(oid, database) => ENDING,
             Phase::Absent => {
                 self.release(oid, database);
                 SCAN
@@ -129,10 +132,11 @@ impl Launcher {
         // SAFETY: reads the clock.
         let held_for = database.held_until.load(Ordering::Acquire) - unsafe { pg_sys::GetCurrentTimestamp() };
         // The one before must be gone: it would take what is said to it for the new one's.
-        let ending = database.pid.load(Ordering::Acquire) != 0
-            || self.relays.get(&oid).is_some_and(|charge| charge.worker.is_some());
-        if held_for > 0 || ending {
-            return Duration::from_millis(if ending { 50 } else { 500 });
+        if self.has_process(oid, database) {
+            return ENDING;
+        }
+        if held_for > 0 {
+            return HELD;
         }
         // Set before the process is asked for: a request to end that comes after this is meant for the new one.
         database.end.store(false, Ordering::Release);
@@ -156,6 +160,10 @@ impl Launcher {
         }
         charge.worker = worker;
         SCAN
+    }
+
+    fn has_process(&self, oid: u32, database: &Database) -> bool {
+        database.pid.load(Ordering::Acquire) != 0 || self.relays.get(&oid).is_some_and(|charge| charge.worker.is_some())
     }
 
     fn retry(&mut self, oid: u32, database: &Database) -> Duration {
