@@ -46,6 +46,6 @@ WHERE d.datname = current_database();
 COMMENT ON TABLE sea_mq.installation IS 'Identity of this installation; one row, not part of a dump';
 COMMENT ON COLUMN sea_mq.installation.only_row IS 'Always true: there is one row';
 COMMENT ON COLUMN sea_mq.installation.install_id IS 'Written into the metadata of the streams that this installation owns';
-COMMENT ON COLUMN sea_mq.installation.system_identifier IS 'The cluster''s system identifier when the identity was taken: another one means that the data directory is a copy';
+COMMENT ON COLUMN sea_mq.installation.system_identifier IS 'The cluster''s system identifier when the identity was taken: another one means that the database was moved to another cluster';
 COMMENT ON COLUMN sea_mq.installation.database_oid IS 'The database''s OID when the identity was taken: another one means that the database was copied';
 COMMENT ON COLUMN sea_mq.installation.installed_at IS 'When the identity was taken';

@@ -10,6 +10,7 @@ CREATE TABLE sea_mq.outbox_log (
     available_at timestamptz,
     id uuid NOT NULL,
     event_version integer NOT NULL,
+    origin integer NOT NULL,
     slot smallint NOT NULL,
     context text NOT NULL,
     subject text,
@@ -65,6 +66,7 @@ COMMENT ON COLUMN sea_mq.outbox_log.created_at IS 'When emit was called';
 COMMENT ON COLUMN sea_mq.outbox_log.available_at IS 'Until when the event was held back, if it was';
 COMMENT ON COLUMN sea_mq.outbox_log.id IS 'Event id; sent as Nats-Msg-Id';
 COMMENT ON COLUMN sea_mq.outbox_log.event_version IS 'Version of the event type, from 1';
+COMMENT ON COLUMN sea_mq.outbox_log.origin IS 'Installation that wrote it, as in sea_mq.outbox_ring: another one shows a restored copy, whose seq and xid mean nothing here';
 COMMENT ON COLUMN sea_mq.outbox_log.slot IS 'Slot of the ring';
 COMMENT ON COLUMN sea_mq.outbox_log.context IS 'Bounded context that the event belongs to';
 COMMENT ON COLUMN sea_mq.outbox_log.subject IS 'NATS subject where it is not {context}.event.{event_type}.v{event_version}';
@@ -90,22 +92,25 @@ COMMENT ON COLUMN sea_mq.relay_journal.published_at IS 'When the broker had ackn
 
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.outbox_seq', '');
 
--- The ring. The current slot is the one opened last; no row stands for slot 0 opened by the installation.
+-- The ring: which slot writers append to, and the mark that they put on their rows. Like the installation's identity, and
+-- with it, not part of a dump.
 CREATE TABLE sea_mq.outbox_ring (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    current_slot smallint NOT NULL
+    current_slot smallint NOT NULL,
+    origin integer NOT NULL
 ) WITH (fillfactor = 10);
+INSERT INTO sea_mq.outbox_ring (current_slot, origin)
+SELECT 0, ('x' || left(md5(i.install_id::text), 8))::bit(32)::integer FROM sea_mq.installation i;
 CREATE TABLE sea_mq.outbox_slots (
     slot smallint PRIMARY KEY,
     opened_at timestamptz NOT NULL,
     closed_at timestamptz
 ) WITH (fillfactor = 10);
-SELECT pg_catalog.pg_extension_config_dump('sea_mq.outbox_ring', '');
-SELECT pg_catalog.pg_extension_config_dump('sea_mq.outbox_slots', '');
-COMMENT ON TABLE sea_mq.outbox_ring IS 'Which slot of the ring writers append to; no row: slot 0';
+COMMENT ON TABLE sea_mq.outbox_ring IS 'Which slot of the ring writers append to; one row, not part of a dump';
 COMMENT ON COLUMN sea_mq.outbox_ring.only_row IS 'Always true: there is one row';
 COMMENT ON COLUMN sea_mq.outbox_ring.current_slot IS 'The slot that writers append to';
-COMMENT ON TABLE sea_mq.outbox_slots IS 'History of the ring''s slots';
+COMMENT ON COLUMN sea_mq.outbox_ring.origin IS 'Mark of this installation on the rows of the log';
+COMMENT ON TABLE sea_mq.outbox_slots IS 'History of the ring''s slots; no row for slot 0 until writers leave it for the first time';
 COMMENT ON COLUMN sea_mq.outbox_slots.slot IS 'Slot of the ring';
 COMMENT ON COLUMN sea_mq.outbox_slots.opened_at IS 'When writers began to append to it';
 COMMENT ON COLUMN sea_mq.outbox_slots.closed_at IS 'When writers moved on; NULL for the current slot';

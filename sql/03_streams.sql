@@ -137,6 +137,7 @@ COMMENT ON COLUMN sea_mq.cursors.published IS 'Events stored so far';
 COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When the row was written last';
 
 COMMENT ON TABLE sea_mq.stream_state IS 'What the relay found when it provisioned each stream';
+COMMENT ON COLUMN sea_mq.stream_state.sink IS 'sea_mq.sink_id(context, kind)';
 COMMENT ON COLUMN sea_mq.stream_state.state IS 'ready, refused or paused';
 COMMENT ON COLUMN sea_mq.stream_state.error_kind IS 'Kind of the error, if there is one';
 COMMENT ON COLUMN sea_mq.stream_state.error IS 'What is wrong';

@@ -7,7 +7,8 @@ RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_wrapper';
 COMMENT ON FUNCTION sea_mq.emit IS
 'Emits an event in the current transaction and returns its id. It exists if and only if the transaction commits, and is then
-published on {context}.event.{event_type}.v{event_version}. With event_id, repeating the same event is a no-op. Errors: 22004 (a
+published on {context}.event.{event_type}.v{event_version}. With event_id, repeating the same event is a no-op for as
+long as the first is retained (sea_mq.retention). Errors: 22004 (a
 required argument is NULL), 22023 (a value cannot be used), 42704 (no context), 54000 (too large), 23505 (event_id used for other
 content), 25006 (read-only transaction), 55000 (the transaction is already committing)';
 

@@ -108,14 +108,16 @@ BEGIN
             USING ERRCODE = 'object_in_use',
                 HINT = 'Wait until they are published, or give them up with discard_pending => true.';
     END IF;
+    PERFORM sea_mq.restart_at_commit();
     IF pending > 0 THEN
         INSERT INTO sea_mq.cursors AS c (sink, done, next_xid, floor) VALUES (dropped.sink, pg_current_snapshot(), 0, 0)
         ON CONFLICT (sink) DO UPDATE SET done = excluded.done, next_xid = 0, floor = 0, batch_upto = NULL, batch_next_xid = NULL,
             batch_ceiling = NULL, batch_at = NULL;
-        PERFORM sea_mq.restart_at_commit();
     END IF;
     IF delete_remote THEN
         INSERT INTO sea_mq.stream_deletions (name) VALUES (dropped.name) ON CONFLICT DO NOTHING;
+        -- A stream that takes its place has not lost anything.
+        UPDATE sea_mq.cursors SET stream_sequence = 0, stream_created_us = NULL WHERE sink = dropped.sink;
     END IF;
     DELETE FROM sea_mq.streams s WHERE s.name = dropped.name;
     DELETE FROM sea_mq.stream_state s WHERE s.sink = dropped.sink;
@@ -135,6 +137,10 @@ DECLARE
     stream_name text;
     new_name text := coalesce(create_consumer.name, ctx || '__default');
 BEGIN
+    IF ctx IS NULL THEN
+        RAISE EXCEPTION 'context must not be null'
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'Pass the name of the bounded context, as in ''orders''.';
+    END IF;
     SELECT s.name INTO stream_name FROM sea_mq.streams s WHERE s.context = ctx AND s.kind = 'event';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'context "%" has no stream', context
@@ -196,46 +202,43 @@ COMMENT ON FUNCTION sea_mq.announce IS 'Tells the launcher at commit that this d
 CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     moved bigint := 0;
-    log_is_foreign boolean;
-    changed boolean;
 BEGIN
-    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursors IN ACCESS EXCLUSIVE MODE;
-    log_is_foreign := sea_mq.log_is_foreign();
-    IF log_is_foreign THEN
-        -- What is unpublished is queued anew and gets places and transaction ids of this cluster; the rest is history
-        -- of another cluster, in terms that mean nothing here.
+    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursors, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM sea_mq.streams s, sea_mq.installation i WHERE s.owner <> i.install_id)
+        OR EXISTS (SELECT FROM sea_mq.outbox_log l, sea_mq.outbox_ring r WHERE l.origin <> r.origin)
+    THEN
+        -- A restored dump. What is unpublished is queued anew and gets places and transaction ids of this cluster; the rest
+        -- is history of another cluster, in terms that mean nothing here. What was emitted here has waited; what came with
+        -- the copy is judged by the cursor that came with it.
         INSERT INTO sea_mq.scheduled_events (available_at, seq, id, created_at, sink, event_version, context, subject,
             aggregate_type, aggregate_id, event_type, payload, headers, correlation_id, causation_id, visibility)
         SELECT now(), l.seq, l.id, l.created_at, l.sink, l.event_version, l.context, l.subject, l.aggregate_type, l.aggregate_id,
             l.event_type, l.payload, l.headers, l.correlation_id, l.causation_id, l.visibility
         FROM sea_mq.outbox_log l
+        CROSS JOIN sea_mq.outbox_ring r
         LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
-        -- What was emitted here has waited; what came with the copy is judged by the cursor that came with it.
-        WHERE c.sink IS NULL OR l.xmin::text::bigint = l.xid::text::numeric % 4294967296
-            OR NOT (pg_visible_in_snapshot(l.xid, c.done)
+        WHERE c.sink IS NULL OR l.origin = r.origin OR NOT (pg_visible_in_snapshot(l.xid, c.done)
             OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)));
         GET DIAGNOSTICS moved = ROW_COUNT;
         TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
         UPDATE sea_mq.cursors SET done = '1:1:', next_xid = 0, floor = 0, batch_upto = NULL, batch_next_xid = NULL,
             batch_ceiling = NULL, batch_at = NULL, stream_created_us = NULL;
     END IF;
-    UPDATE sea_mq.installation SET system_identifier = (SELECT s.system_identifier FROM pg_control_system() s),
-        database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
+    -- A copied data directory or database brings its identity along, which belongs to the original.
+    UPDATE sea_mq.installation SET install_id = gen_random_uuid(),
+        system_identifier = (SELECT s.system_identifier FROM pg_control_system() s),
+        database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+    WHERE (system_identifier, database_oid) IS DISTINCT FROM (SELECT s.system_identifier, d.oid
+        FROM pg_control_system() s, pg_database d WHERE d.datname = current_database());
     UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.restart_at_commit();
     RETURN format('adopted: %s unpublished events queued anew', moved);
 END $$;
 COMMENT ON FUNCTION sea_mq.adopt IS
-'Lets a copied database (restored dump, cloned data directory) publish into the streams that its original owns. Unpublished events
-are queued anew, in order; retained published ones of another cluster are dropped from the log. Call it when the original is
-gone for good';
-
-CREATE FUNCTION sea_mq.log_is_foreign() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    -- A row that was written here was written by its own transaction; one that COPY loaded was not.
-    SELECT EXISTS (SELECT FROM sea_mq.outbox_log l WHERE l.xmin::text::bigint <> l.xid::text::numeric % 4294967296)
-$$;
-COMMENT ON FUNCTION sea_mq.log_is_foreign IS 'Whether the log holds rows that another cluster wrote; reads all of it';
+'Lets a copied database (restored dump, cloned data directory, copy by template) publish into the streams that its original owns.
+In a restored dump, unpublished events are queued anew, in order, and retained published ones are dropped from the log. Call it
+when the original is gone for good';
 
 CREATE FUNCTION sea_mq.pending_count(sink bigint, up_to bigint DEFAULT 10000) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -130,6 +130,9 @@ UNION ALL
 SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error), 'Correct it with sea_mq.create_consumer.'
 FROM sea_mq.consumers c WHERE c.state = 'refused'
 UNION ALL
+SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error), 'Delete it there by hand, or wait; the relay tries again.'
+FROM sea_mq.stream_deletions d WHERE d.error IS NOT NULL
+UNION ALL
 SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
     'Add sea_mq to shared_preload_libraries and restart the server.'
 FROM sea_mq.relay_status r WHERE r.running AND NOT r.preloaded;

@@ -250,7 +250,8 @@ impl Group {
     }
 
     fn name(&self) -> String {
-        format!("{} clients, relay {}", self.clients, if self.relay_runs { "running" } else { "stopped" })
+        let state = if self.relay_runs { "running" } else { "stopped" };
+        format!("{} {}, relay {state}", self.clients, if self.clients == 1 { "client" } else { "clients" })
     }
 
     fn rows(&self) -> Vec<Row> {

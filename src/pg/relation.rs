@@ -220,13 +220,6 @@ impl Row {
         }
         std::array::from_fn(|i| (!nulls[i]).then_some(values[i]))
     }
-
-    /// The transaction that wrote the row, as the tuple header says.
-    pub fn xmin(&self) -> u32 {
-        // SAFETY: the tuple is valid; t_choice is a heap header in tuples that come from a table. The raw value, which
-        // freezing leaves in place.
-        unsafe { (*(*self.tuple).t_data).t_choice.t_heap.t_xmin.into_inner() }
-    }
 }
 
 /// An open table that rows are appended to.

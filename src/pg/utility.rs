@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgrx::{PgTryBuilder, check_for_interrupts, pg_guard, pg_sys};
+use pgrx::{check_for_interrupts, pg_guard, pg_sys};
 
 use super::shmem::{self, Database, Phase};
 
@@ -64,7 +64,8 @@ unsafe extern "C-unwind" fn process_utility(
             None => run(),
             Some(database) => {
                 send_away(database);
-                PgTryBuilder::new(std::panic::AssertUnwindSafe(run)).finally(|| let_back(database)).execute();
+                let _back = LetBack(database);
+                run();
             }
         }
         if wakes && let Some(database) = shmem::database(pg_sys::MyDatabaseId) {
@@ -145,7 +146,12 @@ fn send_away(database: &Database) {
     }
 }
 
-fn let_back(database: &Database) {
-    database.held_until.store(0, Ordering::Release);
-    shmem::wake_launcher();
+/// Lets the relay back when the command is over, also by an ERROR.
+struct LetBack(&'static Database);
+
+impl Drop for LetBack {
+    fn drop(&mut self) {
+        self.0.held_until.store(0, Ordering::Release);
+        shmem::wake_launcher();
+    }
 }

@@ -135,6 +135,8 @@ pub struct Sink {
     /// Message ids that the stream was found to hold beyond what is settled.
     tail: HashMap<String, u64>,
     refused: HashSet<Uuid>,
+    /// Events that the broker said it had already: kept until they are settled, since what follows them in flight fails.
+    duplicates: HashMap<Uuid, u64>,
     ordering: Ordering,
     /// A publish met a sequence that it did not expect: somebody else may be publishing.
     suspicious: bool,
@@ -159,6 +161,7 @@ impl Sink {
             last_sequence: 0,
             tail: HashMap::new(),
             refused,
+            duplicates: HashMap::new(),
             ordering: Ordering::Strict,
             suspicious: false,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(15)),
@@ -335,9 +338,12 @@ impl Sink {
         }
         self.backoff.reset();
         for ack in acks {
-            if let Some(entry) = self.first_in_flight() {
-                entry.fate = Fate::Stored(ack.sequence);
-                self.in_flight -= 1;
+            let Some(entry) = self.first_in_flight() else { break };
+            entry.fate = Fate::Stored(ack.sequence);
+            let id = entry.id;
+            self.in_flight -= 1;
+            if ack.duplicate {
+                self.duplicates.insert(id, ack.sequence);
             }
         }
         self.settle();
@@ -415,6 +421,9 @@ impl Sink {
         if self.refused.contains(&id) {
             return Fate::Refused;
         }
+        if let Some(&sequence) = self.duplicates.get(&id) {
+            return Fate::Stored(sequence);
+        }
         if self.tail.is_empty() {
             return Fate::InFlight;
         }
@@ -449,6 +458,11 @@ impl Sink {
             let last = segment.entries.iter().filter_map(|entry| entry.fate.sequence()).max();
             self.settled.stream_sequence = self.settled.stream_sequence.max(last.unwrap_or(0));
             segment.runs().for_each(|run| self.runs.push(run));
+            if !self.duplicates.is_empty() {
+                segment.entries.iter().for_each(|entry| {
+                    self.duplicates.remove(&entry.id);
+                });
+            }
             self.settled.position = segment.after;
             self.unsaved = true;
         }
@@ -598,6 +612,19 @@ mod tests {
         assert_eq!(sink.publish_failed(sink.epoch, &fault, now, 0.5), Some(Failure::Again));
         assert_eq!((sink.in_flight(), sink.read_position()), (0, &position("9:9:", 1)));
         assert!(matches!(sink.tick(now), Some(Request::EnsureStream { .. })));
+    }
+
+    #[test]
+    fn a_duplicate_is_not_sent_for_ever() {
+        let mut sink = flowing();
+        sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
+        sink.acked(sink.epoch, vec![Ack { sequence: 5, duplicate: true }]);
+        let now = Instant::now();
+        sink.publish_failed(sink.epoch, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
+        sink.tick(now);
+        assert_eq!(sink.stream_ready(info(0)), Ok(None));
+        let again = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
+        assert_eq!(expected_and_length(again), (Some(0), 1));
     }
 
     #[test]

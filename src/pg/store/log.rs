@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::ring::{self, SLOTS, log_table};
+use super::ring::{self, Ring, SLOTS, log_table};
 use super::rows::{self, LOG_COLUMNS, log_column};
 use crate::broker::SinkId;
 use crate::domain::event::{Event, Logged};
@@ -32,7 +32,7 @@ pub struct LogWriter {
     appender: Appender,
     sequence: pg_sys::Oid,
     xid: u64,
-    slot: i16,
+    ring: Ring,
     scratch: Scratch,
 }
 
@@ -42,13 +42,19 @@ impl LogWriter {
     pub fn open() -> Self {
         // SAFETY: in a transaction that may write.
         let xid = unsafe { pg_sys::GetTopFullTransactionId() }.value;
-        let slot = ring::current_slot();
-        Self { appender: Appender::open(&log_table(slot)), sequence: sequence(), xid, slot, scratch: Scratch::new() }
+        let ring = ring::read();
+        Self {
+            appender: Appender::open(&log_table(ring.current_slot)),
+            sequence: sequence(),
+            xid,
+            ring,
+            scratch: Scratch::new(),
+        }
     }
 
     pub fn append(&mut self, event: &Event) {
         let seq = next_seq(self.sequence);
-        self.scratch.within(|| self.appender.append(rows::log_row(event, seq, self.xid, self.slot)));
+        self.scratch.within(|| self.appender.append(rows::log_row(event, seq, self.xid, self.ring)));
     }
 }
 
@@ -71,7 +77,7 @@ pub fn find(id: Uuid) -> Option<Logged> {
 pub struct Read {
     pub events: Vec<Logged>,
     pub after: Position,
-    /// A row that another cluster wrote: this log is a copy.
+    /// Another installation wrote some of them: this log is a copy.
     pub foreign: bool,
 }
 
@@ -85,6 +91,7 @@ pub struct Limit {
 
 /// Reads the next chunk of a sink's events, in the order of `seq`, under the transaction's active snapshot.
 pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
+    let origin = ring::read().origin;
     let batch = at.batch_or(now);
     let mut sources = sources(sink, at, &batch);
     let mut read = Read { events: Vec::new(), after: at.clone(), foreign: false };
@@ -101,7 +108,7 @@ pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
         };
         if !at.done.shows(head.xid) && batch.upto.snapshot.shows(head.xid) && source.row_sink() == sink {
             let logged = rows::read_logged(source.values);
-            read.foreign |= head.foreign;
+            read.foreign |= head.origin != origin;
             bytes += logged.event.payload.len();
             read.events.push(logged);
         }
@@ -209,8 +216,8 @@ struct Source {
 struct Head {
     seq: i64,
     xid: u64,
-    /// A row is written by its own transaction; one that COPY loaded was written by another.
-    foreign: bool,
+    /// The installation that wrote it.
+    origin: i32,
 }
 
 impl Source {
@@ -232,8 +239,8 @@ impl Source {
             None => self.head = None,
             Some(row) => {
                 self.values = row.values();
-                let (seq, xid) = rows::log_key(self.values);
-                self.head = Some(Head { seq, xid, foreign: row.xmin() != xid as u32 });
+                let (seq, xid, origin) = rows::log_key(self.values);
+                self.head = Some(Head { seq, xid, origin });
             }
         }
     }

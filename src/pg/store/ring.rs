@@ -13,21 +13,38 @@ pub fn log_table(slot: i16) -> String {
     format!("outbox_log_{slot}")
 }
 
-/// The slot that writers append to now. A writer that reads it just before it changes appends to the slot before,
-/// which is as good: nothing is truncated without looking again under a lock.
-pub fn current_slot() -> i16 {
+/// What a writer must know of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// The slot to append to.
+    pub current_slot: i16,
+    /// The mark of this installation on its rows.
+    pub origin: i32,
+}
+
+/// The ring as of now. A writer that reads it just before the slot changes appends to the slot before, which is as good:
+/// nothing is truncated without looking again under a lock.
+pub fn read() -> Ring {
     let ring = Relation::open("outbox_ring");
-    ring.only_row(|row| row.values::<2>()[1].map_or(0, |slot| slot.value() as i16)).unwrap_or(0)
+    let read = ring.only_row(|row| {
+        let [_, slot, origin] = row.values::<3>();
+        Ring {
+            current_slot: slot.map_or(0, |slot| slot.value() as i16),
+            origin: origin.map_or(0, |origin| origin.value() as i32),
+        }
+    });
+    read.unwrap_or(Ring { current_slot: 0, origin: 0 })
+}
+
+/// The slot that writers append to now.
+pub fn current_slot() -> i16 {
+    read().current_slot
 }
 
 /// Makes the next slot the current one.
 pub fn advance(current: i16) {
     let next = i64::from((current + 1) % SLOTS);
-    spi::execute(
-        "INSERT INTO sea_mq.outbox_ring (current_slot) VALUES ($1)
-         ON CONFLICT (only_row) DO UPDATE SET current_slot = excluded.current_slot",
-        &[Arg::Int8(next)],
-    );
+    spi::execute("UPDATE sea_mq.outbox_ring SET current_slot = $1", &[Arg::Int8(next)]);
     spi::execute(
         "INSERT INTO sea_mq.outbox_slots AS s (slot, opened_at, closed_at)
          SELECT $1, installed_at, clock_timestamp() FROM sea_mq.installation

@@ -3,11 +3,12 @@
 use pgrx::pg_sys;
 use pgrx::pg_sys::Datum;
 
+use super::ring::Ring;
 use crate::domain::event::{Event, Logged};
 use crate::pg::datum::{text, text_datum, uuid, uuid_datum};
 
 /// Columns of `sea_mq.outbox_log`.
-pub const LOG_COLUMNS: usize = 18;
+pub const LOG_COLUMNS: usize = 19;
 /// Columns of `sea_mq.scheduled_events`.
 pub const SCHEDULED_COLUMNS: usize = 16;
 
@@ -29,7 +30,7 @@ fn optional_text(value: &Option<String>) -> Option<Datum> {
 }
 
 /// A row for the log, in the current memory context.
-pub fn log_row(event: &Event, seq: i64, xid: u64, slot: i16) -> Columns<LOG_COLUMNS> {
+pub fn log_row(event: &Event, seq: i64, xid: u64, ring: Ring) -> Columns<LOG_COLUMNS> {
     [
         Some(Datum::from(seq)),
         Some(Datum::from(xid)),
@@ -38,7 +39,8 @@ pub fn log_row(event: &Event, seq: i64, xid: u64, slot: i16) -> Columns<LOG_COLU
         event.available_at.map(Datum::from),
         Some(uuid_datum(event.id)),
         Some(Datum::from(event.event_version)),
-        Some(Datum::from(slot)),
+        Some(Datum::from(ring.origin)),
+        Some(Datum::from(ring.current_slot)),
         Some(text_datum(&event.context)),
         optional_text(&event.subject),
         Some(text_datum(&event.aggregate_type)),
@@ -104,10 +106,10 @@ impl<const N: usize> Reader<N> {
     }
 }
 
-/// The order in which rows are merged, and what decides whether they belong to a batch; cheaper than the whole event.
-pub fn log_key(columns: Columns<LOG_COLUMNS>) -> (i64, u64) {
+/// What decides about a row before the whole event is read: `seq`, `xid` and `origin`.
+pub fn log_key(columns: Columns<LOG_COLUMNS>) -> (i64, u64, i32) {
     let r = Reader(columns);
-    (r.int8(0), r.int8(1).cast_unsigned())
+    (r.int8(0), r.int8(1).cast_unsigned(), r.int4(7))
 }
 
 /// The sink of a row of the log.
@@ -124,16 +126,16 @@ pub fn read_logged(columns: Columns<LOG_COLUMNS>) -> Logged {
         available_at: r.optional_int8(4),
         id: r.uuid(5),
         event_version: r.int4(6),
-        context: r.text(8),
-        subject: r.optional_text(9),
-        aggregate_type: r.text(10),
-        aggregate_id: r.text(11),
-        event_type: r.text(12),
-        payload: r.text(13),
-        headers: r.optional_text(14),
-        correlation_id: r.optional_text(15),
-        causation_id: r.optional_text(16),
-        visibility: r.text(17),
+        context: r.text(9),
+        subject: r.optional_text(10),
+        aggregate_type: r.text(11),
+        aggregate_id: r.text(12),
+        event_type: r.text(13),
+        payload: r.text(14),
+        headers: r.optional_text(15),
+        correlation_id: r.optional_text(16),
+        causation_id: r.optional_text(17),
+        visibility: r.text(18),
     };
     Logged { seq: r.int8(0), xid: r.int8(1).cast_unsigned(), event }
 }

@@ -166,6 +166,11 @@ pub fn any_foreign() -> bool {
     spi::query(sql, &[]).first().is_some_and(|row| spi::flag(row, 0))
 }
 
+/// The stream was taken over; from now on another owner is a conflict again.
+pub fn taken_over(sink: SinkId) {
+    spi::execute("UPDATE sea_mq.streams SET take_over = false WHERE sink = $1 AND take_over", &[Arg::Int8(sink)]);
+}
+
 /// Whether the data directory or the database is a copy of the one that the extension was installed in.
 pub fn is_copied() -> bool {
     let sql = "SELECT EXISTS (SELECT FROM sea_mq.installation i, pg_catalog.pg_control_system() c, pg_catalog.pg_database d

@@ -361,6 +361,9 @@ impl Worker {
             return Ok(());
         }
         let name = known.described().spec.name.clone();
+        if fault.is_none() && known.described().spec.take_over {
+            session::transaction(|| streams::taken_over(sink))?;
+        }
         match &fault {
             Some(fault) => warning!("sea_mq relay: stream {name} is not available: {fault}"),
             None => log!("sea_mq relay: stream {name} is ready"),
@@ -569,7 +572,11 @@ impl Worker {
     fn hold_foreign_log(&mut self) -> Result<(), Failed> {
         self.held = Some(Phase::Paused);
         self.io.send(Request::Shutdown);
-        self.save_relay(Phase::Paused, Some(identity::copied("the outbox holds events that another cluster wrote")), 0)
+        self.save_relay(
+            Phase::Paused,
+            Some(identity::copied("the outbox holds events that another installation wrote")),
+            0,
+        )
     }
 
     fn save_if_due(&mut self) -> Result<(), Failed> {
