@@ -225,11 +225,9 @@ BEGIN
             batch_ceiling = NULL, batch_at = NULL, stream_created_us = NULL;
     END IF;
     -- A copied data directory or database brings its identity along, which belongs to the original.
-    UPDATE sea_mq.installation SET install_id = gen_random_uuid(),
-        system_identifier = (SELECT s.system_identifier FROM pg_control_system() s),
-        database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-    WHERE (system_identifier, database_oid) IS DISTINCT FROM (SELECT s.system_identifier, d.oid
-        FROM pg_control_system() s, pg_database d WHERE d.datname = current_database());
+    UPDATE sea_mq.installation i SET install_id = gen_random_uuid(), system_identifier = here.system_identifier, database_oid = here.oid
+    FROM (SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()) here
+    WHERE (i.system_identifier, i.database_oid) <> (here.system_identifier, here.oid);
     UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.restart_at_commit();

@@ -51,7 +51,6 @@ INSERT INTO public.attempts (command) VALUES
     ($$UPDATE sea_mq.cursors SET floor = 0$$),
     ($$SELECT sea_mq.describe_default_stream('x', 'event')$$),
     ($$SELECT sea_mq.restart_at_commit()$$),
-    ($$SELECT sea_mq.log_is_foreign()$$),
     ($$SET sea_mq.context = 'orders'$$),
     ($$SET sea_mq.nats_url = 'nats://localhost'$$),
     ($$SHOW sea_mq.nats_url$$),
