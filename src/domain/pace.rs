@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 /// Events a second below which every commit is answered at once.
 const BUSY: f64 = 2500.0;
 /// Above it, a little patience turns many small reads into fewer larger ones, which leaves the processors to those who
-/// write the events.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// write the events: so many are to come together …
+const GATHER: f64 = 16.0;
+/// … but not for longer than this.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// Seconds over which the rate is averaged.
 const WINDOW: f64 = 0.1;
 
@@ -30,7 +32,7 @@ impl Pace {
         let weight = 1.0 - (-elapsed / WINDOW).exp();
         let events = f64::from(u32::try_from(events).unwrap_or(u32::MAX));
         self.rate += weight * (events / elapsed - self.rate);
-        if self.rate > BUSY { PATIENCE } else { Duration::ZERO }
+        if self.rate > BUSY { Duration::from_secs_f64(GATHER / self.rate).min(PATIENCE) } else { Duration::ZERO }
     }
 }
 
@@ -52,7 +54,8 @@ mod tests {
 
     #[test]
     fn a_busy_one_is_read_in_larger_pieces() {
-        assert_eq!(pause_at(5000), PATIENCE);
+        assert!(pause_at(5000) > Duration::from_millis(2) && pause_at(2600) == PATIENCE);
+        assert!(pause_at(100_000) < Duration::from_millis(1));
     }
 
     #[test]
