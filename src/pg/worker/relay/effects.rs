@@ -1,0 +1,178 @@
+//! What reports of the broker's side lead to in the database, and what the database describes for the broker's side.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pgrx::{log, warning};
+
+use super::worker::Worker;
+use crate::broker::{Fault, FaultKind, Report, Request, SinkId};
+use crate::pg::gucs::{self, OnStreamLoss};
+use crate::pg::store::{consumers, cursors, scheduled, streams};
+use crate::pg::worker::session::{self, Failed};
+use crate::relay::sink::{Loss, Sink};
+use crate::relay::{Effect, Phase};
+
+impl Worker {
+    pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
+        let (requests, effects) = self.relay.report(report, Instant::now(), rand::random());
+        requests.into_iter().for_each(|request| self.io.send(request));
+        effects.into_iter().try_for_each(|effect| self.carry_out(effect))
+    }
+
+    pub(super) fn carry_out(&mut self, effect: Effect) -> Result<(), Failed> {
+        match effect {
+            Effect::Relay { phase, fault, failures } => self.relay_changed(phase, fault, failures),
+            Effect::Stream { sink, fault } => self.stream_changed(sink, fault),
+            Effect::Refused { sink, id, fault } => {
+                warning!("sea_mq relay: the broker refuses event {id} for good: {fault}");
+                session::transaction(|| cursors::save_failure(sink, id, &fault.message))
+            }
+            Effect::Lost { sink, loss } => self.stream_lost(sink, loss),
+            Effect::Doubtful { sink, ids } => self.look_for_others(sink, &ids),
+            Effect::Consumer { stream, name, fault } => {
+                session::transaction(|| consumers::save_state(&stream, &name, fault.as_ref()))
+            }
+            Effect::Deleted { name, fault } => session::transaction(|| {
+                streams::save_deletion(&name, fault.as_ref().map(|fault| fault.message.as_str()))
+            }),
+        }
+    }
+
+    pub(super) fn relay_changed(&mut self, phase: Phase, fault: Option<Fault>, failures: u32) -> Result<(), Failed> {
+        if let Some(database) = self.database {
+            let limit = self.relay.server().map_or(0, |server| server.max_payload as u64);
+            database.max_payload.store(limit, Ordering::Release);
+        }
+        let repeated = self.last_relay == Some((phase, fault.as_ref().map(|fault| fault.message.clone())));
+        if repeated {
+            return Ok(());
+        }
+        match &fault {
+            Some(fault) => warning!("sea_mq relay: no connection to the broker: {fault}"),
+            None => {
+                log!("sea_mq relay: connected to {}", self.relay.server().map_or("", |server| server.address.as_str()))
+            }
+        }
+        self.save_relay(phase, fault.as_ref().map(consumers::Trouble::from), failures)
+    }
+
+    pub(super) fn stream_changed(&mut self, sink: SinkId, fault: Option<Fault>) -> Result<(), Failed> {
+        // Others publish there, or an acknowledgement was lost; what follows from it shows when the tail is read.
+        if fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::WrongSequence) {
+            log!("sea_mq relay: {}", fault.map(|fault| fault.message).unwrap_or_default());
+            return Ok(());
+        }
+        let Some(known) = self.relay.sink(sink) else { return Ok(()) };
+        if self.logged.insert(sink, fault.clone()) == Some(fault.clone()) {
+            return Ok(());
+        }
+        let name = known.described().spec.name.clone();
+        if fault.is_none() && known.described().spec.take_over {
+            session::transaction(|| streams::taken_over(sink))?;
+        }
+        match &fault {
+            Some(fault) => warning!("sea_mq relay: stream {name} is not available: {fault}"),
+            None => log!("sea_mq relay: stream {name} is ready"),
+        }
+        let state = streams::State {
+            state: if fault.is_some() { "refused" } else { "ready" },
+            fault,
+            ordering: known.ordering().token(),
+            differences: known.differences().clone(),
+        };
+        session::transaction(|| streams::save_state(sink, &state))?;
+        if state.fault.is_none() {
+            self.provision_consumers()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn stream_lost(&mut self, sink: SinkId, loss: Loss) -> Result<(), Failed> {
+        let Some(lossy) = self.relay.sink(sink) else { return Ok(()) };
+        let name = lossy.described().spec.name.clone();
+        let what = format!("the broker lost stream {name} from sequence {} to {}", loss.left + 1, loss.recorded);
+        warning!("sea_mq relay: {what}");
+        if gucs::on_stream_loss() == OnStreamLoss::Pause {
+            lossy.pause();
+            let fault = Fault::new(FaultKind::Server, format!("{what}; sea_mq.on_stream_loss is pause"));
+            let state = streams::State {
+                state: "paused",
+                fault: Some(fault),
+                ordering: "strict",
+                differences: Default::default(),
+            };
+            return session::transaction(|| {
+                streams::save_loss(sink, &what);
+                streams::save_state(sink, &state);
+            });
+        }
+        let from = session::transaction(|| {
+            streams::save_loss(sink, &what);
+            cursors::rewind(sink, loss.left)
+        })?;
+        if from.is_none() {
+            warning!("sea_mq relay: nothing of it is retained in the outbox; going on with what is unpublished");
+        }
+        let Some(lossy) = self.relay.sink(sink) else { return Ok(()) };
+        let (position, sequence) = from.unwrap_or_else(|| (lossy.settled().position.clone(), loss.left));
+        let request = lossy.rewind(position, sequence);
+        request.into_iter().for_each(|request| self.io.send(request));
+        self.stream_changed(sink, None)
+    }
+
+    pub(super) fn look_for_others(&mut self, sink: SinkId, ids: &[String]) -> Result<(), Failed> {
+        let known = session::transaction(|| cursors::known_ids(ids))?;
+        let Some(shared) = self.relay.sink(sink) else { return Ok(()) };
+        if ids.iter().all(|id| known.contains(id)) {
+            return Ok(());
+        }
+        warning!(
+            "sea_mq relay: others publish to stream {} as well; its order is no longer strict",
+            shared.described().spec.name
+        );
+        shared.share();
+        self.logged.remove(&sink);
+        self.stream_changed(sink, None)
+    }
+
+    /// Reads the descriptions of streams and consumers, and when the next scheduled event is due.
+    pub(super) fn refresh(&mut self) -> Result<(), Failed> {
+        for (context, kind) in session::transaction(streams::requests)? {
+            session::transaction(|| streams::grant(&context, kind))?;
+        }
+        let (described, due) = session::transaction(|| (streams::all(), scheduled::due_in_ms()))?;
+        self.due_at = due.map(|ms| Instant::now() + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        self.relay.sinks.retain(|sink| described.iter().any(|stream| stream.sink == sink.id()));
+        let mut requests = Vec::new();
+        for stream in described {
+            match self.relay.sink(stream.sink) {
+                Some(sink) if *sink.described() == stream => {}
+                Some(sink) => requests.extend(sink.describe(stream)),
+                None => {
+                    let id = stream.sink;
+                    let (cursor, failures) = session::transaction(|| (cursors::load(id), cursors::failures(id)))?;
+                    requests.extend(self.relay.add(Sink::new(stream, cursor, failures.into_iter().collect())));
+                }
+            }
+        }
+        requests.into_iter().for_each(|request| self.io.send(request));
+        if self.relay.is_connected() {
+            for name in session::transaction(streams::deletions)? {
+                self.io.send(Request::DeleteStream { name });
+            }
+            self.provision_consumers()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn provision_consumers(&mut self) -> Result<(), Failed> {
+        let (wanted, unwanted) = session::transaction(consumers::open)?;
+        wanted.into_iter().for_each(|spec| self.io.send(Request::EnsureConsumer { spec: Box::new(spec) }));
+        for (stream, name) in unwanted {
+            session::transaction(|| consumers::forget(&stream, &name))?;
+            self.io.send(Request::DeleteConsumer { stream, name });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,265 @@
+//! The relay's loop: begins, makes one pass after the other, ends.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pgrx::{log, pg_sys, warning};
+
+use super::extension;
+use crate::broker::{BrokerConfig, Fault, SinkId};
+use crate::domain::pace::Pace;
+use crate::nats::NatsIo;
+use crate::pg::gucs;
+use crate::pg::shmem::{Database, Phase as Life};
+use crate::pg::store::consumers;
+use crate::pg::worker::identity;
+use crate::pg::worker::session::{self, Failed};
+use crate::relay::{Phase, Relay};
+
+/// Pause after an error of the database.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// What a change of the configuration can change for the relay.
+#[derive(Clone, PartialEq, Eq)]
+struct Settings {
+    broker: Option<BrokerConfig>,
+    enabled: bool,
+    poll_interval: Duration,
+    reconnect_max: Duration,
+    max_in_flight: usize,
+}
+
+impl Settings {
+    fn now() -> Result<Self, Failed> {
+        Ok(Self {
+            broker: gucs::broker(session::transaction(identity::client_name)?),
+            enabled: gucs::enabled(),
+            poll_interval: gucs::poll_interval(),
+            reconnect_max: gucs::reconnect_max(),
+            max_in_flight: gucs::max_in_flight(),
+        })
+    }
+}
+
+pub struct Worker {
+    pub(super) database: Option<&'static Database>,
+    pub(super) io: NatsIo,
+    pub(super) relay: Relay,
+    /// Set while nothing may be published.
+    pub(super) held: Option<Phase>,
+    /// The settings in force.
+    settings: Option<Settings>,
+    /// The extension as it was installed when the relay started.
+    extension: pg_sys::Oid,
+    pub(super) poll_at: Instant,
+    pub(super) saved_at: Instant,
+    pub(super) janitor_at: Instant,
+    /// When the next scheduled event is due.
+    pub(super) due_at: Option<Instant>,
+    pub(super) poll_interval: Duration,
+    pub(super) max_in_flight: usize,
+    pub(super) pace: Pace,
+    /// No read before this.
+    pub(super) read_at: Instant,
+    /// The last error of each stream that was logged, so that a repeated one is not.
+    pub(super) logged: HashMap<SinkId, Option<Fault>>,
+    pub(super) last_relay: Option<(Phase, Option<String>)>,
+}
+
+impl Worker {
+    pub(super) fn new(database: Option<&'static Database>, extension: pg_sys::Oid) -> std::io::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            database,
+            io: NatsIo::spawn()?,
+            relay: Relay::new(None, Duration::ZERO),
+            held: None,
+            settings: None,
+            extension,
+            poll_at: now,
+            saved_at: now,
+            janitor_at: now,
+            due_at: None,
+            poll_interval: gucs::poll_interval(),
+            max_in_flight: gucs::max_in_flight(),
+            pace: Pace::new(now),
+            read_at: now,
+            logged: HashMap::new(),
+            last_relay: None,
+        })
+    }
+
+    /// Runs until something ends it. Returns what is to follow.
+    pub(super) fn run(&mut self) -> Life {
+        log!("sea_mq relay started");
+        let mut begun = false;
+        loop {
+            if session::take_termination() {
+                self.shut_down();
+                return Life::Failed;
+            }
+            if self.database.is_some_and(|database| database.end.load(Ordering::Acquire)) {
+                self.shut_down();
+                return Life::Wanted;
+            }
+            session::process_interrupts();
+            let reload = session::take_reload();
+            let result = match begun {
+                true if reload => self.begin_if_changed().map(|()| Duration::ZERO),
+                true => self.run_once(),
+                false => self.begin().map(|()| Duration::ZERO),
+            };
+            match result {
+                Ok(pause) => {
+                    begun = true;
+                    self.pause(pause);
+                }
+                Err(error) => {
+                    if let Some(next) = self.extension_changed() {
+                        return next;
+                    }
+                    warning!("sea_mq relay: {error}");
+                    // What is in memory may not be what is saved; the stream's tail tells what was stored.
+                    begun = false;
+                    session::wait(None, AFTER_ERROR);
+                }
+            }
+        }
+    }
+
+    /// What is to follow if the extension is not the one that the relay was started for.
+    pub(super) fn extension_changed(&self) -> Option<Life> {
+        match session::transaction(extension) {
+            Ok(Some(found)) if found == self.extension => None,
+            Ok(None) => {
+                log!("sea_mq relay ended: the extension was dropped");
+                Some(Life::Absent)
+            }
+            // Installed anew: nothing in memory is true of it.
+            Ok(Some(_)) => Some(Life::Wanted),
+            Err(_) => Some(Life::Failed),
+        }
+    }
+
+    pub(super) fn begin_if_changed(&mut self) -> Result<(), Failed> {
+        if self.settings.as_ref() == Some(&Settings::now()?) { Ok(()) } else { self.begin() }
+    }
+
+    /// Reads settings and descriptions, and begins to connect.
+    pub(super) fn begin(&mut self) -> Result<(), Failed> {
+        let settings = Settings::now()?;
+        self.poll_interval = settings.poll_interval;
+        self.max_in_flight = settings.max_in_flight;
+        let copied = session::transaction(identity::trouble)?;
+        self.held = match (&copied, &settings.broker, settings.enabled) {
+            (Some(_), ..) => Some(Phase::Paused),
+            (None, _, false) => Some(Phase::Disabled),
+            (None, None, true) => Some(Phase::Unconfigured),
+            (None, Some(_), true) => None,
+        };
+        if self.settings.is_some() {
+            // A thread of its own for each beginning: what the one before still reports is nobody's.
+            self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
+        }
+        self.relay = Relay::new(settings.broker.clone(), settings.reconnect_max);
+        self.settings = Some(settings);
+        self.logged.clear();
+        self.refresh()?;
+        match self.held {
+            Some(phase) => self.save_relay(phase, copied, 0),
+            None => {
+                let request = self.relay.connect();
+                self.save_relay(Phase::Connecting, None, 0)?;
+                request.into_iter().for_each(|request| self.io.send(request));
+                Ok(())
+            }
+        }
+    }
+
+    /// One pass: take in, hand on, save. Returns how long to sleep.
+    pub(super) fn run_once(&mut self) -> Result<Duration, Failed> {
+        let now = Instant::now();
+        while let Some(report) = self.io.try_recv() {
+            self.take_in(report)?;
+        }
+        self.notice_commits(now)?;
+        self.relay.tick(now).into_iter().for_each(|request| self.io.send(request));
+        // A copy is left as it is, until somebody says what it is.
+        if self.held != Some(Phase::Paused) {
+            self.keep_house(now)?;
+        }
+        let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
+        self.save_if_due()?;
+        Ok(if more { Duration::ZERO } else { self.sleep() })
+    }
+
+    pub(super) fn save_relay(
+        &mut self,
+        phase: Phase,
+        trouble: Option<consumers::Trouble>,
+        failures: u32,
+    ) -> Result<(), Failed> {
+        let state = Some((phase, trouble.as_ref().map(|trouble| trouble.error.clone())));
+        if self.last_relay == state {
+            return Ok(());
+        }
+        self.last_relay = state;
+        let server = self.relay.server().cloned();
+        session::transaction(|| {
+            // SAFETY: read by the main thread.
+            let pid = unsafe { pg_sys::MyProcPid };
+            consumers::save_relay(phase, trouble.as_ref(), failures, server.as_ref(), pid);
+        })
+    }
+
+    /// How long nothing is to be done, unless something happens.
+    pub(super) fn sleep(&self) -> Duration {
+        let now = Instant::now();
+        let read_at = (self.held.is_none() && self.wants_to_read()).then_some(self.read_at);
+        let house =
+            (self.held != Some(Phase::Paused)).then_some([Some(self.janitor_at), self.due_at]).into_iter().flatten();
+        let times = [Some(self.poll_at), self.relay.due_at(), self.save_at(), read_at];
+        times
+            .into_iter()
+            .chain(house)
+            .flatten()
+            .min()
+            .map_or(self.poll_interval, |at| at.saturating_duration_since(now))
+    }
+
+    pub(super) fn pause(&self, pause: Duration) {
+        if pause.is_zero() {
+            return;
+        }
+        // While a pause between reads runs, commits need not wake anybody.
+        let until_read = self.read_at.saturating_duration_since(Instant::now());
+        if until_read.is_zero() {
+            session::wait(Some(self.io.wake_fd()), pause);
+        } else {
+            session::nap(self.io.wake_fd(), pause.min(until_read));
+        }
+        self.io.clear_wake();
+    }
+
+    /// Waits, for a bounded time, for what is in flight, and saves.
+    pub(super) fn shut_down(&mut self) {
+        let deadline = Instant::now() + gucs::shutdown_timeout();
+        while self.relay.sinks.iter().any(|sink| sink.in_flight() > 0) && Instant::now() < deadline {
+            session::wait(Some(self.io.wake_fd()), Duration::from_millis(20));
+            self.io.clear_wake();
+            session::process_interrupts();
+            while let Some(report) = self.io.try_recv() {
+                if let Err(error) = self.take_in(report) {
+                    return warning!("sea_mq relay: while shutting down: {error}");
+                }
+            }
+        }
+        if self.is_unsaved()
+            && let Err(error) = self.save()
+        {
+            warning!("sea_mq relay: while shutting down: {error}");
+        }
+        log!("sea_mq relay ended");
+    }
+}
