@@ -43,14 +43,13 @@ SELECT l.id, l.seq, l.context, l.aggregate_type, l.aggregate_id, l.event_type, l
     coalesce(l.subject, l.context || '.event.' || l.event_type || '.v' || l.event_version) AS subject,
     l.payload::jsonb AS payload, l.headers::jsonb AS headers,
     coalesce(l.correlation_id, l.id::text) AS correlation_id, l.causation_id, l.visibility, l.created_at, l.available_at,
-    f.event_id IS NULL AND c.sink IS NOT NULL AND (pg_visible_in_snapshot(l.xid, c.done)
-        OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))) AS published,
+    p.published,
     (SELECT j.published_at FROM sea_mq.relay_journal j
         WHERE j.sink = l.sink AND j.last_seq >= l.seq AND j.first_seq <= l.seq AND j.first_stream_seq IS NOT NULL
             AND pg_visible_in_snapshot(l.xid, j.upto) AND NOT pg_visible_in_snapshot(l.xid, j.done)
-        ORDER BY j.published_at DESC LIMIT 1) AS published_at,
+        ORDER BY j.last_seq LIMIT 1) AS published_at,
     f.error AS publish_error,
-    coalesce(f.attempts, 0) AS attempts,
+    coalesce(f.attempts, p.published::integer) AS attempts,
     s.name AS stream,
     (SELECT j.first_stream_seq + CASE WHEN j.last_seq - j.first_seq + 1 = j.events THEN l.seq - j.first_seq ELSE
             (SELECT count(*) FROM sea_mq.outbox_log r
@@ -59,11 +58,15 @@ SELECT l.id, l.seq, l.context, l.aggregate_type, l.aggregate_id, l.event_type, l
         FROM sea_mq.relay_journal j
         WHERE j.sink = l.sink AND j.last_seq >= l.seq AND j.first_seq <= l.seq AND j.first_stream_seq IS NOT NULL
             AND pg_visible_in_snapshot(l.xid, j.upto) AND NOT pg_visible_in_snapshot(l.xid, j.done)
-        ORDER BY j.published_at DESC LIMIT 1) AS stream_seq
+        ORDER BY j.last_seq LIMIT 1) AS stream_seq
 FROM sea_mq.outbox_log l
 LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
 LEFT JOIN sea_mq.streams s ON s.sink = l.sink
 LEFT JOIN sea_mq.publish_failures f ON f.event_id = l.id
+CROSS JOIN LATERAL (
+    SELECT f.event_id IS NULL AND c.sink IS NOT NULL AND (pg_visible_in_snapshot(l.xid, c.done)
+        OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))) AS published
+) p
 UNION ALL
 SELECT e.id, NULL, e.context, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version,
     coalesce(e.subject, e.context || '.event.' || e.event_type || '.v' || e.event_version),
@@ -92,7 +95,7 @@ COMMENT ON COLUMN sea_mq.outbox_events.available_at IS 'Until when the event is 
 COMMENT ON COLUMN sea_mq.outbox_events.published IS 'Whether the broker has acknowledged it, as of the cursor last saved';
 COMMENT ON COLUMN sea_mq.outbox_events.published_at IS 'When the relay recorded the acknowledgement';
 COMMENT ON COLUMN sea_mq.outbox_events.publish_error IS 'Why the broker will never take it';
-COMMENT ON COLUMN sea_mq.outbox_events.attempts IS 'Failed attempts that were the event''s own fault';
+COMMENT ON COLUMN sea_mq.outbox_events.attempts IS 'Attempts that count: the one that succeeded, or those that failed by the event''s own fault';
 COMMENT ON COLUMN sea_mq.outbox_events.stream IS 'Stream that it goes to';
 COMMENT ON COLUMN sea_mq.outbox_events.stream_seq IS 'Its sequence in the stream';
 

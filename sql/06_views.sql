@@ -179,7 +179,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             WHEN w.error IS NOT NULL THEN 'retrying'
             ELSE 'pending' END,
         e.subject, e.created_at, e.available_at, e.published_at,
-        CASE WHEN e.published THEN 1 ELSE e.attempts END,
+        e.attempts,
         coalesce(e.publish_error, CASE WHEN NOT e.published THEN w.error END), e.stream, e.stream_seq
     FROM sea_mq.outbox_events e
     LEFT JOIN LATERAL (

@@ -135,7 +135,14 @@ pub fn databases() -> &'static [Database] {
 
 /// The entry of a database, if it has one.
 pub fn database(oid: pg_sys::Oid) -> Option<&'static Database> {
-    databases().iter().find(|database| database.oid.load(Ordering::Acquire) == oid.to_u32())
+    entries(oid).next()
+}
+
+fn entries(oid: pg_sys::Oid) -> impl Iterator<Item = &'static Database> {
+    // 0 marks entries that are free.
+    let wanted =
+        move |entry: &&Database| oid != pg_sys::InvalidOid && entry.oid.load(Ordering::Acquire) == oid.to_u32();
+    databases().iter().filter(wanted)
 }
 
 /// Asks for a relay of a database, unless it has one or was stopped. Returns `false` if all entries are taken.
@@ -163,12 +170,20 @@ pub fn release(database: &Database, oid: u32) {
 
 /// The entry of a database, newly taken if need be. `None`: not preloaded, or all are taken.
 pub fn claim(oid: pg_sys::Oid) -> Option<&'static Database> {
-    database(oid).or_else(|| {
+    loop {
+        if let Some(database) = database(oid) {
+            return Some(database);
+        }
         let take = |entry: &&Database| {
             entry.oid.compare_exchange(0, oid.to_u32(), Ordering::AcqRel, Ordering::Acquire).is_ok()
         };
-        databases().iter().find(take)
-    })
+        let taken = databases().iter().find(take)?;
+        if entries(oid).count() == 1 {
+            return Some(taken);
+        }
+        // Somebody else took one for the same database at the same time: one of the two must go.
+        taken.oid.store(0, Ordering::Release);
+    }
 }
 
 pub fn wake_launcher() {

@@ -61,6 +61,20 @@ async fn databases_are_dropped_renamed_and_copied_while_the_relay_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_stopped_and_started_at_once_comes_back_alone() {
+    let stage = Stage::new("restarted").await;
+    let db = stage.connect().await;
+    stage.relay().await;
+    for _ in 0..5 {
+        db.run("SELECT sea_mq.stop(), sea_mq.start()").await;
+    }
+    let id = db.emit("1", "Emitted", json!({})).await;
+    stage.assert_stored(&[id]).await;
+    until("there is one relay", SOON, async || stage.relays().await.len() == 1).await;
+    holds_for("it stays the only one", A_WHILE, async || stage.relays().await.len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_is_stopped_and_started() {
     let stage = Stage::new("stopped").await;
     let db = stage.connect().await;
