@@ -1,5 +1,7 @@
 //! Events that are held back until their time.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::log;
@@ -26,10 +28,11 @@ pub fn find(id: Uuid) -> Option<Event> {
     found
 }
 
-/// Milliseconds until the next event is due; negative if it is overdue, `None` if none is held back.
-pub fn due_in_ms() -> Option<i64> {
+/// How long until the next event is due, zero if it is overdue; `None` if none is held back.
+pub fn due_in() -> Option<Duration> {
     let sql = "SELECT ceil(extract(epoch FROM min(available_at) - clock_timestamp()) * 1000)::bigint FROM sea_mq.scheduled_events";
-    spi::query(sql, &[]).first().and_then(|row| spi::optional(row, 0))
+    let millis: i64 = spi::query(sql, &[]).first().and_then(|row| spi::optional(row, 0))?;
+    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
 
 /// Takes up to `limit` due events out, in the order in which they are to enter the log.

@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 
 use crate::pg::datum::text_datum;
+use crate::pg::error::raise;
 
 /// A parameter of a statement.
 #[derive(Clone, Copy)]
@@ -63,11 +64,7 @@ pub fn execute_dynamic(sql: &str) {
         pg_sys::SPI_connect();
         let code = pg_sys::SPI_execute(text.as_ptr(), false, 0);
         if code < 0 {
-            super::super::error::raise(
-                pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                format!("SPI error {code} in: {sql}"),
-                "",
-            );
+            raise(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("SPI error {code} in: {sql}"), "");
         }
         pg_sys::SPI_finish();
     }
@@ -84,11 +81,7 @@ fn run(sql: &'static str, args: &[Arg], read_only: bool) -> Vec<TextRow> {
         let nulls: Vec<_> = args.iter().map(|arg| if arg.datum().is_some() { b' ' } else { b'n' } as _).collect();
         let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), read_only, 0);
         if code < 0 {
-            super::super::error::raise(
-                pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                format!("SPI error {code} in: {sql}"),
-                "",
-            );
+            raise(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("SPI error {code} in: {sql}"), "");
         }
         let rows = rows();
         pg_sys::SPI_finish();
@@ -108,11 +101,7 @@ unsafe fn plan(sql: &'static str, args: &[Arg]) -> pg_sys::SPIPlanPtr {
     unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), i32::try_from(types.len()).unwrap_or(0), types.as_mut_ptr());
         if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
-            super::super::error::raise(
-                pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                format!("cannot prepare: {sql}"),
-                "",
-            );
+            raise(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("cannot prepare: {sql}"), "");
         }
         PLANS.with_borrow_mut(|plans| plans.insert(sql, plan));
         plan

@@ -10,6 +10,7 @@ use super::spi::{self, Arg, TextRow};
 use crate::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
 use crate::domain::envelope::BodyFormat;
 use crate::domain::sink::{SinkKind, sink_id};
+use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::datum::{text, text_datum};
 use crate::pg::relation::{Appender, Compare, Key, Relation};
 use crate::relay::sink::Described;
@@ -78,11 +79,7 @@ fn describe_locked(context: &str, kind: SinkKind, sink: SinkId) {
 /// Takes the transaction's lock on the description of a sink, if nobody has it.
 fn try_lock(sink: SinkId) -> bool {
     let [_, _, _, _, b4, b5, b6, b7] = sink.to_le_bytes();
-    let tag = super::super::commit::lock_tag(
-        sink as u32,
-        u32::from_le_bytes([b4, b5, b6, b7]),
-        super::super::commit::LockClass::Stream,
-    );
+    let tag = lock_tag(sink as u32, u32::from_le_bytes([b4, b5, b6, b7]), LockClass::Stream);
     // SAFETY: a lock of the transaction, released with it.
     let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as _, false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL

@@ -1,7 +1,7 @@
 //! What reports of the broker's side lead to in the database, and what the database describes for the broker's side.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pgrx::{log, warning};
 
@@ -141,8 +141,8 @@ impl Worker {
         for (context, kind) in session::transaction(streams::requests)? {
             session::transaction(|| streams::grant(&context, kind))?;
         }
-        let (described, due) = session::transaction(|| (streams::all(), scheduled::due_in_ms()))?;
-        self.due_at = due.map(|ms| Instant::now() + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        let (described, due) = session::transaction(|| (streams::all(), scheduled::due_in()))?;
+        self.due_at = due.map(|wait| Instant::now() + wait);
         self.relay.sinks.retain(|sink| described.iter().any(|stream| stream.sink == sink.id()));
         let mut requests = Vec::new();
         for stream in described {

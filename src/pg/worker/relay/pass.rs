@@ -73,8 +73,7 @@ impl Worker {
                 pending::add(event, false);
             }
         })?;
-        let due = session::transaction(scheduled::due_in_ms)?;
-        self.due_at = due.map(|ms| Instant::now() + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        self.due_at = session::transaction(scheduled::due_in)?.map(|wait| Instant::now() + wait);
         self.relay.wake();
         Ok(())
     }
