@@ -64,6 +64,8 @@ export PGRX_HOME=$dev/pgrx
 export PATH=$dev/cargo/bin:$dev/venv/bin:$PATH
 # A server of the user's own must not be reached by accident.
 unset PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGOPTIONS PSQLRC NATS_URL
+# With it, PostgreSQL shows every ERROR with a trace of the library's own calls.
+unset RUST_BACKTRACE
 export PGCONNECT_TIMEOUT=10
 
 python() { if [ -x "$dev/venv/bin/python3" ]; then "$dev/venv/bin/python3" "$@"; else python3 "$@"; fi; }

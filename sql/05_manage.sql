@@ -261,3 +261,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.pending_count IS
 'How many events of a sink are committed and not yet published, as of the cursor last saved; counts up to up_to + 1';
+
+CREATE FUNCTION sea_mq.workers(
+    OUT pid integer, OUT backend_type text, OUT state text, OUT wait_event text, OUT backend_start timestamptz)
+RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT a.pid, a.backend_type, a.state, a.wait_event, a.backend_start
+    FROM pg_stat_activity a
+    WHERE a.backend_type LIKE 'sea\_mq%' AND (a.datname = current_database() OR a.datname IS NULL)
+$$;
+COMMENT ON FUNCTION sea_mq.workers IS 'The processes of sea_mq that serve this database: the launcher, the relay, the consumer and its handlers';

@@ -14,6 +14,9 @@ use uuid::Uuid;
 /// Names one destination of the outbox log: the stable hash of a context's event stream or dead-letter stream.
 pub type SinkId = i64;
 
+/// Names one subscription: the key of its row.
+pub type SubscriptionId = i64;
+
 /// Where the broker is and how to log in to it. Secrets are read from their files by the I/O thread at each connect, so a
 /// rotated file takes effect with the next connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,8 +106,33 @@ pub struct ConsumerSpec {
     pub ack_wait: Duration,
     pub max_deliver: i64,
     pub max_ack_pending: i64,
-    /// `true`: from the first message of the stream; `false`: from the next one to arrive.
-    pub deliver_all: bool,
+    /// Where a consumer that does not exist yet begins. One that exists goes on where it is.
+    pub deliver_from: DeliverFrom,
+    /// What was handled already by a consumer of this name, should it have been lost. Takes precedence over
+    /// `deliver_from`.
+    pub resume: Option<Resume>,
+}
+
+/// Where a new durable consumer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliverFrom {
+    /// With the stream's first message.
+    All,
+    /// With the next message to arrive.
+    New,
+    /// With this stream sequence.
+    Sequence(u64),
+    /// With the first message stored at this time or later, in microseconds since the Unix epoch.
+    Time(i64),
+}
+
+/// How far a consumer had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Creation time of the stream in microseconds since the Unix epoch.
+    pub stream_created_us: i64,
+    /// Everything up to this stream sequence was handled.
+    pub sequence: u64,
 }
 
 /// One message, ready for the wire except for its expected sequence, which the session adds.
@@ -137,6 +165,18 @@ pub enum Request {
     /// that, the second only if it is that plus one, and so on. Answered by `Acked` (in one or several parts, in
     /// order) and, if something fails, by one `PublishFailed`, after which nothing more is reported for that epoch.
     Publish { sink: SinkId, epoch: u64, stream: String, expected_last: Option<u64>, messages: Vec<Outgoing> },
+    /// Begins to pull from a durable consumer, until `StopConsuming`. Answered by `Delivered`, over and over, and by one
+    /// `ConsumeFailed` if it ends by itself. What an earlier session left without an ack is delivered first, and at
+    /// once, not after `ack_wait`. No more than `window` messages wait for their `Ack`; for those that wait long, the
+    /// broker is told within `ack_wait` that they are in progress.
+    Consume { subscription: SubscriptionId, stream: String, consumer: String, window: usize, ack_wait: Duration },
+    /// Acknowledges messages, by the tokens that they were delivered with. No answer: a lost ack leads to another
+    /// delivery.
+    Ack { subscription: SubscriptionId, tokens: Vec<u64> },
+    /// Ends pulling. What was delivered and not acknowledged is delivered again by a later `Consume`. No answer.
+    StopConsuming { subscription: SubscriptionId },
+    /// Removes one message from a stream. Answered by `MessageDeleted`; one that is not there counts as removed.
+    DeleteMessage { stream: String, sequence: u64 },
     /// Ends the session after the commands already queued were written to the socket.
     Shutdown,
 }
@@ -158,6 +198,7 @@ pub enum Report {
     ConsumerReady {
         stream: String,
         name: String,
+        info: ConsumerInfo,
     },
     ConsumerRefused {
         stream: String,
@@ -184,6 +225,55 @@ pub enum Report {
         epoch: u64,
         fault: Fault,
     },
+    /// Messages of one `Consume`, in the order in which the consumer delivers.
+    Delivered {
+        subscription: SubscriptionId,
+        messages: Vec<Delivery>,
+    },
+    /// Pulling has ended: the consumer is gone, or does not answer. Messages delivered before may still be acknowledged.
+    ConsumeFailed {
+        subscription: SubscriptionId,
+        fault: Fault,
+    },
+    MessageDeleted {
+        stream: String,
+        sequence: u64,
+        result: Result<(), Fault>,
+    },
+}
+
+/// A durable consumer as the server describes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConsumerInfo {
+    /// Everything up to this stream sequence was acknowledged.
+    pub ack_floor: u64,
+    /// Delivered and not acknowledged.
+    pub ack_pending: u64,
+    /// Not delivered yet.
+    pub pending: u64,
+    /// Creation time of its stream in microseconds since the Unix epoch: a stream created anew has another.
+    pub stream_created_us: i64,
+    /// For how long the stream keeps a message, and may deliver it again; `None` for ever.
+    pub stream_max_age: Option<Duration>,
+}
+
+/// A message that a consumer delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Names this delivery in an `Ack`. Unique among the deliveries of one [`NatsIo`](crate::nats::NatsIo).
+    pub token: u64,
+    /// Stream sequence.
+    pub sequence: u64,
+    /// How often it was delivered, this time included.
+    pub delivered: u64,
+    /// When the stream stored it, in microseconds since the Unix epoch.
+    pub stored_us: i64,
+    /// Messages that the consumer has not delivered yet.
+    pub pending: u64,
+    pub subject: String,
+    /// In no particular order; several values of one name are several entries.
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
 }
 
 /// The server at the other end of the session.
@@ -265,6 +355,10 @@ pub enum FaultKind {
     StreamConflict,
     /// The stream belongs to another installation.
     StreamOwned,
+    /// The consumer does not exist (any more).
+    ConsumerMissing,
+    /// The consumer exists in a form that cannot be used.
+    ConsumerConflict,
     /// The stream's last sequence is not the expected one.
     WrongSequence,
     /// The message is larger than the server or the stream takes.
@@ -300,7 +394,10 @@ impl FaultKind {
             Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
             Self::Full => "Raise the stream's limits with sea_mq.alter_stream, or the account's in NATS.",
             Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
-            Self::WrongSequence | Self::Timeout | Self::Server => return None,
+            Self::ConsumerConflict => {
+                "Remove the consumer in NATS, or give the subscription another name; sea_mq then creates a usable one."
+            }
+            Self::ConsumerMissing | Self::WrongSequence | Self::Timeout | Self::Server => return None,
         })
     }
 }

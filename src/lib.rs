@@ -2,17 +2,21 @@
 //!
 //! Three zones, told apart by what they may import:
 //!
-//! * the **centre** ([`domain`], [`broker`], [`relay`]): values, decisions and the relay's pass; neither PostgreSQL nor NATS;
+//! * the **centre** ([`domain`], [`broker`], [`connection`], [`relay`], [`consume`]): values and decisions; neither
+//!   PostgreSQL nor NATS;
 //! * **`pg`**: all that touches PostgreSQL, and the only place with `pgrx`;
 //! * **[`nats`]**: all that touches the network, and the only place with `async-nats`.
 //!
 //! ```text
 //! SQL emit ─► pg::api ─► pg::pending ─(pre-commit)─► pg::store::log ─► relay ─► nats
+//! nats ─► consume ─► pg::worker::consumer ─► pg::handler ─► pg::store::inbox: processed │ retry │ dead letter
 //! ```
 //!
-//! `docs/concepts.md` has the reasoning behind the log and its cursor.
+//! `docs/concepts.md` has the reasoning behind the log and its cursor, `docs/inbox.md` the states of a message.
 
 pub mod broker;
+pub mod connection;
+pub mod consume;
 pub mod domain;
 pub mod nats;
 mod pg;
@@ -25,5 +29,9 @@ pub mod relay;
 ::pgrx::extension_sql_file!("../sql/03_streams.sql", name = "streams", requires = ["outbox"]);
 ::pgrx::extension_sql_file!("../sql/04_emit.sql", name = "emit", requires = ["streams"]);
 ::pgrx::extension_sql_file!("../sql/05_manage.sql", name = "manage", requires = ["emit"]);
-::pgrx::extension_sql_file!("../sql/06_views.sql", name = "views", requires = ["manage"]);
-::pgrx::extension_sql_file!("../sql/07_grants.sql", name = "grants", finalize);
+::pgrx::extension_sql_file!("../sql/06_subscriptions.sql", name = "subscriptions", requires = ["manage"]);
+::pgrx::extension_sql_file!("../sql/07_inbox.sql", name = "inbox", requires = ["subscriptions"]);
+::pgrx::extension_sql_file!("../sql/08_dlq.sql", name = "dlq", requires = ["inbox"]);
+::pgrx::extension_sql_file!("../sql/09_inbox_views.sql", name = "inbox_views", requires = ["dlq"]);
+::pgrx::extension_sql_file!("../sql/10_views.sql", name = "views", requires = ["inbox_views"]);
+::pgrx::extension_sql_file!("../sql/11_grants.sql", name = "grants", finalize);

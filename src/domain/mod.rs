@@ -3,9 +3,12 @@
 pub mod envelope;
 pub mod event;
 pub mod invalid;
+pub mod message;
 pub mod name;
+pub mod outcome;
 pub mod pace;
 pub mod position;
 pub mod retry;
 pub mod runs;
 pub mod sink;
+pub mod subject;

@@ -2,13 +2,15 @@
 
 use crate::broker::SinkId;
 
-/// The streams that a context has.
+/// What a sink is. The first two are the streams that a context has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SinkKind {
     /// `{CONTEXT}_EVENTS` on `{context}.event.>`.
     Event,
     /// `{CONTEXT}_DLQ` on `{context}.dlq.>`.
     DeadLetter,
+    /// A subscription of the same database that is served without a broker; its name stands where a context would.
+    Local,
 }
 
 impl SinkKind {
@@ -17,11 +19,12 @@ impl SinkKind {
         match self {
             Self::Event => "event",
             Self::DeadLetter => "dlq",
+            Self::Local => "local",
         }
     }
 
     pub fn from_token(token: &str) -> Option<Self> {
-        [Self::Event, Self::DeadLetter].into_iter().find(|kind| kind.token() == token)
+        [Self::Event, Self::DeadLetter, Self::Local].into_iter().find(|kind| kind.token() == token)
     }
 }
 

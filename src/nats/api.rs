@@ -4,13 +4,15 @@
 //! setting that this version of the library does not know.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::{self, Context};
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use super::errors::{self, ApiError, Denied};
 use crate::broker::{Fault, FaultKind};
@@ -36,7 +38,10 @@ impl From<CallError> for Fault {
 /// The JetStream API of one connection. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Api {
+    client: Client,
     context: Context,
+    /// What the subjects of requests begin with, without the dot.
+    prefix: Rc<str>,
     /// Bounds each call.
     pub(super) timeout: Duration,
     /// Major and minor version of the server.
@@ -44,7 +49,11 @@ pub(super) struct Api {
     /// The server is in no cluster, and JetStream is on that server.
     pub(super) standalone: bool,
     denials: Rc<Denials>,
+    exclusive: Exclusive,
 }
+
+/// Consumers (by stream and name) that are being changed in several steps.
+type Exclusive = Rc<RefCell<HashMap<(String, String), Arc<Mutex<()>>>>>;
 
 /// API requests that the server forbade. It does so by a complaint on the connection; the request itself is not answered.
 #[derive(Default)]
@@ -57,12 +66,31 @@ impl Api {
     pub(super) fn new(client: Client, domain: Option<&str>, timeout: Duration) -> Self {
         let server = client.server_info();
         let standalone = domain.is_none() && server.cluster.as_deref().unwrap_or_default().is_empty();
-        let mut context = match domain {
-            Some(domain) => jetstream::with_domain(client, domain),
-            None => jetstream::new(client),
+        let (mut context, prefix) = match domain {
+            Some(domain) => (jetstream::with_domain(client.clone(), domain), format!("$JS.{domain}.API").into()),
+            None => (jetstream::new(client.clone()), "$JS.API".into()),
         };
         context.set_timeout(timeout);
-        Self { context, timeout, version: parse_version(&server.version), standalone, denials: Rc::default() }
+        Self {
+            client,
+            context,
+            prefix,
+            timeout,
+            version: parse_version(&server.version),
+            standalone,
+            denials: Rc::default(),
+            exclusive: Rc::default(),
+        }
+    }
+
+    /// The connection.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What the subjects of requests begin with, without the dot.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The library's own view of the API.
@@ -109,22 +137,49 @@ impl Api {
         stream: &str,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
+        let ours = |subject: &str| names(subject, stream) || subject.ends_with(".STREAM.NAMES");
         tokio::select! {
             biased;
             result = work => result,
-            fault = self.denied(stream) => Err(fault),
+            fault = self.denied(ours) => Err(fault),
         }
     }
 
-    async fn denied(&self, stream: &str) -> Fault {
+    /// The same for an operation on a consumer.
+    pub(super) async fn permitted_on<T>(
+        &self,
+        stream: &str,
+        consumer: &str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        tokio::select! {
+            biased;
+            result = work => result,
+            fault = self.denied(|subject| names(subject, stream) && names(subject, consumer)) => Err(fault),
+        }
+    }
+
+    async fn denied(&self, ours: impl Fn(&str) -> bool) -> Fault {
         loop {
             self.denials.changed.notified().await;
             let subject = self.denials.latest.borrow();
-            if subject.split('.').any(|token| token == stream) || subject.ends_with(".STREAM.NAMES") {
+            if ours(&subject) {
                 return Fault::new(FaultKind::Permission, format!("the account may not publish to {subject}"));
             }
         }
     }
+
+    /// Waits until nobody else changes this consumer, and keeps others from it until the guard is dropped.
+    pub(super) async fn exclusive(&self, stream: &str, consumer: &str) -> OwnedMutexGuard<()> {
+        let key = (stream.to_owned(), consumer.to_owned());
+        let mutex = Arc::clone(self.exclusive.borrow_mut().entry(key).or_default());
+        mutex.lock_owned().await
+    }
+}
+
+/// Whether a subject has this token.
+fn names(subject: &str, token: &str) -> bool {
+    subject.split('.').any(|part| part == token)
 }
 
 /// `None` instead of the error that says that a thing does not exist.

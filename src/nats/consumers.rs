@@ -3,27 +3,135 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::api::{Api, found};
-use super::errors;
 use super::streams::check_name;
-use crate::broker::{ConsumerSpec, Fault, FaultKind};
+use super::{errors, spec};
+use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Fault, FaultKind};
+
+/// How long a consumer that is ahead of its stream is given to turn out not to be: another server may just have begun to
+/// answer for the stream.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// A consumer as it is.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) config: Map<String, Value>,
+    /// The last stream sequence that it delivered.
+    pub(super) delivered: u64,
+    /// Without what is the stream's, which the server does not tell with it.
+    pub(super) info: ConsumerInfo,
+}
+
+/// What matters of a stream to its consumers.
+#[derive(Debug)]
+struct StreamState {
+    created_us: i64,
+    last_sequence: u64,
+    max_age: Option<Duration>,
+    work_queue: bool,
+}
 
 /// Creates the consumer, or brings an existing one to its description.
-pub(super) async fn ensure(api: &Api, spec: &ConsumerSpec) -> Result<(), Fault> {
+pub(super) async fn ensure(api: &Api, spec: &ConsumerSpec) -> Result<ConsumerInfo, Fault> {
     check_name(&spec.stream)?;
     check_name(&spec.name)?;
-    let info = api.call(&format!("CONSUMER.INFO.{}.{}", spec.stream, spec.name), &json!({})).await;
-    let present = found(info, errors::CONSUMER_NOT_FOUND)?;
-    let config = match present.as_ref().and_then(|info| info.get("config")).and_then(Value::as_object) {
-        None => Some(created(spec)),
-        Some(config) => updated(config, spec)?,
+    let _exclusive = api.exclusive(&spec.stream, &spec.name).await;
+    let (consumer, stream) = look(api, spec).await?;
+    let state = match consumer {
+        None => create(api, &created(spec, &start(spec, &stream))).await?,
+        Some(consumer) => match updated(&consumer.config, spec)? {
+            _ if is_ahead(api, spec, &consumer, &stream).await? => recreate(api, spec).await?,
+            Some(config) => update(api, &spec.stream, &spec.name, &config).await?,
+            None => consumer,
+        },
     };
-    if let Some(config) = config {
-        let body = json!({ "stream_name": spec.stream, "config": config });
-        api.call(&subject(spec), &body).await?;
+    Ok(ConsumerInfo { stream_created_us: stream.created_us, stream_max_age: stream.max_age, ..state.info })
+}
+
+/// The consumer, and then the stream: so the stream can only be further than the consumer knew.
+async fn look(api: &Api, spec: &ConsumerSpec) -> Result<(Option<State>, StreamState), Fault> {
+    let info = api.call(&format!("CONSUMER.INFO.{}.{}", spec.stream, spec.name), &json!({})).await;
+    let consumer = found(info, errors::CONSUMER_NOT_FOUND)?.as_ref().map(read).transpose()?;
+    let missing = || Fault::new(FaultKind::StreamMissing, format!("stream {} does not exist", spec.stream));
+    let stream = api.stream_info(&spec.stream).await?.ok_or_else(missing)?;
+    let number = |path: &str| stream.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let state = StreamState {
+        created_us: spec::created_us(&stream),
+        last_sequence: number("/state/last_seq"),
+        max_age: Some(number("/config/max_age")).filter(|age| *age > 0).map(Duration::from_nanos),
+        work_queue: stream.pointer("/config/retention").and_then(Value::as_str) == Some("workqueue"),
+    };
+    Ok((consumer, state))
+}
+
+/// Whether the consumer delivered more than the stream ever held: the broker lost the stream's end. The numbers of what is
+/// stored next were delivered already, so the consumer would pass over them.
+async fn is_ahead(api: &Api, spec: &ConsumerSpec, consumer: &State, stream: &StreamState) -> Result<bool, Fault> {
+    if consumer.delivered <= stream.last_sequence {
+        return Ok(false);
     }
-    Ok(())
+    tokio::time::sleep(SECOND_LOOK).await;
+    let (consumer, stream) = look(api, spec).await?;
+    Ok(consumer.is_none_or(|consumer| consumer.delivered > stream.last_sequence))
+}
+
+async fn recreate(api: &Api, spec: &ConsumerSpec) -> Result<State, Fault> {
+    delete(api, &spec.stream, &spec.name).await?;
+    create(api, &created(spec, &DeliverFrom::All)).await
+}
+
+async fn create(api: &Api, config: &Creation<'_>) -> Result<State, Fault> {
+    let Creation { stream, name, config } = config;
+    let body = json!({ "stream_name": stream, "config": config });
+    read(&api.call(&subject(stream, name, config), &body).await?)
+}
+
+/// Changes the configuration of a consumer that exists. One that is gone is not created anew: that would begin where it
+/// once began.
+pub(super) async fn update(api: &Api, stream: &str, name: &str, config: &Map<String, Value>) -> Result<State, Fault> {
+    let body = json!({ "stream_name": stream, "config": config, "action": "update" });
+    read(&api.call(&subject(stream, name, config), &body).await?)
+}
+
+/// The consumer, if messages can be pulled from it and acknowledged.
+pub(super) async fn pullable(api: &Api, stream: &str, name: &str) -> Result<State, Fault> {
+    check_name(stream)?;
+    check_name(name)?;
+    let state = read(&api.call(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await?)?;
+    usable(&state.config, stream, name)?;
+    Ok(state)
+}
+
+fn read(answer: &Value) -> Result<State, Fault> {
+    let unreadable = || Fault::new(FaultKind::Server, "the server described a consumer without its configuration");
+    let config = answer.get("config").and_then(Value::as_object).cloned().ok_or_else(unreadable)?;
+    let number = |path: &str| answer.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let info = ConsumerInfo {
+        ack_floor: number("/ack_floor/stream_seq"),
+        ack_pending: number("/num_ack_pending"),
+        pending: number("/num_pending"),
+        stream_created_us: 0,
+        stream_max_age: None,
+    };
+    Ok(State { config, delivered: number("/delivered/stream_seq"), info })
+}
+
+/// Where a consumer begins that does not exist yet, or no more. Whoever receives a message again knows it, but nobody
+/// misses one that was left out.
+fn start(spec: &ConsumerSpec, stream: &StreamState) -> DeliverFrom {
+    match spec.resume {
+        None => spec.deliver_from,
+        // What was handled is deleted from such a stream, and the server accepts no other beginning.
+        Some(_) if stream.work_queue => DeliverFrom::All,
+        Some(resume) if resume.stream_created_us == stream.created_us && resume.sequence <= stream.last_sequence => {
+            DeliverFrom::Sequence(resume.sequence + 1)
+        }
+        // Another stream, or one that lost its end: the numbers mean something else now.
+        Some(_) => DeliverFrom::All,
+    }
 }
 
 /// Deletes the consumer if it is there.
@@ -35,12 +143,10 @@ pub(super) async fn delete(api: &Api, stream: &str, name: &str) -> Result<(), Fa
 }
 
 /// The filter is part of the subject, so that an account can be allowed some filters only.
-fn subject(spec: &ConsumerSpec) -> String {
-    let (stream, name, filter) = (&spec.stream, &spec.name, &spec.filter_subject);
-    if filter.is_empty() {
-        format!("CONSUMER.CREATE.{stream}.{name}")
-    } else {
-        format!("CONSUMER.CREATE.{stream}.{name}.{filter}")
+fn subject(stream: &str, name: &str, config: &Map<String, Value>) -> String {
+    match config.get("filter_subject").and_then(Value::as_str).filter(|filter| !filter.is_empty()) {
+        Some(filter) => format!("CONSUMER.CREATE.{stream}.{name}.{filter}"),
+        None => format!("CONSUMER.CREATE.{stream}.{name}"),
     }
 }
 
@@ -54,33 +160,48 @@ fn changeable(spec: &ConsumerSpec) -> Map<String, Value> {
     config
 }
 
-fn created(spec: &ConsumerSpec) -> Map<String, Value> {
+/// A consumer to be created.
+struct Creation<'a> {
+    stream: &'a str,
+    name: &'a str,
+    config: Map<String, Value>,
+}
+
+fn created<'a>(spec: &'a ConsumerSpec, start: &DeliverFrom) -> Creation<'a> {
     let mut config = changeable(spec);
     config.insert("durable_name".into(), json!(spec.name));
     config.insert("name".into(), json!(spec.name));
     config.insert("ack_policy".into(), json!("explicit"));
-    config.insert("deliver_policy".into(), json!(if spec.deliver_all { "all" } else { "new" }));
     config.insert("replay_policy".into(), json!("instant"));
-    config
+    let policy = match *start {
+        DeliverFrom::All | DeliverFrom::Sequence(0) => "all",
+        DeliverFrom::New => "new",
+        DeliverFrom::Sequence(sequence) => {
+            config.insert("opt_start_seq".into(), json!(sequence));
+            "by_start_sequence"
+        }
+        DeliverFrom::Time(us) => match rfc3339(us) {
+            Some(time) => {
+                config.insert("opt_start_time".into(), json!(time));
+                "by_start_time"
+            }
+            // Such a time cannot be written: it is long before every stream, or long after.
+            None if us < 0 => "all",
+            None => "new",
+        },
+    };
+    config.insert("deliver_policy".into(), json!(policy));
+    Creation { stream: &spec.stream, name: &spec.name, config }
+}
+
+fn rfc3339(us: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).ok()?.format(&Rfc3339).ok()
 }
 
 /// The configuration with what drifted put right, or `None` if nothing did. Where delivery began is not asked again: the
 /// consumer has moved on since, and the server does not change it.
 fn updated(found: &Map<String, Value>, spec: &ConsumerSpec) -> Result<Option<Map<String, Value>>, Fault> {
-    let text = |key: &str| found.get(key).and_then(Value::as_str).unwrap_or_default();
-    let refuse = |why: &str| {
-        let message = format!("consumer {} of stream {} exists, but {why}", spec.name, spec.stream);
-        Err(Fault::new(FaultKind::StreamConflict, message))
-    };
-    if !text("deliver_subject").is_empty() {
-        return refuse("it is a push consumer");
-    }
-    if text("ack_policy") != "explicit" {
-        return refuse("its messages are not acknowledged one by one");
-    }
-    if text("durable_name").is_empty() {
-        return refuse("it is not durable");
-    }
+    usable(found, &spec.stream, &spec.name)?;
     let mut config = found.clone();
     for (key, value) in changeable(spec) {
         let absent = found.get(&key).is_none() && (value == json!("") || value == json!(0));
@@ -93,6 +214,25 @@ fn updated(found: &Map<String, Value>, spec: &ConsumerSpec) -> Result<Option<Map
     Ok((config != *found).then_some(config))
 }
 
+/// Whether messages can be pulled from the consumer and acknowledged one by one.
+fn usable(found: &Map<String, Value>, stream: &str, name: &str) -> Result<(), Fault> {
+    let text = |key: &str| found.get(key).and_then(Value::as_str).unwrap_or_default();
+    let refuse = |why: &str| {
+        let message = format!("consumer {name} of stream {stream} exists, but {why}");
+        Err(Fault::new(FaultKind::ConsumerConflict, message))
+    };
+    if !text("deliver_subject").is_empty() {
+        return refuse("it is a push consumer");
+    }
+    if text("ack_policy") != "explicit" {
+        return refuse("its messages are not acknowledged one by one");
+    }
+    if text("durable_name").is_empty() {
+        return refuse("it is not durable");
+    }
+    Ok(())
+}
+
 fn nanos(duration: Duration) -> Value {
     json!(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
 }
@@ -100,6 +240,7 @@ fn nanos(duration: Duration) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Resume;
 
     fn spec() -> ConsumerSpec {
         ConsumerSpec {
@@ -109,38 +250,70 @@ mod tests {
             ack_wait: Duration::from_secs(120),
             max_deliver: 20,
             max_ack_pending: 50,
-            deliver_all: true,
+            deliver_from: DeliverFrom::All,
+            resume: None,
         }
+    }
+
+    fn config(start: DeliverFrom) -> Map<String, Value> {
+        created(&spec(), &start).config
     }
 
     #[test]
     fn consumer_as_described_needs_no_update() {
-        assert_eq!(updated(&created(&spec()), &spec()), Ok(None));
+        assert_eq!(updated(&config(DeliverFrom::All), &spec()), Ok(None));
     }
 
     #[test]
     fn update_leaves_the_start_alone() {
-        let wanted = ConsumerSpec { max_deliver: 3, deliver_all: false, ..spec() };
-        let config = updated(&created(&spec()), &wanted).unwrap().unwrap();
+        let wanted = ConsumerSpec { max_deliver: 3, deliver_from: DeliverFrom::New, ..spec() };
+        let config = updated(&config(DeliverFrom::Sequence(7)), &wanted).unwrap().unwrap();
         assert_eq!(config["max_deliver"], 3);
-        assert_eq!(config["deliver_policy"], "all");
+        assert_eq!(config["deliver_policy"], "by_start_sequence");
+        assert_eq!(config["opt_start_seq"], 7);
     }
 
     #[test]
     fn consumer_of_another_kind_is_refused() {
         for (key, value) in [("deliver_subject", "x"), ("ack_policy", "none"), ("durable_name", "")] {
-            let mut other = created(&spec());
+            let mut other = config(DeliverFrom::All);
             other.insert(key.into(), json!(value));
-            assert_eq!(updated(&other, &spec()).unwrap_err().kind, FaultKind::StreamConflict, "{key}");
+            assert_eq!(updated(&other, &spec()).unwrap_err().kind, FaultKind::ConsumerConflict, "{key}");
         }
     }
 
     #[test]
     fn filter_is_part_of_the_subject() {
-        assert_eq!(subject(&spec()), "CONSUMER.CREATE.S.billing__orders.shop.event.>");
-        assert_eq!(
-            subject(&ConsumerSpec { filter_subject: String::new(), ..spec() }),
-            "CONSUMER.CREATE.S.billing__orders"
-        );
+        let mut config = config(DeliverFrom::All);
+        assert_eq!(subject("S", "c", &config), "CONSUMER.CREATE.S.c.shop.event.>");
+        config.insert("filter_subject".into(), json!(""));
+        assert_eq!(subject("S", "c", &config), "CONSUMER.CREATE.S.c");
+    }
+
+    #[test]
+    fn beginning_is_written_as_the_server_reads_it() {
+        assert_eq!(config(DeliverFrom::All)["deliver_policy"], "all");
+        assert_eq!(config(DeliverFrom::Sequence(0))["deliver_policy"], "all");
+        assert_eq!(config(DeliverFrom::New)["deliver_policy"], "new");
+        let time = config(DeliverFrom::Time(1_700_000_000_123_456));
+        assert_eq!(time["deliver_policy"], "by_start_time");
+        assert_eq!(time["opt_start_time"], "2023-11-14T22:13:20.123456Z");
+        assert_eq!(config(DeliverFrom::Time(i64::MIN))["deliver_policy"], "all");
+    }
+
+    #[test]
+    fn lost_consumer_resumes_only_in_the_same_stream() {
+        let stream = StreamState { created_us: 5, last_sequence: 10, max_age: None, work_queue: false };
+        let from = |created, sequence| {
+            let resume = Some(Resume { stream_created_us: created, sequence });
+            start(&ConsumerSpec { deliver_from: DeliverFrom::New, resume, ..spec() }, &stream)
+        };
+        assert_eq!(from(5, 10), DeliverFrom::Sequence(11));
+        assert_eq!(from(5, 0), DeliverFrom::Sequence(1));
+        assert_eq!(from(5, 11), DeliverFrom::All);
+        assert_eq!(from(6, 3), DeliverFrom::All);
+        let work_queue = StreamState { work_queue: true, ..stream };
+        let resume = Some(Resume { stream_created_us: 5, sequence: 3 });
+        assert_eq!(start(&ConsumerSpec { resume, ..spec() }, &work_queue), DeliverFrom::All);
     }
 }

@@ -25,6 +25,10 @@ pub(super) struct ApiError {
 pub(super) const STREAM_NOT_FOUND: u32 = 10059;
 /// `err_code` of a consumer that does not exist.
 pub(super) const CONSUMER_NOT_FOUND: u32 = 10014;
+/// `err_code`s of a message that is not in the stream.
+pub(super) const MESSAGE_NOT_FOUND: [u32; 2] = [10037, 10043];
+/// `err_code` of a message that could not be deleted; the description says why.
+pub(super) const DELETE_FAILED: u32 = 10057;
 /// `err_code` of a stream name that is taken by a stream with another configuration.
 pub(super) const STREAM_NAME_EXISTS: u32 = 10058;
 /// `err_code` of a subject that another stream stores.
@@ -64,8 +68,11 @@ impl ApiError {
             | 10109
             | 10113
             | 10122 => FaultKind::StreamConflict,
+            CONSUMER_NOT_FOUND | 10149 => FaultKind::ConsumerMissing,
             // Consumers that clash with an existing one or with the stream's retention.
-            10012 | 10013 | 10084 | 10093 | 10098..=10101 | 10105 | 10106 | 10121 | 10148 => FaultKind::StreamConflict,
+            10012 | 10013 | 10084 | 10093 | 10098..=10101 | 10105 | 10106 | 10121 | 10148 => {
+                FaultKind::ConsumerConflict
+            }
             _ => FaultKind::Server,
         }
     }

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! main thread ── Request ──► io_thread ─► session ─┬─► streams, tail, consumers   (JetStream API, a lane a stream)
-//!      ▲                                           └─► publish ─► pump ─► socket  (pipelined, one inbox for all acks)
-//!      └──── Report + wake_fd ◄────────────────────────── acks ◄──────┘
+//!      ▲                                           ├─► publish ─► pump ─► socket  (pipelined, one inbox for all acks)
+//!      │                                           │    acks ◄──────────────┤
+//!      │                                           └─► pull ─► socket       │     (an inbox a subscription)
+//!      └──── Report + wake_fd ◄──────────────────────── messages ◄──────────┘
 //! ```
 //!
 //! - [`io_thread`]: waits for `Connect`, runs one session after the other, survives their panics.
 //! - [`connect`]: addresses, credentials, TLS, and the proof that JetStream answers.
 //! - [`session`]: everything that happens on one connection, in one task.
 //! - [`publish`]: what is on its way, a [`flow`] per sink; pure, so that its order can be tested without a server.
-//! - [`streams`], [`tail`], [`consumers`]: the JetStream API; [`spec`] and [`subjects`] compare descriptions.
+//! - [`pull`]: one `Consume`, its messages in a [`ledger`] (pure, like [`delivery`]), [`leftovers`] of an earlier session
+//!   first; [`inbound`] is all of them, [`replies`] their acks.
+//! - [`calls`], [`streams`], [`tail`], [`consumers`]: the JetStream API; [`spec`] and [`subjects`] compare descriptions.
 //! - [`errors`]: every error of the server and of the client library becomes a [`crate::broker::Fault`] here.
 //!
 //! This is the only zone that imports `async_nats`. It never touches PostgreSQL: its thread runs with all signals blocked
@@ -18,12 +22,20 @@
 
 mod ack;
 mod api;
+mod calls;
 mod connect;
 mod consumers;
+mod delivery;
 mod errors;
 mod flow;
+mod inbound;
+mod inbox;
 mod io_thread;
+mod ledger;
+mod leftovers;
 mod publish;
+mod pull;
+mod replies;
 mod session;
 mod spec;
 mod streams;

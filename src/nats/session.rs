@@ -1,27 +1,29 @@
 //! All that happens on one connection, in one task: requests in, answers out, acks collected, silence noticed.
 //!
 //! Requests for one stream are carried out in order; those for different streams do not wait for each other (a *lane*
-//! each), so that a stream without a leader holds up nobody else. Publishing waits only for the API requests for the same
-//! stream that were made before it.
+//! each), so that a stream without a leader holds up nobody else. Publishing and consuming wait only for the API requests
+//! for the same stream that were made before them, and then leave the lane.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message, ServerError};
-use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 
-use super::api::Api;
+use super::calls::{Answer, Call, call, stream_of};
 use super::connect::{Link, LinkEvent};
 use super::errors::{self, Denied};
+use super::inbound::Inbound;
 use super::io_thread::{Reporter, Requests};
 use super::publish::Publisher;
-use super::{consumers, streams, tail};
-use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
+use super::pull::Order;
+use super::replies::Replies;
+use crate::broker::{BrokerConfig, Fault, FaultKind, Request, SubscriptionId};
 
 /// How long a `Shutdown` waits for what was asked before it.
 const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
@@ -55,7 +57,10 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
     let publisher = Publisher::new(link.reply_prefix.clone(), config.ack_timeout);
     let outbound = Outbound { publisher: RefCell::new(publisher), work: Notify::new(), refused: Notify::new() };
     let client = link.client.clone();
+    let replies = Rc::new(Replies::default());
     let mut session = Session {
+        inbound: Inbound::new(link.api.clone(), reporter, Rc::clone(&replies)),
+        replies: &replies,
         link,
         requests,
         reporter,
@@ -69,6 +74,7 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
         biased;
         end = session.run() => end,
         never = pump(&client, &outbound) => match never {},
+        never = replies.pump(&client) => match never {},
     };
     if matches!(end, End::Shutdown) {
         let _ = tokio::time::timeout(SHUTDOWN_WAIT, client.flush()).await;
@@ -76,7 +82,7 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
     end
 }
 
-/// Sends what the publisher has to send. Waits here, and here only, for room in the client's buffer.
+/// Sends what the publisher has to send. Waits for room in the client's buffer, which the session itself never does.
 async fn pump(client: &Client, outbound: &Outbound) -> Infallible {
     loop {
         let next = outbound.publisher.borrow_mut().next(Instant::now());
@@ -105,22 +111,13 @@ struct Session<'a> {
     /// Streams with an API request under way, and what waits for it.
     lanes: HashMap<String, VecDeque<Request>>,
     calls: FuturesUnordered<Call>,
+    inbound: Inbound<'a>,
+    /// The acks on their way.
+    replies: &'a Replies,
     /// A complaint of the server that may be the reason of the loss that follows.
     complaint: Option<ServerError>,
     /// When to end even if something is left to do.
     closing: Option<Instant>,
-}
-
-/// An API request under way.
-type Call = LocalBoxFuture<'static, Answer>;
-
-/// The outcome of an API request.
-struct Answer {
-    /// The stream that the request was about.
-    stream: String,
-    report: Option<Report>,
-    /// Whether the stream is on a server without a cluster, if the request told.
-    standalone: Option<bool>,
 }
 
 impl Session<'_> {
@@ -143,6 +140,8 @@ impl Session<'_> {
                     }
                 }
                 Some(answer) = self.calls.next() => self.on_answer(answer),
+                Some(()) = self.inbound.run() => {}
+                () = self.replies.drained(), if self.has_unsent() => {}
                 message = self.link.acks.next() => match message {
                     Some(message) => self.on_ack(&message),
                     None => return self.lost(),
@@ -161,10 +160,16 @@ impl Session<'_> {
         [overdue, self.closing].into_iter().flatten().min()
     }
 
+    /// After a `Shutdown`: whether acks are still to be sent.
+    fn has_unsent(&self) -> bool {
+        self.closing.is_some() && !self.replies.is_empty()
+    }
+
     /// After a `Shutdown`: whether all that was asked before it is done, or has taken too long.
     fn finished(&self) -> Option<End> {
         let closing = self.closing?;
-        let done = self.calls.is_empty() && !self.outbound.publisher.borrow().has_queue();
+        let idle = self.calls.is_empty() && !self.outbound.publisher.borrow().has_queue();
+        let done = idle && self.replies.is_empty();
         (done || closing <= Instant::now()).then_some(End::Shutdown)
     }
 
@@ -173,6 +178,7 @@ impl Session<'_> {
             None => return Some(End::Closed),
             Some(Request::Connect(config)) => return Some(End::Superseded(config)),
             Some(Request::Shutdown) => self.closing = Some(Instant::now() + SHUTDOWN_WAIT),
+            Some(Request::StopConsuming { subscription }) => self.stop_consuming(subscription),
             Some(request) => match stream_of(&request).and_then(|stream| self.lanes.get_mut(stream)) {
                 Some(lane) => lane.push_back(request),
                 None => self.start(request),
@@ -181,8 +187,20 @@ impl Session<'_> {
         None
     }
 
+    /// Ends a pull, even one that waits for its turn.
+    fn stop_consuming(&mut self, ended: SubscriptionId) {
+        for lane in self.lanes.values_mut() {
+            lane.retain(|request| !matches!(request, Request::Consume { subscription, .. } if *subscription == ended));
+        }
+        self.inbound.stop(ended);
+    }
+
     fn start(&mut self, request: Request) {
         match request {
+            Request::Consume { subscription, stream, consumer, window, ack_wait } => {
+                self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait });
+            }
+            Request::Ack { subscription, tokens } => self.inbound.ack(subscription, &tokens),
             Request::Publish { sink, epoch, stream, expected_last, messages } => {
                 self.outbound.publisher.borrow_mut().submit(sink, epoch, stream, expected_last, messages);
                 self.outbound.work.notify_one();
@@ -285,67 +303,10 @@ impl Session<'_> {
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+/// Waits until then, or for ever.
+pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The stream that a request is about; `None` for those about the session.
-fn stream_of(request: &Request) -> Option<&str> {
-    match request {
-        Request::Connect(_) | Request::Shutdown => None,
-        Request::EnsureStream { spec, .. } => Some(&spec.name),
-        Request::EnsureConsumer { spec } => Some(&spec.stream),
-        Request::DeleteStream { name } => Some(name),
-        Request::DeleteConsumer { stream, .. } | Request::ReadTail { stream, .. } | Request::Publish { stream, .. } => {
-            Some(stream)
-        }
-    }
-}
-
-fn call(api: Api, stream: String, request: Request) -> Call {
-    async move {
-        let mut standalone = None;
-        let report = answer(&api, &stream, request, &mut standalone).await;
-        Answer { stream, report, standalone }
-    }
-    .boxed_local()
-}
-
-async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Option<bool>) -> Option<Report> {
-    match request {
-        Request::Connect(_) | Request::Shutdown | Request::Publish { .. } => None,
-        Request::EnsureStream { sink, spec } => Some(match api.permitted(stream, streams::ensure(api, &spec)).await {
-            Ok(ensured) => {
-                *standalone = Some(ensured.standalone);
-                Report::StreamReady { sink, info: ensured.info }
-            }
-            Err(fault) => Report::StreamRefused { sink, fault },
-        }),
-        Request::ReadTail { sink, after, .. } => {
-            Some(match api.permitted(stream, tail::read(api, stream, after)).await {
-                Ok((messages, last_sequence)) => Report::Tail { sink, messages, last_sequence },
-                Err(fault) => Report::StreamRefused { sink, fault },
-            })
-        }
-        Request::EnsureConsumer { spec } => {
-            let result = api.permitted(stream, consumers::ensure(api, &spec)).await;
-            let (stream, name) = (spec.stream, spec.name);
-            Some(match result {
-                Ok(()) => Report::ConsumerReady { stream, name },
-                Err(fault) => Report::ConsumerRefused { stream, name, fault },
-            })
-        }
-        Request::DeleteStream { name } => {
-            let result = api.permitted(stream, streams::delete(api, &name)).await;
-            Some(Report::StreamDeleted { name, result })
-        }
-        Request::DeleteConsumer { name, .. } => {
-            // What is not there is not missed, and what stays is found by the next EnsureConsumer.
-            let _ = api.permitted(stream, consumers::delete(api, stream, &name)).await;
-            None
-        }
     }
 }

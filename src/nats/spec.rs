@@ -140,7 +140,7 @@ pub(super) fn stream_info(answer: &Value, differences: Differences) -> StreamInf
         last_sequence: number("/state/last_seq"),
         messages: number("/state/messages"),
         bytes: number("/state/bytes"),
-        created_us: answer.get("created").and_then(Value::as_str).and_then(parse_time).unwrap_or(0),
+        created_us: created_us(answer),
         replicas: usize::try_from(number("/config/num_replicas")).unwrap_or(0),
         max_msg_size: max_msg_size.filter(|size| *size > 0).and_then(|size| usize::try_from(size).ok()),
         differences,
@@ -219,6 +219,11 @@ fn plain(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// When a stream was created, in microseconds since the Unix epoch, from the server's answer.
+pub(super) fn created_us(answer: &Value) -> i64 {
+    answer.get("created").and_then(Value::as_str).and_then(parse_time).unwrap_or(0)
 }
 
 /// Microseconds since the Unix epoch of an RFC 3339 time as nats-server writes it.

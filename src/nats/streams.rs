@@ -37,6 +37,27 @@ pub(super) async fn delete(api: &Api, name: &str) -> Result<(), Fault> {
     super::api::found(answer, errors::STREAM_NOT_FOUND).map(|_| ())
 }
 
+/// Deletes a message. One that is not there is as good as deleted; a stream that is not there is told.
+pub(super) async fn delete_message(api: &Api, stream: &str, sequence: u64) -> Result<(), Fault> {
+    check_name(stream)?;
+    // Overwriting it with noise first, as is the default, would not make it more deleted for us.
+    let body = json!({ "seq": sequence, "no_erase": true });
+    match api.call(&format!("STREAM.MSG.DELETE.{stream}"), &body).await {
+        Ok(_) => Ok(()),
+        Err(CallError::Refused(error)) if is_missing_message(&error) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Of a message that was never there the server says that it is missing; of one that was there, that deleting it failed
+/// (in words, and in different ones for different stores).
+fn is_missing_message(error: &ApiError) -> bool {
+    let words = error.description.to_ascii_lowercase();
+    let reasons = ["not found", "no message found", "deleted message", "stream store eof"];
+    let missing = reasons.iter().any(|reason| words.contains(reason));
+    errors::MESSAGE_NOT_FOUND.contains(&error.err_code) || (error.err_code == errors::DELETE_FAILED && missing)
+}
+
 /// Names become part of the API's subjects; nats-server refuses the same characters.
 pub(super) fn check_name(name: &str) -> Result<(), Fault> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '.' | '*' | '>' | '/' | '\\');

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::{pending, shmem};
+use super::pending;
+use super::shmem::{self, Role};
 
 /// Our classes in the lock space of advisory locks; SQL functions use 1 and 2, so nobody else's locks are met.
 #[derive(Clone, Copy)]
@@ -21,8 +22,6 @@ pub enum LockClass {
     AllEventIds = 0x5EA1,
     /// The description of one stream.
     Stream = 0x5EA2,
-    /// The relay of a database.
-    Relay = 0x5EA3,
 }
 
 /// A lock of the current database.
@@ -38,21 +37,27 @@ pub fn lock_tag(key1: u32, key2: u32, class: LockClass) -> pg_sys::LOCKTAG {
     }
 }
 
-/// What the current transaction owes to the relay when it commits.
-#[derive(Clone, Copy, Default)]
+/// What the current transaction owes to the workers when it commits.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Owed {
     /// It stored events.
     pub events: bool,
     /// It changed descriptions or scheduled events.
     pub descriptions: bool,
-    /// The relay is to start anew.
+    /// It made work for the consumer or the handlers: changed subscriptions, or left something to handle.
+    pub inbox: bool,
+    /// The workers are to start anew.
     pub restart: bool,
     /// The launcher is to look at this database.
     pub announce: bool,
 }
 
+impl Owed {
+    const NOTHING: Self = Self { events: false, descriptions: false, inbox: false, restart: false, announce: false };
+}
+
 thread_local! {
-    static OWED: Cell<Owed> = const { Cell::new(Owed { events: false, descriptions: false, restart: false, announce: false }) };
+    static OWED: Cell<Owed> = const { Cell::new(Owed::NOTHING) };
 }
 
 /// Notes something that the current transaction owes when it commits.
@@ -77,11 +82,11 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => pending::write(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             pending::forget();
-            pay(OWED.take());
+            pay(OWED.replace(Owed::NOTHING));
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             pending::forget();
-            OWED.set(Owed::default());
+            OWED.set(Owed::NOTHING);
         }
         _ => {}
     }
@@ -101,33 +106,28 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 
 /// Runs after the transaction has become visible: whoever is woken sees its rows.
 fn pay(owed: Owed) {
-    if !(owed.events || owed.descriptions || owed.restart || owed.announce) {
+    if owed == Owed::NOTHING {
         return;
     }
     // SAFETY: read by the main thread, constant in a process.
     let oid = unsafe { pg_sys::MyDatabaseId };
-    if owed.announce
-        && let Some(database) = shmem::claim(oid)
-    {
-        database.advance(shmem::Phase::Absent, shmem::Phase::Wanted);
+    if owed.announce && shmem::want(oid) {
         shmem::wake_launcher();
     }
     let Some(database) = shmem::database(oid) else { return };
+    if owed.events {
+        database.note_events();
+    }
     if owed.descriptions {
         database.descriptions.store(true, Ordering::Release);
+        // What waits already may be concerned.
+        database.events.store(true, Ordering::Release);
+        database.seat(Role::Relay).wake();
+    }
+    if owed.inbox {
+        database.note_inbox();
     }
     if owed.restart {
-        restart(database);
-    }
-    // The relay clears the flag before it takes its snapshot, so only the first commit since then has to wake it.
-    if !database.events.swap(true, Ordering::AcqRel) || owed.descriptions || owed.restart {
-        database.wake();
-    }
-}
-
-/// Asks the relay to end and the launcher to start another.
-pub fn restart(database: &shmem::Database) {
-    if database.advance(shmem::Phase::Running, shmem::Phase::Wanted) {
-        database.end.store(true, Ordering::Release);
+        database.restart();
     }
 }

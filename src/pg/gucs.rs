@@ -8,6 +8,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sy
 
 use crate::broker::BrokerConfig;
 use crate::domain::event::Defaults;
+use crate::pg::handler;
 
 /// What to do when the broker has lost messages that it had acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
@@ -46,6 +47,11 @@ static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(86_400);
 static SLOT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static MAX_MESSAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static MAX_IN_FLIGHT: GucSetting<i32> = GucSetting::<i32>::new(8192);
+static HANDLER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+static RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(500);
+static RETRY_DELAY_MAX: GucSetting<i32> = GucSetting::<i32>::new(300_000);
+static INBOX_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
+static DLQ_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(2_592_000);
 static ON_STREAM_LOSS: GucSetting<OnStreamLoss> = GucSetting::<OnStreamLoss>::new(OnStreamLoss::Republish);
 
 /// Defines all settings. Called once per process, from `_PG_init`.
@@ -54,6 +60,7 @@ pub fn define() {
     define_broker();
     define_relay();
     define_storage();
+    define_inbox();
     // SAFETY: the prefix is a static C string, and the library is being loaded.
     unsafe {
         #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
@@ -208,6 +215,44 @@ fn define_storage() {
     );
 }
 
+fn define_inbox() {
+    let ms = GucFlags::UNIT_MS;
+    number(c"sea_mq.handler_timeout", c"Longest run of a handler.", &HANDLER_TIMEOUT, 1, 86_400_000, ms);
+    number(
+        c"sea_mq.retry_delay",
+        c"Pause before the second attempt to handle a message; doubled before each further one.",
+        &RETRY_DELAY,
+        0,
+        86_400_000,
+        ms,
+    );
+    number(
+        c"sea_mq.retry_delay_max",
+        c"Longest pause between attempts to handle a message.",
+        &RETRY_DELAY_MAX,
+        0,
+        86_400_000,
+        ms,
+    );
+    let s = GucFlags::UNIT_S;
+    number(
+        c"sea_mq.inbox_retention",
+        c"How long messages that are done are kept; longer where they might come again.",
+        &INBOX_RETENTION,
+        1,
+        315_360_000,
+        s,
+    );
+    number(
+        c"sea_mq.dlq_retention",
+        c"How long replayed and discarded dead letters are kept.",
+        &DLQ_RETENTION,
+        1,
+        315_360_000,
+        s,
+    );
+}
+
 fn string(setting: &Text) -> Option<String> {
     setting.get().and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty())
 }
@@ -220,13 +265,15 @@ fn millis(setting: &GucSetting<i32>) -> Duration {
     Duration::from_millis(u64::from(setting.get().unsigned_abs()))
 }
 
-/// What the session supplies to `emit`. `now`: microseconds since 2000-01-01 UTC.
+/// What the session supplies to `emit` and, in a handler, the event that is handled. `now`: microseconds since 2000-01-01
+/// UTC.
 pub fn emit_defaults(now: i64) -> Defaults {
+    let cause = handler::cause().unwrap_or_default();
     Defaults {
         context: string(&CONTEXT),
-        correlation_id: string(&CORRELATION_ID),
-        causation_id: string(&CAUSATION_ID),
-        traceparent: string(&TRACEPARENT),
+        correlation_id: string(&CORRELATION_ID).or(cause.correlation_id),
+        causation_id: string(&CAUSATION_ID).or(cause.causation_id),
+        traceparent: string(&TRACEPARENT).or(cause.traceparent),
         now,
     }
 }
@@ -250,6 +297,10 @@ pub fn broker(client_name: String) -> Option<BrokerConfig> {
         connect_timeout: millis(&CONNECT_TIMEOUT),
         ack_timeout: millis(&ACK_TIMEOUT),
     })
+}
+
+pub fn has_broker() -> bool {
+    string(&NATS_URL).is_some()
 }
 
 pub fn enabled() -> bool {
@@ -292,4 +343,17 @@ pub fn max_in_flight() -> usize {
 
 pub fn on_stream_loss() -> OnStreamLoss {
     ON_STREAM_LOSS.get()
+}
+
+/// Longest run of a handler whose subscription does not say.
+pub fn handler_timeout() -> Duration {
+    millis(&HANDLER_TIMEOUT)
+}
+
+pub fn inbox_retention() -> Duration {
+    Duration::from_secs(u64::from(INBOX_RETENTION.get().unsigned_abs()))
+}
+
+pub fn dlq_retention() -> Duration {
+    Duration::from_secs(u64::from(DLQ_RETENTION.get().unsigned_abs()))
 }

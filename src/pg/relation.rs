@@ -18,6 +18,8 @@ pub enum Key {
     Int8(i16, Compare, i64),
     Xid8(i16, Compare, u64),
     Uuid(i16, pg_sys::Datum),
+    /// The column has the collation "C".
+    Text(i16, pg_sys::Datum),
 }
 
 #[derive(Clone, Copy)]
@@ -158,6 +160,7 @@ impl Key {
                 (attribute, strategy, function, pg_sys::Datum::from(value))
             }
             Self::Uuid(attribute, datum) => (attribute, pg_sys::BTEqualStrategyNumber, pg_sys::F_UUID_EQ, datum),
+            Self::Text(attribute, datum) => (attribute, pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ, datum),
         };
         let mut key = pg_sys::ScanKeyData::default();
         // SAFETY: the functions are those of the built-in operator classes for the columns' types.

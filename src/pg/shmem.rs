@@ -1,15 +1,18 @@
-//! Shared memory: how a commit wakes the relay, and how the launcher and the relays know of each other.
+//! Shared memory: how a commit wakes the workers, and how the launcher and the workers know of each other.
 //!
 //! Exists only if the library was preloaded. Everything in it is an atomic, so nothing here can block or fail, and it may be
 //! used from a commit callback. It holds no truth about events: what is lost with it (a restart of the server) is found
-//! again by the relay's poll and the launcher's scan.
+//! again by the workers' polls and the launcher's scan.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 // `pg_guard` is used by `pg_shmem_init!`.
 use pgrx::{PGRXSharedMemory, PgAtomic, pg_guard, pg_shmem_init, pg_sys};
 
-/// Databases with a relay that one server can have.
+pub use super::seat::{Phase, Role, Seat};
+use super::seat::{SEATS, set_latch};
+
+/// Databases with workers that one server can have.
 pub const MAX_DATABASES: usize = 64;
 
 /// Whether this process inherited the shared memory from a preloading postmaster.
@@ -18,50 +21,23 @@ static PRELOADED: AtomicBool = AtomicBool::new(false);
 // SAFETY: the name is this library's own.
 static SHARED: PgAtomic<Shared> = unsafe { PgAtomic::new(c"sea_mq") };
 
-/// Where a relay's process is in its life. Written by the launcher (`Requested`), the relay and `stop`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Phase {
-    /// No process, and none wanted: the database has no extension, or is gone.
-    Absent = 0,
-    /// The launcher is to start a process.
-    Wanted = 1,
-    /// A process was asked for or is there.
-    Running = 2,
-    /// The process failed; the launcher starts another after a pause.
-    Failed = 3,
-    /// Stopped by `sea_mq.stop()`; stays so until `sea_mq.start()`.
-    Stopped = 4,
-}
-
-impl Phase {
-    fn from_u32(value: u32) -> Self {
-        match value {
-            1 => Self::Wanted,
-            2 => Self::Running,
-            3 => Self::Failed,
-            4 => Self::Stopped,
-            _ => Self::Absent,
-        }
-    }
-}
-
 /// One database.
 #[derive(Default)]
 pub struct Database {
     /// OID of the database; 0: the entry is free. Written by the launcher, or by whoever announces a database first.
     pub oid: AtomicU32,
-    phase: AtomicU32,
-    /// Process id of the relay; 0: none. Written by the relay.
-    pub pid: AtomicI32,
-    /// The relay's latch; null: none. Written by the relay; it lies in shared memory at the same address everywhere.
-    latch: AtomicPtr<pg_sys::Latch>,
+    seats: [Seat; SEATS],
     /// A transaction with events has committed since the relay looked. Set by commits, cleared by the relay.
     pub events: AtomicBool,
     /// A transaction has changed stream or consumer descriptions, or has scheduled events. Set by commits, cleared by the relay.
     pub descriptions: AtomicBool,
-    /// The relay is to end; what follows depends on the phase. Set by anyone, cleared by the starting relay.
-    pub end: AtomicBool,
+    /// A transaction has made work for the consumer or the handlers: it changed subscriptions, or there is something to
+    /// handle. Set by commits, cleared by the consumer.
+    pub inbox: AtomicBool,
+    /// The consumer delivers inside the database and is to hear of events. Written by the consumer.
+    pub hears_events: AtomicBool,
+    /// As `events`, for a consumer that hears of them. Set by commits, cleared by the consumer.
+    pub consumer_events: AtomicBool,
     /// Largest message of the connected server in bytes; 0: not known. Written by the relay.
     pub max_payload: AtomicU64,
     /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
@@ -85,36 +61,97 @@ impl Default for Shared {
 }
 
 impl Database {
-    pub fn phase(&self) -> Phase {
-        Phase::from_u32(self.phase.load(Ordering::Acquire))
+    pub fn seat(&self, role: Role) -> &Seat {
+        &self.seats[role.index()]
     }
 
-    pub fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u32, Ordering::Release);
+    pub fn has_process(&self) -> bool {
+        self.seats.iter().any(Seat::has_process)
     }
 
-    /// Changes the phase only if it still is `from`.
-    pub fn advance(&self, from: Phase, to: Phase) -> bool {
-        self.phase.compare_exchange(from as u32, to as u32, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Whether no process is there, and none is wanted.
+    pub fn is_idle(&self) -> bool {
+        self.seats.iter().all(|seat| seat.phase() == Phase::Absent && !seat.has_process())
     }
 
-    /// Wakes the relay, if there is one.
-    pub fn wake(&self) {
-        set_latch(self.latch.load(Ordering::Acquire));
+    /// Events were committed: wakes those who read them, unless they were woken since they last looked.
+    pub fn note_events(&self) {
+        // Each clears its flag before it takes its snapshot, so only the first commit since then has to wake it.
+        if !self.events.swap(true, Ordering::AcqRel) {
+            self.seat(Role::Relay).wake();
+        }
+        if self.hears_events.load(Ordering::Acquire) && !self.consumer_events.swap(true, Ordering::AcqRel) {
+            self.seat(Role::Consumer).wake();
+        }
     }
 
-    /// The calling relay takes the entry, or gives it back with `None`.
-    pub fn attach(&self, latch: Option<*mut pg_sys::Latch>, pid: i32) {
-        self.latch.store(latch.unwrap_or(std::ptr::null_mut()), Ordering::Release);
-        self.pid.store(pid, Ordering::Release);
+    /// There is work for the consumer or the handlers.
+    pub fn note_inbox(&self) {
+        self.inbox.store(true, Ordering::Release);
+        self.seat(Role::Consumer).wake();
+        self.wake_handlers();
     }
-}
 
-fn set_latch(latch: *mut pg_sys::Latch) {
-    if !latch.is_null() {
-        // SAFETY: a latch of a PGPROC, which stays mapped as long as the server runs. If its process has ended, whoever
-        // owns the PGPROC now is woken once for nothing.
-        unsafe { pg_sys::SetLatch(latch) }
+    /// There is something to handle: wakes the handlers.
+    pub fn wake_handlers(&self) {
+        for seat in Role::handlers().map(|role| self.seat(role)).filter(|seat| seat.has_process()) {
+            seat.work.store(true, Ordering::Release);
+            seat.wake();
+        }
+    }
+
+    /// Makes the first `count` handlers run, and the others end. For the consumer; without preloading there are none.
+    pub fn want_handlers(&self, count: usize) {
+        let mut changed = false;
+        for (place, role) in Role::handlers().enumerate() {
+            let seat = self.seat(role);
+            if place < count {
+                changed |= seat.advance(Phase::Absent, Phase::Wanted);
+            } else {
+                seat.advance(Phase::Wanted, Phase::Absent);
+                seat.advance(Phase::Failed, Phase::Absent);
+                seat.dismiss(Phase::Absent);
+            }
+        }
+        if changed {
+            wake_launcher();
+        }
+    }
+
+    /// Tells all processes to end and the launcher to start others. The consumer that comes asks for its handlers itself.
+    pub fn restart(&self) {
+        for role in Role::all() {
+            let next = if matches!(role, Role::Handler(_)) { Phase::Absent } else { Phase::Wanted };
+            self.seat(role).dismiss(next);
+        }
+    }
+
+    /// Ends all processes for as long as nobody calls `start`. Returns whether there was one.
+    pub fn stop(&self) -> bool {
+        let was_running = self.seats.iter().any(|seat| seat.phase() == Phase::Running);
+        for seat in &self.seats {
+            seat.set_phase(Phase::Stopped);
+            seat.end.store(true, Ordering::Release);
+            seat.wake();
+        }
+        was_running
+    }
+
+    /// Asks for the processes that are not running. Returns whether one is not.
+    pub fn start(&self) -> bool {
+        let mut starting = false;
+        for seat in Role::STANDING.map(|role| self.seat(role)) {
+            let phase = seat.phase();
+            if phase != Phase::Running || seat.end.load(Ordering::Acquire) {
+                // Not if the launcher has come first.
+                seat.advance(phase, Phase::Wanted);
+                starting = true;
+            }
+        }
+        for seat in Role::handlers().map(|role| self.seat(role)) {
+            seat.advance(Phase::Stopped, Phase::Absent);
+        }
+        starting
     }
 }
 
@@ -145,11 +182,23 @@ fn entries(oid: pg_sys::Oid) -> impl Iterator<Item = &'static Database> {
     databases().iter().filter(wanted)
 }
 
-/// Asks for a relay of a database, unless it has one or was stopped. Returns `false` if all entries are taken.
+/// Asks for a database's relay and consumer, unless they are there or were stopped. Returns `false` if all entries are
+/// taken.
 pub fn want(oid: pg_sys::Oid) -> bool {
+    ask(oid, &Role::STANDING)
+}
+
+/// Asks for a database's relay alone, which looks whether there is an extension, and then asks for the others.
+pub fn scout(oid: pg_sys::Oid) -> bool {
+    ask(oid, &[Role::Relay])
+}
+
+fn ask(oid: pg_sys::Oid, roles: &[Role]) -> bool {
     loop {
         let Some(database) = claim(oid) else { return !preloaded() };
-        database.advance(Phase::Absent, Phase::Wanted);
+        for &role in roles {
+            database.seat(role).advance(Phase::Absent, Phase::Wanted);
+        }
         // The launcher may have given the entry up in between; see `release`.
         if database.oid.load(Ordering::Acquire) == oid.to_u32() {
             return true;
@@ -157,13 +206,13 @@ pub fn want(oid: pg_sys::Oid) -> bool {
     }
 }
 
-/// Gives the entry of a database up that needs no relay. To be called by the launcher, when no process uses the entry.
+/// Gives the entry of a database up that needs no worker. To be called by the launcher, when no process uses the entry.
 pub fn release(database: &Database, oid: u32) {
     database.held_until.store(0, Ordering::Release);
     database.oid.store(0, Ordering::Release);
-    let phase = database.phase.swap(Phase::Absent as u32, Ordering::AcqRel);
-    // Somebody asked for a relay just before the entry was given up: ask anew.
-    if phase == Phase::Wanted as u32 {
+    let wanted = database.seats.iter().filter(|seat| seat.clear() == Phase::Wanted).count() > 0;
+    // Somebody asked for a worker just before the entry was given up: ask anew.
+    if wanted {
         want(pg_sys::Oid::from(oid));
     }
 }

@@ -1,9 +1,9 @@
-//! Commands that cannot run while a relay is connected to the database, or that a commit does not announce.
+//! Commands that cannot run while a worker is connected to the database, or that a commit does not announce.
 //!
 //! DROP DATABASE, ALTER DATABASE … SET TABLESPACE, … RENAME and CREATE DATABASE … TEMPLATE wait five seconds for other
-//! sessions to leave, and then fail. Here the relay is sent away first; the launcher brings it back if the database is
-//! still there afterwards. COMMIT PREPARED runs no callback of the transaction that it commits, so the relay is woken
-//! here.
+//! sessions to leave, and then fail. Here the workers are sent away first; the launcher brings them back if the database
+//! is still there afterwards. COMMIT PREPARED runs no callback of the transaction that it commits, so the workers are
+//! woken here.
 
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use pgrx::{check_for_interrupts, pg_guard, pg_sys};
 
-use super::shmem::{self, Database, Phase};
+use super::shmem::{self, Database};
 
 /// How long the launcher leaves a database alone if the command that holds it dies without a word.
 const HOLD: i64 = 60_000_000;
-/// How long to wait for the relay to leave.
+/// How long to wait for the workers to leave.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
@@ -63,14 +63,14 @@ unsafe extern "C-unwind" fn process_utility(
         match held_database(node) {
             None => run(),
             Some(database) => {
-                send_away(database);
                 let _back = LetBack(database);
+                send_away(database);
                 run();
             }
         }
         if wakes && let Some(database) = shmem::database(pg_sys::MyDatabaseId) {
-            database.events.store(true, Ordering::Release);
-            database.wake();
+            database.note_events();
+            database.note_inbox();
         }
     }
 }
@@ -84,7 +84,7 @@ unsafe fn commits_prepared(node: *mut pg_sys::Node) -> bool {
     }
 }
 
-/// The database that the command must have for itself, if a relay serves it.
+/// The database that the command must have for itself, if workers serve it.
 ///
 /// # Safety
 /// `node` is a valid parse node.
@@ -132,21 +132,17 @@ unsafe fn option(options: *mut pg_sys::List, wanted: &CStr) -> Option<*const std
 }
 
 fn send_away(database: &Database) {
-    if database.phase() != Phase::Running {
-        return;
-    }
     // SAFETY: reads the clock.
     database.held_until.store(unsafe { pg_sys::GetCurrentTimestamp() } + HOLD, Ordering::Release);
-    super::commit::restart(database);
-    database.wake();
+    database.restart();
     let deadline = Instant::now() + PATIENCE;
-    while database.pid.load(Ordering::Acquire) != 0 && Instant::now() < deadline {
+    while database.has_process() && Instant::now() < deadline {
         check_for_interrupts!();
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Lets the relay back when the command is over, also by an ERROR.
+/// Lets the workers back when the command is over, also by an ERROR.
 struct LetBack(&'static Database);
 
 impl Drop for LetBack {

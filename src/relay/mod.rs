@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::broker::{BrokerConfig, Fault, Report, Request, ServerInfo, SinkId};
-use crate::domain::retry::Backoff;
+use crate::connection::Connection;
 use sink::{Failure, Loss, Sink};
 
 /// Where the relay is in its life.
@@ -61,46 +61,28 @@ pub enum Effect {
     Deleted { name: String, fault: Option<Fault> },
 }
 
-enum Connection {
-    /// There is nothing to connect to, or nothing to connect for.
-    Idle,
-    Connecting,
-    Up(ServerInfo),
-    Waiting {
-        until: Instant,
-    },
-}
-
 /// The relay of one database.
 pub struct Relay {
-    config: Option<BrokerConfig>,
     connection: Connection,
-    backoff: Backoff,
     pub sinks: Vec<Sink>,
 }
 
 impl Relay {
     pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration) -> Self {
-        let backoff = Backoff::new(Duration::from_millis(100), reconnect_max);
-        Self { config, connection: Connection::Idle, backoff, sinks: Vec::new() }
+        Self { connection: Connection::new(config, reconnect_max), sinks: Vec::new() }
     }
 
     pub fn server(&self) -> Option<&ServerInfo> {
-        match &self.connection {
-            Connection::Up(server) => Some(server),
-            Connection::Idle | Connection::Connecting | Connection::Waiting { .. } => None,
-        }
+        self.connection.server()
     }
 
     pub fn is_connected(&self) -> bool {
-        self.server().is_some()
+        self.connection.is_up()
     }
 
     /// Begins to connect, if there is something to connect to.
     pub fn connect(&mut self) -> Option<Request> {
-        let config = self.config.clone()?;
-        self.connection = Connection::Connecting;
-        Some(Request::Connect(Box::new(config)))
+        self.connection.connect()
     }
 
     /// Adds a sink, or changes its description. Returns what is to be asked of the broker, if it is connected.
@@ -121,20 +103,13 @@ impl Relay {
 
     /// Does what is due: reconnects, tries refused streams again.
     pub fn tick(&mut self, now: Instant) -> Vec<Request> {
-        let reconnect = match self.connection {
-            Connection::Waiting { until } if until <= now => self.connect(),
-            _ => None,
-        };
+        let reconnect = self.connection.tick(now);
         reconnect.into_iter().chain(self.sinks.iter_mut().filter_map(|sink| sink.tick(now))).collect()
     }
 
     /// When `tick` has something to do.
     pub fn due_at(&self) -> Option<Instant> {
-        let reconnect = match self.connection {
-            Connection::Waiting { until } => Some(until),
-            _ => None,
-        };
-        self.sinks.iter().filter_map(Sink::due_at).chain(reconnect).min()
+        self.sinks.iter().filter_map(Sink::due_at).chain(self.connection.due_at()).min()
     }
 
     /// Takes a report in. `jitter` is a random number in `0.0..1.0`.
@@ -166,27 +141,28 @@ impl Relay {
             Report::PublishFailed { sink, epoch, fault } => {
                 (Vec::new(), self.publish_failed(sink, epoch, fault, now, jitter))
             }
-            Report::ConsumerReady { stream, name } => {
+            Report::ConsumerReady { stream, name, .. } => {
                 (Vec::new(), vec![Effect::Consumer { stream, name, fault: None }])
             }
             Report::ConsumerRefused { stream, name, fault } => {
                 (Vec::new(), vec![Effect::Consumer { stream, name, fault: Some(fault) }])
             }
             Report::StreamDeleted { name, result } => (Vec::new(), vec![Effect::Deleted { name, fault: result.err() }]),
+            // The consumer's affair.
+            Report::Delivered { .. } | Report::ConsumeFailed { .. } | Report::MessageDeleted { .. } => Default::default(),
         }
     }
 
     fn connected(&mut self, server: ServerInfo) -> (Vec<Request>, Vec<Effect>) {
-        self.backoff.reset();
-        self.connection = Connection::Up(server);
+        self.connection.connected(server);
         let requests = self.sinks.iter_mut().map(Sink::connected).collect();
         (requests, vec![Effect::Relay { phase: Phase::Connected, fault: None, failures: 0 }])
     }
 
     fn disconnected(&mut self, fault: Fault, now: Instant, jitter: f64) -> Effect {
         self.sinks.iter_mut().for_each(Sink::disconnected);
-        self.connection = Connection::Waiting { until: now + self.backoff.next(jitter) };
-        Effect::Relay { phase: Phase::Waiting, fault: Some(fault), failures: self.backoff.failures() }
+        self.connection.disconnected(now, jitter);
+        Effect::Relay { phase: Phase::Waiting, fault: Some(fault), failures: self.connection.failures() }
     }
 
     fn publish_failed(&mut self, sink: SinkId, epoch: u64, fault: Fault, now: Instant, jitter: f64) -> Vec<Effect> {

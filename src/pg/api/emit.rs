@@ -75,7 +75,7 @@ sql_function!(context_name_wrapper, pg_finfo_context_name_wrapper, |call| normal
 
 sql_function!(sink_id_wrapper, pg_finfo_sink_id_wrapper, |call| {
     let kind = SinkKind::from_token(&call.text(1).unwrap_or_default())
-        .ok_or_else(|| Invalid::value("the kind of a sink is event or dlq", "Pass one of the two."));
+        .ok_or_else(|| Invalid::value("the kind of a sink is event, dlq or local", "Pass one of them."));
     pg_sys::Datum::from(sink_id(&call.text(0).unwrap_or_default(), kind.or_refuse()))
 });
 

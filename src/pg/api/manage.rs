@@ -1,13 +1,11 @@
 //! `sea_mq.start`, `stop`, `reload`, and what descriptions call when they change.
 
-use std::sync::atomic::Ordering;
-
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::pg::commit::{self, owe};
+use crate::pg::commit::owe;
 use crate::pg::datum::{sql_function, text_datum};
 use crate::pg::error::raise;
-use crate::pg::shmem::{self, Database, Phase};
+use crate::pg::shmem::{self, Database, Phase, Role};
 use crate::pg::worker;
 
 sql_function!(wake_at_commit_wrapper, pg_finfo_wake_at_commit_wrapper, |_call| {
@@ -35,13 +33,7 @@ sql_function!(start_wrapper, pg_finfo_start_wrapper, |_call| {
 });
 
 sql_function!(stop_wrapper, pg_finfo_stop_wrapper, |_call| {
-    let Some(database) = entry() else {
-        return text_datum(if worker::terminate_by_hand() { "stopping" } else { "was not running" });
-    };
-    let was_running = database.phase() == Phase::Running;
-    database.set_phase(Phase::Stopped);
-    database.end.store(true, Ordering::Release);
-    database.wake();
+    let was_running = entry().map_or_else(worker::terminate_by_hand, Database::stop);
     text_datum(if was_running { "stopping" } else { "was not running" })
 });
 
@@ -49,10 +41,10 @@ sql_function!(reload_wrapper, pg_finfo_reload_wrapper, |_call| {
     let Some(database) = entry() else {
         return text_datum(if worker::terminate_by_hand() { start_by_hand() } else { "is not running" });
     };
-    commit::restart(database);
-    database.wake();
+    database.restart();
     shmem::wake_launcher();
-    text_datum(if database.phase() == Phase::Stopped { "is stopped" } else { "reloading" })
+    let stopped = database.seat(Role::Relay).phase() == Phase::Stopped;
+    text_datum(if stopped { "is stopped" } else { "reloading" })
 });
 
 /// This database's entry in shared memory, taken if need be. `None` without preloading.
@@ -70,11 +62,9 @@ fn entry() -> Option<&'static Database> {
 }
 
 fn start_by_launcher(database: &Database) -> &'static str {
-    let running = database.phase() == Phase::Running && !database.end.load(Ordering::Acquire);
-    if running {
+    if !database.start() {
         return "is running";
     }
-    database.set_phase(Phase::Wanted);
     shmem::wake_launcher();
     "starting"
 }

@@ -1,4 +1,5 @@
 //! The functions that SQL calls: parse, hand over, return. Their declarations and comments are in `sql/`.
 
 mod emit;
+mod inbox;
 mod manage;

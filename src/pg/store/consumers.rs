@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::spi::{self, Arg};
-use crate::broker::{ConsumerSpec, Fault, ServerInfo};
+use crate::broker::{ConsumerSpec, DeliverFrom, Fault, ServerInfo};
 use crate::relay::Phase;
 
 /// Consumers that are still to be created or changed, and those that are to be removed (stream, name).
@@ -22,7 +22,8 @@ pub fn open() -> (Vec<ConsumerSpec>, Vec<(String, String)>) {
         ack_wait: Duration::from_millis(spi::parsed(row, 3)),
         max_deliver: spi::parsed(row, 4),
         max_ack_pending: spi::parsed(row, 5),
-        deliver_all: spi::flag(row, 6),
+        deliver_from: if spi::flag(row, 6) { DeliverFrom::All } else { DeliverFrom::New },
+        resume: None,
     });
     (specs.collect(), removing.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect())
 }

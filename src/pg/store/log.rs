@@ -164,6 +164,14 @@ pub fn now() -> Moment {
     Moment { snapshot, next_xid, ceiling: last_seq() }
 }
 
+/// The moment of the active snapshot, and a `seq` that all transactions that begin later exceed: where a reader begins that
+/// is to get nothing of what is there.
+pub fn end() -> (Moment, i64) {
+    // Before the next transaction id is read; see Position.
+    let floor = last_seq();
+    (now(), floor)
+}
+
 fn active_snapshot() -> Snapshot {
     // SAFETY: a snapshot is active; the functions take no argument and a pg_snapshot.
     let text = unsafe {

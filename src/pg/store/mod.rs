@@ -2,9 +2,12 @@
 
 pub mod consumers;
 pub mod cursors;
+pub mod dlq;
+pub mod inbox;
 pub mod log;
 pub mod ring;
 pub mod rows;
 pub mod scheduled;
 pub mod spi;
 pub mod streams;
+pub mod subscriptions;

@@ -78,6 +78,16 @@ pub fn closed_before(current: i16, age: Duration) -> Vec<i16> {
     rows.iter().map(|row| spi::parsed(row, 0)).collect()
 }
 
+/// Whether a closed slot is older than a sink's stream would keep what is in it.
+pub fn outlived(slot: i16, sink: i64) -> bool {
+    let rows = spi::query(
+        "SELECT EXISTS (SELECT FROM sea_mq.outbox_slots o, sea_mq.streams s WHERE o.slot = $1 AND s.sink = $2
+            AND s.max_age > '0' AND o.closed_at < clock_timestamp() - s.max_age)",
+        &[Arg::Int8(i64::from(slot)), Arg::Int8(sink)],
+    );
+    rows.first().is_some_and(|row| spi::flag(row, 0))
+}
+
 fn seconds(age: Duration) -> i64 {
     i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
 }

@@ -9,7 +9,7 @@ use pgrx::{log, pg_sys};
 use super::session::{self, Failed};
 use crate::pg::gucs;
 use crate::pg::relation::Relation;
-use crate::pg::store::{cursors, log, ring, spi};
+use crate::pg::store::{cursors, log, ring, spi, subscriptions};
 
 /// How often there can be something to do.
 pub fn interval() -> Duration {
@@ -59,7 +59,14 @@ fn size(slot: i16) -> u64 {
 /// Whether every event of the slot was handed over, as far as the saved cursors say.
 fn is_spent(slot: i16) -> bool {
     let now = log::now();
-    log::sinks_in(slot).into_iter().all(|sink| !log::slot_has_unread(slot, sink, &cursors::load(sink).position, &now))
+    let unread = |sink, cursor| log::slot_has_unread(slot, sink, &cursors::load(cursor).position, &now);
+    let without_broker = !gucs::has_broker();
+    log::sinks_in(slot).into_iter().all(|sink| {
+        // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
+        // stream would not hold any more is not kept for it either.
+        let read_here = !without_broker || subscriptions::local_cursors(sink).into_iter().all(|cursor| !unread(sink, cursor));
+        read_here && (!unread(sink, sink) || (without_broker && ring::outlived(slot, sink)))
+    })
 }
 
 /// Empties a slot, unless something in it is unread or somebody uses it. Under the lock no transaction that wrote to the

@@ -1,7 +1,8 @@
-//! The launcher: finds the databases that have the extension and keeps one relay in each.
+//! The launcher: finds the databases that have the extension and keeps a process in each seat that wants one.
 //!
 //! It is connected to no database, so it cannot see `pg_extension`: it starts a relay in every database that it has not
-//! met before, and one that finds no extension says so and ends. `CREATE EXTENSION` announces its database at commit.
+//! met before. One that finds no extension says so and ends, one that finds it has the consumer started. `CREATE
+//! EXTENSION` announces its database at commit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use pgrx::{log, pg_guard, pg_sys, warning};
 
 use super::session;
 use crate::domain::retry::Backoff;
-use crate::pg::shmem::{self, Database, Phase};
+use crate::pg::shmem::{self, Database, Phase, Role};
 
 /// How often to look for databases that nobody announced.
 const SCAN: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ const SCAN: Duration = Duration::from_secs(10);
 const ENDING: Duration = Duration::from_millis(50);
 /// How often to look whether a database that somebody holds is free again.
 const HELD: Duration = Duration::from_millis(500);
-/// A relay that has run for so long is no longer failing.
+/// A worker that has run for so long is no longer failing.
 const SOUND: Duration = Duration::from_secs(60);
 
 #[unsafe(no_mangle)]
@@ -48,11 +49,19 @@ pub extern "C-unwind" fn sea_mq_launcher_main(_arg: pg_sys::Datum) {
 struct Launcher {
     /// Databases that were met; a relay was started in each at least once.
     known: HashSet<u32>,
-    relays: HashMap<u32, Charge>,
+    charges: HashMap<Post, Charge>,
     scanned: Option<Instant>,
 }
 
-/// A database in the launcher's care.
+/// A seat of a database.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Post {
+    /// OID of the database.
+    database: u32,
+    role: Role,
+}
+
+/// A process in the launcher's care.
 struct Charge {
     worker: Option<DynamicBackgroundWorker>,
     started: Instant,
@@ -82,105 +91,138 @@ impl Launcher {
 
     fn meet(&mut self, found: &HashSet<u32>) {
         for &oid in found {
-            if self.known.insert(oid)
-                && let Some(database) = shmem::claim(pg_sys::Oid::from(oid))
-            {
-                database.advance(Phase::Absent, Phase::Wanted);
+            if self.known.insert(oid) {
+                shmem::scout(pg_sys::Oid::from(oid));
             }
         }
         self.known.retain(|oid| found.contains(oid));
         for database in shmem::databases() {
             let oid = database.oid.load(Ordering::Acquire);
-            if oid != 0 && !found.contains(&oid) && database.pid.load(Ordering::Acquire) == 0 {
+            if oid != 0 && !found.contains(&oid) && !database.has_process() {
                 self.release(oid, database);
             }
         }
     }
 
     fn release(&mut self, oid: u32, database: &Database) {
-        self.relays.remove(&oid);
+        self.charges.retain(|post, _| post.database != oid);
         shmem::release(database, oid);
     }
 
     /// Does what a database needs. Returns when to look again.
     fn attend(&mut self, oid: u32, database: &Database) -> Duration {
-        self.notice_end(oid, database);
-        match database.phase() {
-            Phase::Absent if self.has_process(oid, database) => ENDING,
-            Phase::Absent => {
-                self.release(oid, database);
-                SCAN
-            }
-            Phase::Running | Phase::Stopped => SCAN,
-            Phase::Wanted => self.start(oid, database),
-            Phase::Failed => self.retry(oid, database),
+        let posts = Role::all().map(|role| Post { database: oid, role });
+        let pause = posts.map(|post| self.attend_seat(post, database)).min().unwrap_or(SCAN);
+        if database.is_idle() && !self.charges.iter().any(|(post, charge)| post.database == oid && charge.has_worker())
+        {
+            self.release(oid, database);
+        }
+        pause
+    }
+
+    fn attend_seat(&mut self, post: Post, database: &Database) -> Duration {
+        self.notice_end(post, database);
+        match database.seat(post.role).phase() {
+            Phase::Absent if self.has_process(post, database) => ENDING,
+            Phase::Absent | Phase::Running | Phase::Stopped => SCAN,
+            Phase::Wanted => self.start(post, database),
+            Phase::Failed => self.retry(post, database),
         }
     }
 
     /// A process that ended while it was meant to run has failed.
-    fn notice_end(&mut self, oid: u32, database: &Database) {
-        let Some(charge) = self.relays.get_mut(&oid) else { return };
+    fn notice_end(&mut self, post: Post, database: &Database) {
+        let Some(charge) = self.charges.get_mut(&post) else { return };
         let ended =
             charge.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
         if ended {
             charge.worker = None;
-            database.advance(Phase::Running, Phase::Failed);
+            if database.seat(post.role).advance(Phase::Running, Phase::Failed) {
+                // Maybe because the database is gone.
+                self.scanned = None;
+            }
         }
     }
 
-    fn start(&mut self, oid: u32, database: &Database) -> Duration {
+    fn start(&mut self, post: Post, database: &Database) -> Duration {
         // SAFETY: reads the clock.
         let held_for = database.held_until.load(Ordering::Acquire) - unsafe { pg_sys::GetCurrentTimestamp() };
         // The one before must be gone: it would take what is said to it for the new one's.
-        if self.has_process(oid, database) {
+        if self.has_process(post, database) {
             return ENDING;
         }
         if held_for > 0 {
             return HELD;
         }
-        // Set before the process is asked for: a request to end that comes after this is meant for the new one.
-        database.end.store(false, Ordering::Release);
-        database.set_phase(Phase::Running);
+        let seat = database.seat(post.role);
+        // Cleared before the process is asked for: a request to end that comes after this is meant for the new one.
+        seat.end.store(false, Ordering::Release);
+        if seat.advance(Phase::Wanted, Phase::Running) && !self.ask_for(post) {
+            seat.advance(Phase::Running, Phase::Failed);
+        }
+        SCAN
+    }
+
+    /// Asks the postmaster for a process. Returns whether it has a slot for it.
+    fn ask_for(&mut self, post: Post) -> bool {
+        let Post { database, role } = post;
         // SAFETY: read by the main thread.
         let me = unsafe { pg_sys::MyProcPid };
-        let worker = super::start_relay(pg_sys::Oid::from(oid), me);
-        let charge = self.relays.entry(oid).or_insert_with(|| Charge {
+        let worker = super::start(role, pg_sys::Oid::from(database), me);
+        let asked = worker.is_some();
+        if !asked {
+            warning!(
+                "sea_mq launcher: no worker slot is free for the {} of database {database}; raise max_worker_processes",
+                role.backend_type()
+            );
+        }
+        let charge = self.charges.entry(post).or_insert_with(Charge::new);
+        charge.worker = worker;
+        charge.started = Instant::now();
+        charge.retry_at = None;
+        asked
+    }
+
+    fn has_process(&self, post: Post, database: &Database) -> bool {
+        database.seat(post.role).has_process() || self.charges.get(&post).is_some_and(Charge::has_worker)
+    }
+
+    fn retry(&mut self, post: Post, database: &Database) -> Duration {
+        let seat = database.seat(post.role);
+        let Some(charge) = self.charges.get_mut(&post) else {
+            seat.advance(Phase::Failed, Phase::Wanted);
+            return Duration::ZERO;
+        };
+        let pause = charge.pause();
+        if pause.is_zero() {
+            seat.advance(Phase::Failed, Phase::Wanted);
+        }
+        pause
+    }
+}
+
+impl Charge {
+    fn new() -> Self {
+        Self {
             worker: None,
             started: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             retry_at: None,
-        });
-        charge.started = Instant::now();
-        charge.retry_at = None;
-        if worker.is_none() {
-            warning!(
-                "sea_mq launcher: no worker slot is free for the relay of database {oid}; raise max_worker_processes"
-            );
-            database.set_phase(Phase::Failed);
         }
-        charge.worker = worker;
-        SCAN
     }
 
-    fn has_process(&self, oid: u32, database: &Database) -> bool {
-        database.pid.load(Ordering::Acquire) != 0 || self.relays.get(&oid).is_some_and(|charge| charge.worker.is_some())
+    fn has_worker(&self) -> bool {
+        self.worker.is_some()
     }
 
-    fn retry(&mut self, oid: u32, database: &Database) -> Duration {
-        let Some(charge) = self.relays.get_mut(&oid) else {
-            database.set_phase(Phase::Wanted);
-            return Duration::ZERO;
-        };
-        if charge.started.elapsed() > SOUND {
-            charge.backoff.reset();
+    /// How long to wait before the next process, after one that has failed.
+    fn pause(&mut self) -> Duration {
+        if self.started.elapsed() > SOUND {
+            self.backoff.reset();
         }
         let now = Instant::now();
-        let retry_at = *charge.retry_at.get_or_insert_with(|| now + charge.backoff.next(rand::random()));
-        if retry_at > now {
-            return retry_at - now;
-        }
-        database.set_phase(Phase::Wanted);
-        Duration::ZERO
+        let retry_at = *self.retry_at.get_or_insert_with(|| now + self.backoff.next(rand::random()));
+        retry_at.saturating_duration_since(now)
     }
 }
 

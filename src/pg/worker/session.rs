@@ -7,6 +7,8 @@ use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 
+use super::process;
+
 unsafe extern "C-unwind" {
     /// src/backend/tcop/postgres.c; the SIGTERM handler of ordinary sessions, which interrupts queries and lock waits.
     fn die(signal: std::ffi::c_int);
@@ -75,11 +77,18 @@ pub fn transaction<T>(f: impl FnOnce() -> T) -> Result<T, Failed> {
     });
     PgTryBuilder::new(body)
         .catch_others(|error| {
-            // SAFETY: without it the next transaction would find this one still open.
-            unsafe { pg_sys::AbortCurrentTransaction() };
+            abort();
             Err(Failed(message(error)))
         })
         .execute()
+}
+
+/// Rolls the open transaction back; without it the next one would find this one still open. Nothing in a worker may call
+/// `AbortCurrentTransaction` but this: an abort takes the seat's lock away, which must come back at once.
+pub fn abort() {
+    // SAFETY: on the main thread, outside of PostgreSQL's own code.
+    unsafe { pg_sys::AbortCurrentTransaction() };
+    process::keep_seat();
 }
 
 fn message(error: CaughtError) -> String {

@@ -109,8 +109,7 @@ impl Stage {
 
     /// The relays of the stage's database that run just now.
     pub async fn relays(&self) -> Vec<i32> {
-        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'sea_mq%' AND datname = current_database()";
-        self.connect().await.values(sql, &[]).await
+        self.processes("sea_mq relay").await
     }
 
     /// The pid of the relay of the stage's database, once there is one.
@@ -119,6 +118,24 @@ impl Stage {
     /// When there is none within half a minute.
     pub async fn relay(&self) -> i32 {
         until_some("a relay runs", SOON, async || self.relays().await.first().copied()).await
+    }
+
+    /// The pid of the consumer of the stage's database, once there is one.
+    ///
+    /// # Panics
+    /// When there is none within half a minute.
+    pub async fn consumer(&self) -> i32 {
+        until_some("a consumer runs", SOON, async || self.processes("sea_mq consumer").await.first().copied()).await
+    }
+
+    /// All processes of sea_mq that run in the stage's database just now.
+    pub async fn workers(&self) -> Vec<i32> {
+        self.processes("sea_mq%").await
+    }
+
+    async fn processes(&self, backend_type: &str) -> Vec<i32> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE $1 AND datname = current_database()";
+        self.connect().await.values(sql, &[&backend_type]).await
     }
 
     /// Waits until the relay is connected to the broker.

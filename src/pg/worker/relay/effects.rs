@@ -40,7 +40,7 @@ impl Worker {
     }
 
     pub(super) fn relay_changed(&mut self, phase: Phase, fault: Option<Fault>, failures: u32) -> Result<(), Failed> {
-        if let Some(database) = self.database {
+        if let Some(database) = self.process.database {
             let limit = self.relay.server().map_or(0, |server| server.max_payload as u64);
             database.max_payload.store(limit, Ordering::Release);
         }

@@ -26,7 +26,7 @@ const DUE_AT_ONCE: i64 = 1000;
 
 impl Worker {
     pub(super) fn notice_commits(&mut self, now: Instant) -> Result<(), Failed> {
-        let (events, descriptions) = match self.database {
+        let (events, descriptions) = match self.process.database {
             None => (false, false),
             // Cleared before the snapshot is taken: a commit that sets it afterwards is seen in the next pass.
             Some(database) => {
@@ -36,7 +36,7 @@ impl Worker {
         let poll = now >= self.poll_at;
         if poll {
             self.poll_at = now + self.poll_interval;
-            if self.extension_changed().is_some() {
+            if self.process.extension_changed().is_some() {
                 return Err(Failed("the extension was dropped or installed anew".into()));
             }
         }

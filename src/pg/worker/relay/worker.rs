@@ -1,19 +1,18 @@
 //! The relay's loop: begins, makes one pass after the other, ends.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgrx::{log, pg_sys, warning};
 
-use super::extension;
 use crate::broker::{BrokerConfig, Fault, SinkId};
 use crate::domain::pace::Pace;
 use crate::nats::NatsIo;
 use crate::pg::gucs;
-use crate::pg::shmem::{Database, Phase as Life};
+use crate::pg::shmem::Phase as Life;
 use crate::pg::store::consumers;
 use crate::pg::worker::identity;
+use crate::pg::worker::process::Process;
 use crate::pg::worker::session::{self, Failed};
 use crate::relay::{Phase, Relay};
 
@@ -43,15 +42,13 @@ impl Settings {
 }
 
 pub struct Worker {
-    pub(super) database: Option<&'static Database>,
+    pub(super) process: Process,
     pub(super) io: NatsIo,
     pub(super) relay: Relay,
     /// Set while nothing may be published.
     pub(super) held: Option<Phase>,
     /// The settings in force.
     settings: Option<Settings>,
-    /// The extension as it was installed when the relay started.
-    extension: pg_sys::Oid,
     pub(super) poll_at: Instant,
     pub(super) saved_at: Instant,
     pub(super) janitor_at: Instant,
@@ -68,15 +65,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(database: Option<&'static Database>, extension: pg_sys::Oid) -> std::io::Result<Self> {
+    pub(super) fn new(process: Process) -> std::io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
-            database,
+            process,
             io: NatsIo::spawn()?,
             relay: Relay::new(None, Duration::ZERO),
             held: None,
             settings: None,
-            extension,
             poll_at: now,
             saved_at: now,
             janitor_at: now,
@@ -95,13 +91,9 @@ impl Worker {
         log!("sea_mq relay started");
         let mut begun = false;
         loop {
-            if session::take_termination() {
+            if let Some(next) = self.process.told_to_end() {
                 self.shut_down();
-                return Life::Failed;
-            }
-            if self.database.is_some_and(|database| database.end.load(Ordering::Acquire)) {
-                self.shut_down();
-                return Life::Wanted;
+                return next;
             }
             session::process_interrupts();
             let reload = session::take_reload();
@@ -116,7 +108,7 @@ impl Worker {
                     self.pause(pause);
                 }
                 Err(error) => {
-                    if let Some(next) = self.extension_changed() {
+                    if let Some(next) = self.process.extension_changed() {
                         return next;
                     }
                     warning!("sea_mq relay: {error}");
@@ -125,20 +117,6 @@ impl Worker {
                     session::wait(None, AFTER_ERROR);
                 }
             }
-        }
-    }
-
-    /// What is to follow if the extension is not the one that the relay was started for.
-    pub(super) fn extension_changed(&self) -> Option<Life> {
-        match session::transaction(extension) {
-            Ok(Some(found)) if found == self.extension => None,
-            Ok(None) => {
-                log!("sea_mq relay ended: the extension was dropped");
-                Some(Life::Absent)
-            }
-            // Installed anew: nothing in memory is true of it.
-            Ok(Some(_)) => Some(Life::Wanted),
-            Err(_) => Some(Life::Failed),
         }
     }
 

@@ -8,22 +8,25 @@ use uuid::Uuid;
 
 use crate::{A_WHILE, SOON};
 
-async fn relays_of(cluster: &Cluster, database: &str) -> i64 {
-    let db = cluster.connect("postgres").await;
-    db.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'sea_mq%' AND datname = $1", &[&database])
-        .await
+/// What the processes of sea_mq in a database are.
+async fn workers_of(cluster: &Cluster, database: &str) -> Vec<String> {
+    let sql = "SELECT backend_type FROM pg_stat_activity WHERE backend_type LIKE 'sea_mq%' AND datname = $1 ORDER BY 1";
+    cluster.connect("postgres").await.values(sql, &[&database]).await
 }
 
+/// Every database with the extension has one of each.
+const STANDING: [&str; 2] = ["sea_mq consumer", "sea_mq relay"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn create_extension_starts_a_relay_and_drop_extension_ends_it() {
+async fn create_extension_starts_the_workers_and_drop_extension_ends_them() {
     let stage = Stage::new("extension").await;
     stage.cluster.run("CREATE DATABASE second").await;
     let db = stage.cluster.connect("second").await;
     for _ in 0..2 {
         db.run("CREATE EXTENSION sea_mq").await;
-        until("a relay runs", SOON, async || relays_of(&stage.cluster, "second").await == 1).await;
+        until("the workers run", SOON, async || workers_of(&stage.cluster, "second").await == STANDING).await;
         db.run("DROP EXTENSION sea_mq").await;
-        until("no relay runs", SOON, async || relays_of(&stage.cluster, "second").await == 0).await;
+        until("no worker runs", SOON, async || workers_of(&stage.cluster, "second").await.is_empty()).await;
         let left: i64 = db.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'sea_mq'", &[]).await;
         assert_eq!(left, 0);
     }
@@ -34,7 +37,7 @@ async fn create_extension_starts_a_relay_and_drop_extension_ends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn databases_are_dropped_renamed_and_copied_while_the_relay_runs() {
+async fn databases_are_dropped_renamed_and_copied_while_the_workers_run() {
     let stage = Stage::new("database").await;
     let id = stage.connect().await.emit("1", "Emitted", json!({})).await;
     stage.assert_stored(&[id]).await;
@@ -56,12 +59,12 @@ async fn databases_are_dropped_renamed_and_copied_while_the_relay_runs() {
     stage.assert_stored(&[id, second]).await;
     drop(db);
     quick("DROP DATABASE renamed").await;
-    until("its relay has ended", SOON, async || relays_of(&stage.cluster, "renamed").await == 0).await;
+    until("its workers have ended", SOON, async || workers_of(&stage.cluster, "renamed").await.is_empty()).await;
     quick("DROP DATABASE copy").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_is_stopped_and_started_at_once_comes_back_alone() {
+async fn workers_that_are_stopped_and_started_at_once_come_back_alone() {
     let stage = Stage::new("restarted").await;
     let db = stage.connect().await;
     stage.relay().await;
@@ -70,25 +73,28 @@ async fn a_relay_that_is_stopped_and_started_at_once_comes_back_alone() {
     }
     let id = db.emit("1", "Emitted", json!({})).await;
     stage.assert_stored(&[id]).await;
-    until("there is one relay", SOON, async || stage.relays().await.len() == 1).await;
-    holds_for("it stays the only one", A_WHILE, async || stage.relays().await.len() == 1).await;
+    let one_of_each = async || workers_of(&stage.cluster, stage.database()).await == STANDING;
+    until("there is one of each", SOON, one_of_each).await;
+    holds_for("they stay the only ones", A_WHILE, one_of_each).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_is_stopped_and_started() {
+async fn workers_are_stopped_and_started() {
     let stage = Stage::new("stopped").await;
     let db = stage.connect().await;
     stage.relay().await;
+    stage.consumer().await;
     db.run("SELECT sea_mq.stop()").await;
-    until("the relay has ended", SOON, async || stage.relays().await.is_empty()).await;
+    until("the workers have ended", SOON, async || stage.workers().await.is_empty()).await;
     let id = db.emit("1", "Emitted", json!({})).await;
-    holds_for("it stays so", A_WHILE, async || stage.relays().await.is_empty()).await;
+    holds_for("it stays so", A_WHILE, async || stage.workers().await.is_empty()).await;
     stage.until_problem("NOT r.running").await;
     assert_eq!(stage.broker.count(EVENTS).await, 0);
     db.run("SELECT sea_mq.start()").await;
     stage.assert_stored(&[id]).await;
-    db.run("SELECT sea_mq.start()").await;
-    assert_eq!(stage.relays().await.len(), 1);
+    stage.consumer().await;
+    assert_eq!(db.value::<String>("SELECT sea_mq.start()", &[]).await, "is running");
+    assert_eq!(workers_of(&stage.cluster, stage.database()).await, STANDING);
     stage.until_ok().await;
 }
 
@@ -106,6 +112,38 @@ async fn a_terminated_relay_comes_back() {
     db.run(&format!("SELECT pg_cancel_backend({relay})")).await;
     let second = db.emit("1", "Emitted", json!({})).await;
     stage.assert_stored(&[id, second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminated_consumer_comes_back() {
+    let stage = Stage::new("terminated_consumer").await;
+    let db = stage.connect().await;
+    let (relay, first) = (stage.relay().await, stage.consumer().await);
+    db.run(&format!("SELECT pg_terminate_backend({first})")).await;
+    until("another consumer runs", SOON, async || stage.consumer().await != first).await;
+    assert_eq!(stage.relay().await, relay, "the relay was restarted");
+}
+
+/// Each has its place to itself, and keeps it through errors, which take its lock away for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_keep_their_places_through_errors() {
+    let stage = Stage::new("places").await;
+    let db = stage.connect().await;
+    let holders = async || -> Vec<String> {
+        let sql = "SELECT a.backend_type FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+            WHERE l.classid = 'pg_extension'::regclass AND l.objsubid >= 1000 AND l.granted AND a.datname = current_database()
+            ORDER BY 1";
+        db.values(sql, &[]).await
+    };
+    until("each has its place", SOON, async || holders().await == STANDING).await;
+    let relay = stage.relay().await;
+    let other = stage.connect().await;
+    other.run("BEGIN; LOCK TABLE sea_mq.streams").await;
+    let error = "sea_mq relay: canceling statement due to lock timeout";
+    until("the relay has an error", SOON, async || stage.cluster.log().contains(error)).await;
+    other.run("ROLLBACK").await;
+    assert_eq!(holders().await, STANDING);
+    assert_eq!(stage.relay().await, relay, "the relay was restarted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,8 +166,13 @@ async fn without_preloading_events_are_kept_and_start_publishes_them() {
     stage.assert_stored(&[first]).await;
     let second = db.emit("2", "Emitted", json!({})).await;
     stage.assert_stored(&[first, second]).await;
+    // Each waits for the place of the one that has it, in vain.
+    db.run("SELECT sea_mq.start(), sea_mq.start()").await;
+    until("more are there", SOON, async || stage.workers().await.len() > STANDING.len()).await;
+    until("they have gone", SOON, async || workers_of(&stage.cluster, stage.database()).await == STANDING).await;
     db.run("SELECT sea_mq.stop()").await;
-    until("the relay has ended", SOON, async || stage.relays().await.is_empty()).await;
+    until("the workers have ended", SOON, async || stage.workers().await.is_empty()).await;
+    assert_eq!(db.value::<String>("SELECT sea_mq.stop()", &[]).await, "was not running");
 }
 
 /// The original publishes some events and keeps others, is dumped, and dies; its copy says nothing until it is adopted.

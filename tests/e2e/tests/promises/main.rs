@@ -4,12 +4,20 @@
 
 mod atomic;
 mod connection;
+mod dlq;
 mod failure;
+mod handlers;
+mod inbox;
 mod lifecycle;
+mod local;
 mod message;
 mod order;
+mod pull;
+mod receiving;
+mod roles;
 mod storage;
 mod streams;
+mod subscriptions;
 mod writers;
 
 use std::time::Duration;

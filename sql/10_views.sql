@@ -1,12 +1,3 @@
-CREATE FUNCTION sea_mq.workers(
-    OUT pid integer, OUT backend_type text, OUT state text, OUT wait_event text, OUT backend_start timestamptz)
-RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT a.pid, a.backend_type, a.state, a.wait_event, a.backend_start
-    FROM pg_stat_activity a
-    WHERE a.backend_type LIKE 'sea\_mq%' AND (a.datname = current_database() OR a.datname IS NULL)
-$$;
-COMMENT ON FUNCTION sea_mq.workers IS 'The processes of sea_mq that serve this database: the launcher and the relay';
-
 CREATE FUNCTION sea_mq.pending_events_of(
     sink bigint, OUT pending bigint, OUT oldest timestamptz)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -132,6 +123,19 @@ FROM sea_mq.consumers c WHERE c.state = 'refused'
 UNION ALL
 SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error), 'Delete it there by hand, or wait; the relay tries again.'
 FROM sea_mq.stream_deletions d WHERE d.error IS NOT NULL
+UNION ALL
+SELECT 3, 'consumer is not running', 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
+FROM sea_mq.inbox_status i, sea_mq.relay_status r WHERE r.running AND i.subscriptions > 0 AND NOT i.consumer_running
+UNION ALL
+SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See sea_mq.subscription_status.')
+FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused')
+UNION ALL
+SELECT 5, format('%s dead letters of %s wait for a decision: %s', d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
+    'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'
+FROM sea_mq.dlq_status d WHERE d.open > 0
+UNION ALL
+SELECT 6, format('more than 1000 messages wait for subscription %s', s.subscription), 'Raise max_ack_pending or workers, or make the handler faster.'
+FROM sea_mq.subscription_status s WHERE s.pending > 1000
 UNION ALL
 SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
     'Add sea_mq to shared_preload_libraries and restart the server.'

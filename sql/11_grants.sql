@@ -16,6 +16,22 @@ GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.pending_events_of, sea_mq.log_s
 
 GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.drop_stream, sea_mq.create_consumer,
     sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt TO sea_mq_operator;
+-- Who subscribes owns the subscription; sea_mq.guard_subscription sees to it.
+GRANT SELECT, INSERT, UPDATE, DELETE ON sea_mq.subscriptions TO sea_mq_consumer, sea_mq_operator;
+GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
+GRANT USAGE ON SEQUENCE sea_mq.subscriptions_id_seq TO sea_mq_consumer, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
+    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.subject_filter, sea_mq.handler_name, sea_mq.begin_subscription,
+    sea_mq.inbox_wake_at_commit, sea_mq.assign_lanes, sea_mq.guard_subscription, sea_mq.event_name, sea_mq.context_name
+    TO sea_mq_consumer, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease, sea_mq.inbox_accept,
+    sea_mq.poison, sea_mq.skip TO sea_mq_consumer;
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_list, sea_mq.dlq_replay, sea_mq.dlq_replay_all, sea_mq.dlq_discard TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_list TO sea_mq_monitor;
+GRANT SELECT ON sea_mq.subscription_status, sea_mq.inbox_status, sea_mq.dlq_status TO sea_mq_monitor, sea_mq_operator, sea_mq_consumer;
+GRANT SELECT ON sea_mq.inbox_messages, sea_mq.dlq_messages TO sea_mq_monitor, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.inbox_counts, sea_mq.inbox_size, sea_mq.workers TO sea_mq_monitor, sea_mq_operator, sea_mq_consumer;
+
 -- What the operator's functions do, they do with the rights of the extension's owner.
 ALTER FUNCTION sea_mq.create_stream SECURITY DEFINER;
 ALTER FUNCTION sea_mq.alter_stream SECURITY DEFINER;

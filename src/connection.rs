@@ -1,0 +1,79 @@
+//! The connection to the broker, as the relay and the consumer each keep one: when to connect, and when to try again.
+
+use std::time::{Duration, Instant};
+
+use crate::broker::{BrokerConfig, Request, ServerInfo};
+use crate::domain::retry::Backoff;
+
+enum State {
+    /// There is nothing to connect to, or nothing to connect for.
+    Idle,
+    Connecting,
+    Up(ServerInfo),
+    Waiting {
+        until: Instant,
+    },
+}
+
+/// One connection.
+pub struct Connection {
+    config: Option<BrokerConfig>,
+    state: State,
+    backoff: Backoff,
+}
+
+impl Connection {
+    /// `config`: where the broker is, if there is one. `reconnect_max`: the longest pause between attempts.
+    pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration) -> Self {
+        Self { config, state: State::Idle, backoff: Backoff::new(Duration::from_millis(100), reconnect_max) }
+    }
+
+    pub fn server(&self) -> Option<&ServerInfo> {
+        match &self.state {
+            State::Up(server) => Some(server),
+            State::Idle | State::Connecting | State::Waiting { .. } => None,
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.server().is_some()
+    }
+
+    /// Failed attempts in a row.
+    pub fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+
+    /// Begins to connect, if there is something to connect to.
+    pub fn connect(&mut self) -> Option<Request> {
+        let config = self.config.clone()?;
+        self.state = State::Connecting;
+        Some(Request::Connect(Box::new(config)))
+    }
+
+    /// Connects again, if it is time.
+    pub fn tick(&mut self, now: Instant) -> Option<Request> {
+        match self.state {
+            State::Waiting { until } if until <= now => self.connect(),
+            _ => None,
+        }
+    }
+
+    /// When `tick` has something to do.
+    pub fn due_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    pub fn connected(&mut self, server: ServerInfo) {
+        self.backoff.reset();
+        self.state = State::Up(server);
+    }
+
+    /// `jitter` is a random number in `0.0..1.0`.
+    pub fn disconnected(&mut self, now: Instant, jitter: f64) {
+        self.state = State::Waiting { until: now + self.backoff.next(jitter) };
+    }
+}

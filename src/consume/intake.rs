@@ -1,0 +1,308 @@
+//! One subscription's side of the broker: from a description to messages in a queue.
+//!
+//! ```text
+//!          connect            consumer ready
+//!   Down ───────────► Ensuring ───────────► Consuming
+//!    ▲                 ▲    │                   │
+//!    │ disconnect      │    └─────► Waiting ◄───┘ refused, or pulling has ended
+//!    └── (from all)    └─── retry ────┘
+//! ```
+//!
+//! Held is entered and left by the description (a paused subscription). What is delivered and not taken from the queue
+//! when the session or the pulling ends is forgotten: the broker delivers it again.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::broker::{ConsumerInfo, ConsumerSpec, Delivery, Request, Resume, SubscriptionId};
+use crate::domain::retry::Backoff;
+
+/// A subscription, as far as the broker is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    pub id: SubscriptionId,
+    /// `resume` in it is not part of the description; it is filled in when it is needed.
+    pub spec: ConsumerSpec,
+    /// Messages that may be in the queue or being handled.
+    pub window: usize,
+    /// Nothing is to be pulled.
+    pub held: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Down,
+    Ensuring,
+    Consuming,
+    Waiting { until: Instant },
+    Held,
+}
+
+/// One subscription.
+pub struct Intake {
+    described: Described,
+    link: Link,
+    queue: VecDeque<Delivery>,
+    /// Everything delivered up to this stream sequence was taken and dealt with.
+    position: Option<Resume>,
+    /// The greatest sequence that was delivered since the consumer is pulled from.
+    delivered_to: u64,
+    info: Option<ConsumerInfo>,
+    backoff: Backoff,
+}
+
+impl Intake {
+    pub fn new(described: Described) -> Self {
+        Self {
+            position: described.spec.resume,
+            described,
+            link: Link::Down,
+            queue: VecDeque::new(),
+            delivered_to: 0,
+            info: None,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+        }
+    }
+
+    pub fn id(&self) -> SubscriptionId {
+        self.described.id
+    }
+
+    pub fn described(&self) -> &Described {
+        &self.described
+    }
+
+    /// The consumer as the broker described it last.
+    pub fn info(&self) -> Option<&ConsumerInfo> {
+        self.info.as_ref()
+    }
+
+    pub fn is_consuming(&self) -> bool {
+        self.link == Link::Consuming
+    }
+
+    /// Messages that the consumer has not delivered yet, as the broker said last.
+    pub fn pending(&self) -> Option<u64> {
+        self.queue.back().map(|last| last.pending).or_else(|| self.info.map(|info| info.pending))
+    }
+
+    /// The subject and sequence of the next message.
+    pub fn first(&self) -> Option<&Delivery> {
+        self.queue.front()
+    }
+
+    pub fn queue(&self) -> impl Iterator<Item = &Delivery> {
+        self.queue.iter()
+    }
+
+    /// Takes up to `max` messages out of the queue.
+    pub fn take(&mut self, max: usize) -> Vec<Delivery> {
+        let count = max.min(self.queue.len());
+        self.queue.drain(..count).collect()
+    }
+
+    /// Puts messages back that were not dealt with.
+    pub fn put_back(&mut self, messages: Vec<Delivery>) {
+        messages.into_iter().rev().for_each(|message| self.queue.push_front(message));
+    }
+
+    /// Every message up to this sequence that the subscription is to get was taken from the queue.
+    pub fn reach(&self) -> u64 {
+        self.queue.front().map_or(self.delivered_to, |next| next.sequence.saturating_sub(1))
+    }
+
+    /// Where to go on should the consumer be lost, once messages were dealt with. `undone`: those that were taken with
+    /// them and are to be put back.
+    pub fn advance(&mut self, done: &[Delivery], undone: &[Delivery]) -> Option<Resume> {
+        let sequence = done.iter().map(|delivery| delivery.sequence).max()?;
+        // Redelivered messages come before the others, but nothing rests on it.
+        let first = self.queue.iter().chain(undone).map(|delivery| delivery.sequence).min();
+        let upto = first.map_or(sequence, |first| first.saturating_sub(1).min(sequence));
+        let stream_created_us = self.info?.stream_created_us;
+        let known = self.position.filter(|known| known.stream_created_us == stream_created_us);
+        let position = Resume { stream_created_us, sequence: upto.max(known.map_or(0, |known| known.sequence)) };
+        self.position = Some(position);
+        self.position
+    }
+
+    /// The session is up.
+    pub fn connected(&mut self) -> Option<Request> {
+        self.backoff.reset();
+        self.begin()
+    }
+
+    /// The session is gone.
+    pub fn disconnected(&mut self) {
+        self.queue.clear();
+        self.link = Link::Down;
+    }
+
+    /// Provisions the consumer.
+    fn begin(&mut self) -> Option<Request> {
+        self.queue.clear();
+        self.link = if self.described.held { Link::Held } else { Link::Ensuring };
+        let spec = ConsumerSpec { resume: self.position, ..self.described.spec.clone() };
+        // Also while it is held: what is published meanwhile is to wait for it.
+        Some(Request::EnsureConsumer { spec: Box::new(spec) })
+    }
+
+    /// The description has changed, or has not.
+    pub fn describe(&mut self, described: Described) -> Vec<Request> {
+        let described = Described { spec: ConsumerSpec { resume: self.described.spec.resume, ..described.spec }, ..described };
+        if described == self.described {
+            return Vec::new();
+        }
+        self.described = described;
+        if self.link == Link::Down {
+            return Vec::new();
+        }
+        let stop = self.stop();
+        stop.into_iter().chain(self.begin()).collect()
+    }
+
+    /// Ends pulling, if it goes on.
+    pub fn stop(&mut self) -> Option<Request> {
+        self.queue.clear();
+        self.is_consuming().then_some(Request::StopConsuming { subscription: self.id() })
+    }
+
+    /// The consumer is there.
+    pub fn ready(&mut self, info: ConsumerInfo) -> Option<Request> {
+        self.info = Some(info);
+        if self.link != Link::Ensuring {
+            return None;
+        }
+        self.link = Link::Consuming;
+        self.delivered_to = info.ack_floor;
+        let Described { id, spec, window, .. } = &self.described;
+        Some(Request::Consume {
+            subscription: *id,
+            stream: spec.stream.clone(),
+            consumer: spec.name.clone(),
+            window: *window,
+            ack_wait: spec.ack_wait,
+        })
+    }
+
+    /// The consumer cannot be used, or is gone.
+    pub fn refused(&mut self, now: Instant, jitter: f64) {
+        if matches!(self.link, Link::Ensuring | Link::Consuming | Link::Held) {
+            self.queue.clear();
+            self.link = Link::Waiting { until: now + self.backoff.next(jitter) };
+        }
+    }
+
+    pub fn delivered(&mut self, messages: Vec<Delivery>) {
+        if self.is_consuming() {
+            self.backoff.reset();
+            self.delivered_to = messages.iter().map(|message| message.sequence).fold(self.delivered_to, u64::max);
+            self.queue.extend(messages);
+        }
+    }
+
+    /// Begins again if it is time.
+    pub fn tick(&mut self, now: Instant) -> Option<Request> {
+        let due = matches!(self.link, Link::Waiting { until } if until <= now);
+        if due { self.begin() } else { None }
+    }
+
+    /// When `tick` has something to do.
+    pub fn due_at(&self) -> Option<Instant> {
+        match self.link {
+            Link::Waiting { until } => Some(until),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::broker::DeliverFrom;
+
+    fn described(held: bool) -> Described {
+        let spec = ConsumerSpec {
+            stream: "S".into(),
+            name: "billing__orders".into(),
+            filter_subject: "orders.event.>".into(),
+            ack_wait: Duration::from_secs(120),
+            max_deliver: -1,
+            max_ack_pending: 50,
+            deliver_from: DeliverFrom::All,
+            resume: None,
+        };
+        Described { id: 1, spec, window: 50, held }
+    }
+
+    fn message(sequence: u64) -> Delivery {
+        Delivery {
+            token: sequence,
+            sequence,
+            delivered: 1,
+            stored_us: 0,
+            pending: 0,
+            subject: "orders.event.paid.v1".into(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    fn consuming() -> Intake {
+        let mut intake = Intake::new(described(false));
+        intake.connected();
+        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() });
+        intake
+    }
+
+    #[test]
+    fn it_provisions_then_pulls() {
+        let mut intake = Intake::new(described(false));
+        assert!(matches!(intake.connected(), Some(Request::EnsureConsumer { .. })));
+        assert!(matches!(intake.ready(ConsumerInfo::default()), Some(Request::Consume { window: 50, .. })));
+        assert!(intake.is_consuming());
+    }
+
+    #[test]
+    fn a_held_one_is_provisioned_and_not_pulled_from() {
+        let mut intake = Intake::new(described(true));
+        assert!(matches!(intake.connected(), Some(Request::EnsureConsumer { .. })));
+        assert_eq!(intake.ready(ConsumerInfo::default()), None);
+        let requests = intake.describe(described(false));
+        assert!(matches!(requests.as_slice(), [Request::EnsureConsumer { .. }]));
+    }
+
+    #[test]
+    fn what_was_not_taken_is_left_to_the_next_delivery() {
+        let mut intake = consuming();
+        intake.delivered(vec![message(1), message(2)]);
+        intake.disconnected();
+        intake.delivered(vec![message(3)]);
+        assert!(intake.first().is_none());
+    }
+
+    #[test]
+    fn the_position_never_passes_what_is_in_the_queue() {
+        let mut intake = consuming();
+        intake.delivered(vec![message(3), message(8), message(5)]);
+        let taken = intake.take(2);
+        assert_eq!(intake.advance(&taken, &[]), Some(Resume { stream_created_us: 9, sequence: 4 }));
+        intake.put_back(taken);
+        let taken = intake.take(3);
+        assert_eq!(intake.advance(&taken[..2], &taken[2..]), Some(Resume { stream_created_us: 9, sequence: 4 }));
+        assert_eq!(intake.advance(&taken, &[]), Some(Resume { stream_created_us: 9, sequence: 8 }));
+    }
+
+    #[test]
+    fn a_lost_consumer_is_made_anew_where_it_was() {
+        let mut intake = consuming();
+        intake.delivered(vec![message(3)]);
+        let taken = intake.take(1);
+        let position = intake.advance(&taken, &[]);
+        let now = Instant::now();
+        intake.refused(now, 0.0);
+        let Some(Request::EnsureConsumer { spec }) = intake.tick(now + Duration::from_secs(60)) else { panic!() };
+        assert_eq!(spec.resume, position);
+    }
+}

@@ -1,0 +1,91 @@
+//! Requests to the JetStream API as the session runs them: which stream each is about, and what its outcome reports.
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+use super::api::Api;
+use super::{consumers, streams, tail};
+use crate::broker::{Report, Request};
+
+/// An API request under way.
+pub(super) type Call = LocalBoxFuture<'static, Answer>;
+
+/// The outcome of an API request.
+pub(super) struct Answer {
+    /// The stream that the request was about.
+    pub(super) stream: String,
+    pub(super) report: Option<Report>,
+    /// Whether the stream is on a server without a cluster, if the request told.
+    pub(super) standalone: Option<bool>,
+}
+
+/// The stream whose lane a request takes; `None` for those that take none.
+pub(super) fn stream_of(request: &Request) -> Option<&str> {
+    match request {
+        Request::Connect(_) | Request::Shutdown | Request::Ack { .. } | Request::StopConsuming { .. } => None,
+        Request::EnsureStream { spec, .. } => Some(&spec.name),
+        Request::EnsureConsumer { spec } => Some(&spec.stream),
+        Request::DeleteStream { name } => Some(name),
+        Request::DeleteConsumer { stream, .. }
+        | Request::ReadTail { stream, .. }
+        | Request::Publish { stream, .. }
+        | Request::Consume { stream, .. }
+        | Request::DeleteMessage { stream, .. } => Some(stream),
+    }
+}
+
+/// Begins a request.
+pub(super) fn call(api: Api, stream: String, request: Request) -> Call {
+    async move {
+        let mut standalone = None;
+        let report = answer(&api, &stream, request, &mut standalone).await;
+        Answer { stream, report, standalone }
+    }
+    .boxed_local()
+}
+
+async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Option<bool>) -> Option<Report> {
+    match request {
+        // Not the API's.
+        Request::Connect(_)
+        | Request::Shutdown
+        | Request::Publish { .. }
+        | Request::Consume { .. }
+        | Request::Ack { .. }
+        | Request::StopConsuming { .. } => None,
+        Request::EnsureStream { sink, spec } => Some(match api.permitted(stream, streams::ensure(api, &spec)).await {
+            Ok(ensured) => {
+                *standalone = Some(ensured.standalone);
+                Report::StreamReady { sink, info: ensured.info }
+            }
+            Err(fault) => Report::StreamRefused { sink, fault },
+        }),
+        Request::ReadTail { sink, after, .. } => {
+            Some(match api.permitted(stream, tail::read(api, stream, after)).await {
+                Ok((messages, last_sequence)) => Report::Tail { sink, messages, last_sequence },
+                Err(fault) => Report::StreamRefused { sink, fault },
+            })
+        }
+        Request::EnsureConsumer { spec } => {
+            let result = api.permitted(stream, consumers::ensure(api, &spec)).await;
+            let (stream, name) = (spec.stream, spec.name);
+            Some(match result {
+                Ok(info) => Report::ConsumerReady { stream, name, info },
+                Err(fault) => Report::ConsumerRefused { stream, name, fault },
+            })
+        }
+        Request::DeleteStream { name } => {
+            let result = api.permitted(stream, streams::delete(api, &name)).await;
+            Some(Report::StreamDeleted { name, result })
+        }
+        Request::DeleteMessage { stream, sequence } => {
+            let result = api.permitted(&stream, streams::delete_message(api, &stream, sequence)).await;
+            Some(Report::MessageDeleted { stream, sequence, result })
+        }
+        Request::DeleteConsumer { name, .. } => {
+            // What is not there is not missed, and what stays is found by the next EnsureConsumer.
+            let _ = api.permitted(stream, consumers::delete(api, stream, &name)).await;
+            None
+        }
+    }
+}

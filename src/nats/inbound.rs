@@ -1,0 +1,63 @@
+//! The receiving half of a session: which subscriptions consume, and where acks go.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+
+use super::api::Api;
+use super::io_thread::Reporter;
+use super::pull::{self, Order, Pulled};
+use super::replies::Replies;
+use crate::broker::SubscriptionId;
+
+/// All `Consume`s of a session.
+pub(super) struct Inbound<'a> {
+    api: Api,
+    reporter: &'a Reporter,
+    replies: Rc<Replies>,
+    /// Those that run, and those that failed: what they delivered may still be acknowledged.
+    pulled: HashMap<SubscriptionId, Rc<Pulled>>,
+    pulls: FuturesUnordered<LocalBoxFuture<'a, ()>>,
+}
+
+impl<'a> Inbound<'a> {
+    pub(super) fn new(api: Api, reporter: &'a Reporter, replies: Rc<Replies>) -> Self {
+        Self { api, reporter, replies, pulled: HashMap::new(), pulls: FuturesUnordered::new() }
+    }
+
+    /// Begins to pull. A pull of the same subscription ends, and what it delivered is delivered again.
+    pub(super) fn consume(&mut self, order: Order) {
+        let pulled = Rc::new(Pulled::new(&order));
+        if let Some(replaced) = self.pulled.insert(order.subscription, Rc::clone(&pulled)) {
+            replaced.stop();
+        }
+        let run = pull::run(self.api.clone(), order, pulled, Rc::clone(&self.replies), self.reporter);
+        // tokio would stop it after 128 messages, and the main thread would be woken for each such part. It yields when
+        // its inbox is empty, and the inbox is filled by a task that does not run until it yields.
+        self.pulls.push(tokio::task::unconstrained(run).boxed_local());
+    }
+
+    /// Sends acks, and asks for as many new messages.
+    pub(super) fn ack(&self, subscription: SubscriptionId, tokens: &[u64]) {
+        if let Some(pulled) = self.pulled.get(&subscription) {
+            let mut ledger = pulled.ledger.borrow_mut();
+            self.replies.ack(tokens.iter().filter_map(|token| ledger.settle(*token)));
+            pulled.settled();
+        }
+    }
+
+    /// Ends pulling and forgets what is not acknowledged.
+    pub(super) fn stop(&mut self, subscription: SubscriptionId) {
+        if let Some(pulled) = self.pulled.remove(&subscription) {
+            pulled.stop();
+        }
+    }
+
+    /// Lets the pulls work. Returns when one has ended, and `None` if there is none.
+    pub(super) async fn run(&mut self) -> Option<()> {
+        self.pulls.next().await
+    }
+}

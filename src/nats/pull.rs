@@ -1,0 +1,207 @@
+//! One `Consume`: pulls from a durable consumer until it is told to stop, or cannot go on.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use async_nats::Message;
+use tokio::sync::Notify;
+
+use super::api::Api;
+use super::consumers;
+use super::delivery::{self, Arrival};
+use super::inbox::Inbox;
+use super::io_thread::Reporter;
+use super::ledger::Ledger;
+use super::leftovers;
+use super::replies::Replies;
+use super::session::until;
+use crate::broker::{Delivery, Fault, FaultKind, Report, SubscriptionId};
+
+/// Messages taken at once before they are reported.
+const AT_ONCE: usize = 512;
+
+/// What a `Consume` asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    pub(super) subscription: SubscriptionId,
+    pub(super) stream: String,
+    pub(super) consumer: String,
+    pub(super) window: usize,
+    pub(super) ack_wait: Duration,
+}
+
+/// What the pull shares with the session, which settles its messages and ends it.
+#[derive(Debug)]
+pub(super) struct Pulled {
+    pub(super) ledger: RefCell<Ledger>,
+    stopped: Cell<bool>,
+    /// There is room, or an end.
+    changed: Notify,
+}
+
+impl Pulled {
+    pub(super) fn new(order: &Order) -> Self {
+        let ledger = RefCell::new(Ledger::new(order.window, order.ack_wait));
+        Self { ledger, stopped: Cell::new(false), changed: Notify::new() }
+    }
+
+    /// Ends the pull. It reports nothing after this.
+    pub(super) fn stop(&self) {
+        self.stopped.set(true);
+        self.changed.notify_one();
+    }
+
+    /// Says that messages were settled.
+    pub(super) fn settled(&self) {
+        self.changed.notify_one();
+    }
+}
+
+/// Pulls, and reports the end if it comes by itself.
+pub(super) async fn run(api: Api, order: Order, pulled: Rc<Pulled>, replies: Rc<Replies>, reporter: &Reporter) {
+    let subscription = order.subscription;
+    let report = |report| {
+        if !pulled.stopped.get() {
+            reporter.report(report);
+        }
+    };
+    let work = async {
+        let puller = begin(&api, &order, &pulled, &replies, &report).await?;
+        puller.pull().await
+    };
+    if let Err(fault) = api.permitted_on(&order.stream, &order.consumer, work).await
+        && !pulled.stopped.get()
+    {
+        let fault = reason(&api, &order, fault).await;
+        report(Report::ConsumeFailed { subscription, fault });
+    }
+}
+
+/// Takes over what an earlier session left. A stop is heeded only after that, so that the consumer is not left half done.
+async fn begin<'a, R: Fn(Report)>(
+    api: &Api,
+    order: &'a Order,
+    pulled: &'a Pulled,
+    replies: &'a Replies,
+    report: &'a R,
+) -> Result<Puller<'a, R>, Fault> {
+    let exclusive = api.exclusive(&order.stream, &order.consumer).await;
+    let mut inbox = Inbox::open(api, &order.stream, &order.consumer).await?;
+    // Whoever replaced us while we waited begins by collecting what we would collect.
+    if !pulled.stopped.get() {
+        let collected = leftovers::collect(api, order, &mut inbox).await?;
+        let now = Instant::now();
+        let mut ledger = pulled.ledger.borrow_mut();
+        collected.into_iter().for_each(|arrived| ledger.hold(arrived, now));
+    }
+    drop(exclusive);
+    Ok(Puller { order, pulled, replies, report, inbox, heard: Instant::now() })
+}
+
+struct Puller<'a, R> {
+    order: &'a Order,
+    pulled: &'a Pulled,
+    replies: &'a Replies,
+    report: &'a R,
+    inbox: Inbox,
+    /// When the consumer was heard last, or was asked for something after it owed nothing.
+    heard: Instant,
+}
+
+impl<R: Fn(Report)> Puller<'_, R> {
+    async fn pull(mut self) -> Result<(), Fault> {
+        loop {
+            if self.pulled.stopped.get() {
+                return Ok(());
+            }
+            let released = self.pulled.ledger.borrow_mut().release();
+            self.deliver(released);
+            self.ask().await?;
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                message = self.inbox.next() => self.take(message?)?,
+                () = self.pulled.changed.notified() => {}
+                () = until(deadline) => self.on_time()?,
+            }
+        }
+    }
+
+    /// Asks for as many messages as there is room for.
+    async fn ask(&mut self) -> Result<(), Fault> {
+        let (wanted, expects) = {
+            let ledger = self.pulled.ledger.borrow();
+            (ledger.wanted(), ledger.expects())
+        };
+        if wanted == 0 {
+            return Ok(());
+        }
+        if !expects {
+            self.heard = Instant::now();
+        }
+        let asked = self.inbox.request(wanted).await?;
+        self.pulled.ledger.borrow_mut().ask(asked);
+        Ok(())
+    }
+
+    /// Takes a message and all others that are there already, then reports them together.
+    fn take(&mut self, first: Message) -> Result<(), Fault> {
+        let now = Instant::now();
+        self.heard = now;
+        let mut deliveries = Vec::new();
+        let mut next = Some(first);
+        let mut result = Ok(());
+        while let Some(message) = next {
+            let mut ledger = self.pulled.ledger.borrow_mut();
+            match delivery::read(message) {
+                Arrival::Message(arrived) => deliveries.extend(ledger.arrived(arrived, now)),
+                Arrival::Over(count) => ledger.give_up(count),
+                Arrival::Failed(fault) => {
+                    result = Err(fault);
+                    break;
+                }
+                Arrival::Alive | Arrival::Stray => {}
+            }
+            drop(ledger);
+            next = if deliveries.len() < AT_ONCE { self.inbox.waiting() } else { None };
+        }
+        self.deliver(deliveries);
+        result
+    }
+
+    fn deliver(&self, messages: Vec<Delivery>) {
+        if !messages.is_empty() {
+            (self.report)(Report::Delivered { subscription: self.order.subscription, messages });
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let ledger = self.pulled.ledger.borrow();
+        let silence = ledger.expects().then(|| self.heard + self.inbox.patience());
+        [ledger.due(), silence].into_iter().flatten().min()
+    }
+
+    fn on_time(&self) -> Result<(), Fault> {
+        let now = Instant::now();
+        let mut ledger = self.pulled.ledger.borrow_mut();
+        self.replies.in_progress(ledger.overdue(now));
+        if ledger.expects() && self.heard + self.inbox.patience() <= now {
+            let Order { stream, consumer, .. } = self.order;
+            let message = format!("consumer {consumer} of stream {stream} does not answer");
+            return Err(Fault::new(FaultKind::Timeout, message));
+        }
+        Ok(())
+    }
+}
+
+/// Why pulling failed. The server does not always say that it was because the consumer, or the stream, is gone.
+async fn reason(api: &Api, order: &Order, fault: Fault) -> Fault {
+    if !matches!(fault.kind, FaultKind::ConsumerMissing | FaultKind::Timeout) {
+        return fault;
+    }
+    match consumers::pullable(api, &order.stream, &order.consumer).await {
+        Err(better) if matches!(better.kind, FaultKind::ConsumerMissing | FaultKind::StreamMissing) => better,
+        Ok(_) | Err(_) => fault,
+    }
+}

@@ -1,0 +1,60 @@
+//! What the SQL of the inbox and of the dead letter queue cannot do by itself.
+
+use pgrx::pg_sys;
+
+use crate::domain::event::Event;
+use crate::domain::invalid::{Invalid, InvalidKind};
+use crate::domain::sink::{SinkKind, sink_id};
+use crate::pg::commit::owe;
+use crate::pg::datum::{jsonb_datum, sql_function};
+use crate::pg::error::OrRefuse;
+use crate::pg::pending;
+use crate::pg::store::{inbox, log};
+
+sql_function!(inbox_wake_at_commit_wrapper, pg_finfo_inbox_wake_at_commit_wrapper, |_call| {
+    owe(|owed| owed.inbox = true);
+    pg_sys::Datum::from(0)
+});
+
+sql_function!(inbox_slot_wrapper, pg_finfo_inbox_slot_wrapper, |_call| pg_sys::Datum::from(inbox::lock_current_slot()));
+
+sql_function!(inbox_holds_wrapper, pg_finfo_inbox_holds_wrapper, |call| {
+    let text = |n| call.text(n).unwrap_or_default();
+    pg_sys::Datum::from(inbox::holds(&text(0), &text(1)))
+});
+
+sql_function!(log_position_wrapper, pg_finfo_log_position_wrapper, |_call| {
+    let (moment, floor) = log::end();
+    let json = serde_json::json!({ "done": moment.snapshot.to_string(), "next_xid": moment.next_xid, "floor": floor });
+    jsonb_datum(&json.to_string())
+});
+
+sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
+    let text = |n| call.text(n).unwrap_or_default();
+    let unknown = || Invalid::new(InvalidKind::Value, "the kind of a sink is event or dlq", "Pass one of the two.");
+    let kind = SinkKind::from_token(&text(0)).ok_or_else(unknown).or_refuse();
+    let context = text(1);
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let event = Event {
+        id: call.uuid(3).unwrap_or_default(),
+        sink: sink_id(&context, kind),
+        subject: call.text(2),
+        event_type: text(4),
+        event_version: call.int4(5).unwrap_or(1),
+        aggregate_type: text(6),
+        aggregate_id: text(7),
+        payload: call.jsonb(8).unwrap_or_else(|| "null".into()),
+        headers: call.jsonb(9),
+        correlation_id: call.text(10),
+        causation_id: call.text(11),
+        visibility: call.text(12).unwrap_or_else(|| "internal".into()),
+        created_at: now,
+        available_at: None,
+        context,
+    };
+    // Describes the stream at pre-commit, should it not be there yet.
+    pending::facts(event.sink, &event.context, kind);
+    pending::add(event, false);
+    pg_sys::Datum::from(0)
+});

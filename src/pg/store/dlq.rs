@@ -1,0 +1,70 @@
+//! Dead letters: the mirror of the DLQ streams, and what is to be removed from them.
+
+use super::spi::{self, Arg};
+use crate::broker::SinkId;
+use crate::domain::message::Message;
+
+/// A DLQ stream of this database's contexts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirroredStream {
+    pub sink: SinkId,
+    pub name: String,
+}
+
+/// The DLQ streams to mirror.
+pub fn mirrored_streams() -> Vec<MirroredStream> {
+    let rows = spi::query("SELECT sink, name FROM sea_mq.streams WHERE kind = 'dlq' ORDER BY name", &[]);
+    rows.iter().map(|row| MirroredStream { sink: spi::parsed(row, 0), name: spi::parsed(row, 1) }).collect()
+}
+
+/// Notes a message of a DLQ stream.
+pub fn mirror(stream: &str, sequence: u64, message: &Message) {
+    spi::execute(
+        "SELECT sea_mq.mirror_dead_letter($1, $2, $3, $4,
+            '2000-01-01 00:00:00+00'::timestamptz + $5 * interval '1 microsecond', $6, $7::integer, $8, $9, $10::jsonb, $11::jsonb)",
+        &[
+            Arg::Text(stream),
+            Arg::Int8(sequence.cast_signed()),
+            Arg::Text(&message.subject),
+            Arg::Text(&message.message_id),
+            Arg::Int8(message.event_at),
+            Arg::Text(&message.event_type),
+            Arg::OptionalInt8(message.event_version.map(i64::from)),
+            Arg::OptionalText(message.aggregate_type.as_deref()),
+            Arg::OptionalText(message.aggregate_id.as_deref()),
+            Arg::Text(&message.payload),
+            Arg::Text(&message.headers),
+        ],
+    );
+}
+
+/// Messages that are to be removed from their streams.
+pub fn removals() -> Vec<(String, u64)> {
+    let rows = spi::query("SELECT stream, sequence FROM sea_mq.message_deletions ORDER BY stream, sequence LIMIT 1000", &[]);
+    rows.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
+}
+
+/// Notes how a removal went.
+pub fn save_removal(stream: &str, sequence: u64, error: Option<&str>) {
+    let (name, number) = (Arg::Text(stream), Arg::Int8(sequence.cast_signed()));
+    match error {
+        None => {
+            spi::execute("DELETE FROM sea_mq.message_deletions WHERE stream = $1 AND sequence = $2", &[name, number]);
+            spi::execute(
+                "UPDATE sea_mq.dlq_messages SET stream_seq = NULL WHERE stream = $1 AND stream_seq = $2",
+                &[name, number],
+            );
+        }
+        Some(error) => {
+            let sql = "UPDATE sea_mq.message_deletions SET error = $3 WHERE stream = $1 AND sequence = $2";
+            spi::execute(sql, &[name, number, Arg::Text(error)]);
+        }
+    }
+}
+
+/// Removes dead letters that were replayed or discarded longer ago than this, in milliseconds.
+pub fn forget_old(age: i64) -> usize {
+    let sql = "DELETE FROM sea_mq.dlq_messages
+        WHERE coalesce(replayed_at, discarded_at) < clock_timestamp() - make_interval(secs => $1::float8 / 1000) RETURNING 1";
+    spi::execute(sql, &[Arg::Int8(age)]).len()
+}

@@ -1,0 +1,236 @@
+//! Subscriptions: their descriptions, how to run their handlers, and how they are doing.
+
+use std::time::Duration;
+
+use pgrx::pg_sys;
+
+use super::consumers::Trouble;
+use super::spi::{self, Arg, TextRow};
+use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Resume, SinkId, SubscriptionId};
+use crate::pg::gucs;
+use crate::pg::handler::Handler;
+
+/// A subscription as it is described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub name: String,
+    pub stream: String,
+    pub source_context: Option<String>,
+    pub subject_filter: String,
+    /// Without one, messages wait for `sea_mq.receive`.
+    pub has_handler: bool,
+    pub priority: i64,
+    pub ack_wait: Duration,
+    pub max_ack_pending: usize,
+    pub start: DeliverFrom,
+    pub workers: i16,
+    pub paused: bool,
+}
+
+impl Subscription {
+    /// Whether the consumer handles its messages as they come; otherwise they are stored first.
+    pub fn is_direct(&self) -> bool {
+        self.has_handler && self.workers == 1
+    }
+
+    /// The durable consumer that it needs.
+    pub fn consumer(&self, resume: Option<Resume>) -> ConsumerSpec {
+        ConsumerSpec {
+            stream: self.stream.clone(),
+            name: self.name.clone(),
+            filter_subject: self.subject_filter.clone(),
+            ack_wait: self.ack_wait,
+            // Attempts are counted here: a limit of the broker's would make it give messages up without a word.
+            max_deliver: -1,
+            max_ack_pending: i64::try_from(self.max_ack_pending).unwrap_or(i64::MAX),
+            deliver_from: self.start,
+            resume,
+        }
+    }
+
+    /// Whether it wants an event of this time (microseconds since 2000-01-01 UTC) and place, where it does not go by a
+    /// stream's word.
+    pub fn begins_before(&self, event_at: i64, seq: i64) -> bool {
+        const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+        match self.start {
+            DeliverFrom::All | DeliverFrom::New => true,
+            DeliverFrom::Sequence(first) => u64::try_from(seq).is_ok_and(|seq| seq >= first),
+            DeliverFrom::Time(unix_us) => event_at >= unix_us - POSTGRES_EPOCH_US,
+        }
+    }
+}
+
+/// All subscriptions, those that go first before the others, and how far each had come.
+pub fn all() -> Vec<(Subscription, Option<Resume>)> {
+    let rows = spi::query(
+        "SELECT s.id, s.subscription, s.stream, s.source_context, s.subject_filter, s.handler IS NOT NULL, s.priority,
+            (extract(epoch FROM s.ack_wait) * 1000)::bigint, s.max_ack_pending, s.start_sequence,
+            (extract(epoch FROM s.start_at) * 1000000)::bigint, s.workers, s.paused, t.stream_created_us, t.stream_sequence
+         FROM sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
+         ORDER BY s.priority DESC, s.subscription",
+        &[],
+    );
+    rows.iter().map(|row| (described(row), resume(row))).collect()
+}
+
+fn described(row: &TextRow) -> Subscription {
+    let start = match (spi::optional(row, 9), spi::optional(row, 10)) {
+        (Some(sequence), _) => DeliverFrom::Sequence(sequence),
+        (None, Some(at)) => DeliverFrom::Time(at),
+        (None, None) => DeliverFrom::All,
+    };
+    Subscription {
+        id: spi::parsed(row, 0),
+        name: spi::parsed(row, 1),
+        stream: spi::parsed(row, 2),
+        source_context: spi::optional(row, 3),
+        subject_filter: spi::parsed(row, 4),
+        has_handler: spi::flag(row, 5),
+        priority: spi::parsed(row, 6),
+        ack_wait: Duration::from_millis(spi::parsed(row, 7)),
+        max_ack_pending: spi::parsed(row, 8),
+        start,
+        workers: spi::parsed(row, 11),
+        paused: spi::flag(row, 12),
+    }
+}
+
+fn resume(row: &TextRow) -> Option<Resume> {
+    let sequence: u64 = spi::parsed(row, 14);
+    let stream_created_us = spi::optional(row, 13)?;
+    (sequence > 0).then_some(Resume { stream_created_us, sequence })
+}
+
+/// How to run a subscription's handler, or why it cannot be run: nothing that a message could be blamed for.
+pub fn handler(name: &str) -> Result<Handler, Trouble> {
+    let rows = spi::query(
+        "SELECT s.handler, s.owner, f.oid, r.oid, f.oid IS NOT NULL AND r.oid IS NOT NULL AND has_function_privilege(r.oid, f.oid, 'EXECUTE'),
+            (extract(epoch FROM s.timeout) * 1000)::bigint
+         FROM sea_mq.subscriptions s
+         LEFT JOIN pg_catalog.pg_roles r ON r.rolname = s.owner
+         LEFT JOIN pg_catalog.pg_proc f ON f.oid = to_regprocedure(s.handler || '(sea_mq.event)')
+         WHERE s.subscription = $1",
+        &[Arg::Text(name)],
+    );
+    let blocked = |error: String, hint: String| Err(Trouble { kind: "Handler".into(), error, hint: Some(hint) });
+    let Some(row) = rows.first() else {
+        return blocked("the subscription is gone".into(), "Subscribe again.".into());
+    };
+    let (handler, owner) = (spi::parsed::<String>(row, 0), spi::parsed::<String>(row, 1));
+    let oid = |column| spi::optional::<u32>(row, column).map(pg_sys::Oid::from);
+    match (oid(2), oid(3)) {
+        (_, None) => blocked(
+            format!("its owner, role \"{owner}\", does not exist"),
+            "Give it another with sea_mq.alter_subscription(owner => …); what waits is handled then.".into(),
+        ),
+        (None, _) => blocked(
+            format!("its handler {handler}(sea_mq.event) does not exist"),
+            "Create it, or name another with sea_mq.alter_subscription(handler => …); what waits is handled then.".into(),
+        ),
+        _ if !spi::flag(row, 4) => blocked(
+            format!("its owner \"{owner}\" may not execute {handler}(sea_mq.event)"),
+            format!("GRANT EXECUTE ON FUNCTION {handler}(sea_mq.event) TO \"{owner}\"; what waits is handled then."),
+        ),
+        (Some(function), Some(owner)) => Ok(Handler {
+            function,
+            owner,
+            timeout: spi::optional(row, 5).map_or_else(gucs::handler_timeout, Duration::from_millis),
+        }),
+    }
+}
+
+/// How many messages of a subscription wait in the table; counts up to `max`.
+pub fn waiting(name: &str, max: usize) -> usize {
+    let sql = "SELECT count(*) FROM (SELECT FROM sea_mq.inbox_pending WHERE subscription = $1 LIMIT $2) w";
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    spi::query(sql, &[Arg::Text(name), Arg::Int8(max)]).first().map_or(0, |row| spi::parsed(row, 0))
+}
+
+/// How long until a message of a lane is due, zero if one is; `None` if none waits.
+pub fn due_in(name: &str, lane: i16) -> Option<Duration> {
+    let sql = "SELECT ceil(extract(epoch FROM min(due_at) - clock_timestamp()) * 1000)::bigint FROM sea_mq.inbox_pending
+        WHERE subscription = $1 AND lane = $2 AND status <> 'processing'";
+    let rows = spi::query(sql, &[Arg::Text(name), Arg::Int8(i64::from(lane))]);
+    let millis: i64 = rows.first().and_then(|row| spi::optional(row, 0))?;
+    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+}
+
+/// Notes how a subscription is doing.
+pub fn save_state(name: &str, state: &str, trouble: Option<&Trouble>) {
+    spi::execute(
+        "INSERT INTO sea_mq.subscription_state AS t (subscription, state, error_kind, error, hint) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (subscription) DO UPDATE SET state = excluded.state, error_kind = excluded.error_kind,
+            error = excluded.error, hint = excluded.hint, since = now()",
+        &[
+            Arg::Text(name),
+            Arg::Text(state),
+            Arg::OptionalText(trouble.map(|trouble| trouble.kind.as_str())),
+            Arg::OptionalText(trouble.map(|trouble| trouble.error.as_str())),
+            Arg::OptionalText(trouble.and_then(|trouble| trouble.hint.as_deref())),
+        ],
+    );
+}
+
+/// Notes what the broker says of a subscription's consumer.
+pub fn save_info(name: &str, info: &ConsumerInfo) {
+    let max_age = info.stream_max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    spi::execute(
+        "UPDATE sea_mq.subscription_state SET pending = $2, stream_max_age = make_interval(secs => $3::float8 / 1000),
+            stream_sequence = CASE WHEN stream_created_us = $4 THEN stream_sequence ELSE 0 END, stream_created_us = $4
+         WHERE subscription = $1",
+        &[
+            Arg::Text(name),
+            Arg::Int8(info.pending.cast_signed()),
+            Arg::OptionalInt8(max_age),
+            Arg::Int8(info.stream_created_us),
+        ],
+    );
+}
+
+/// What a batch adds to a subscription's state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    pub processed: i64,
+    pub duplicates: i64,
+    pub redelivered: i64,
+    pub pending: Option<u64>,
+    pub resume: Option<Resume>,
+}
+
+/// Notes a subscription's progress.
+pub fn save_progress(name: &str, progress: &Progress) {
+    spi::execute(
+        "UPDATE sea_mq.subscription_state SET processed = processed + $2, duplicates = duplicates + $3, redelivered = redelivered + $4,
+            pending = coalesce($5, pending), stream_sequence = coalesce($6, stream_sequence),
+            last_processed_at = CASE WHEN $2 > 0 THEN clock_timestamp() ELSE last_processed_at END
+         WHERE subscription = $1",
+        &[
+            Arg::Text(name),
+            Arg::Int8(progress.processed),
+            Arg::Int8(progress.duplicates),
+            Arg::Int8(progress.redelivered),
+            Arg::OptionalInt8(progress.pending.map(u64::cast_signed)),
+            Arg::OptionalInt8(progress.resume.map(|resume| resume.sequence.cast_signed())),
+        ],
+    );
+}
+
+/// Consumers of subscriptions that are gone (stream, name).
+pub fn deletions() -> Vec<(String, String)> {
+    let rows = spi::query("SELECT stream, name FROM sea_mq.consumer_deletions", &[]);
+    rows.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
+}
+
+/// Forgets a consumer whose removal was asked for.
+pub fn forget_deletion(stream: &str, name: &str) {
+    let sql = "DELETE FROM sea_mq.consumer_deletions WHERE stream = $1 AND name = $2";
+    spi::execute(sql, &[Arg::Text(stream), Arg::Text(name)]);
+}
+
+/// Keys of the cursors with which subscriptions read a sink's events where there is no broker.
+pub fn local_cursors(sink: SinkId) -> Vec<SinkId> {
+    let sql = "SELECT sea_mq.sink_id(subscription, 'local') FROM sea_mq.subscriptions
+        WHERE source_context IS NOT NULL AND sea_mq.sink_id(source_context, 'event') = $1";
+    spi::query(sql, &[Arg::Int8(sink)]).iter().map(|row| spi::parsed(row, 0)).collect()
+}

@@ -1,0 +1,34 @@
+//! Housekeeping of the inbox: leases that have run out, counters, and the space of what is done and old.
+
+use std::time::{Duration, Instant};
+
+use pgrx::log;
+
+use super::worker::Worker;
+use crate::pg::gucs;
+use crate::pg::store::{dlq, inbox};
+use crate::pg::worker::session::{self, Failed};
+
+/// Pause between rounds.
+const ROUND: Duration = Duration::from_secs(1);
+
+impl Worker {
+    pub(super) fn keep_house(&mut self) -> Result<(), Failed> {
+        self.house_at = Instant::now() + ROUND;
+        session::transaction(inbox::release_expired)?;
+        session::transaction(inbox::fold_tally)?;
+        let retention = gucs::inbox_retention();
+        // Failing to get the lock is no failure: somebody uses the slot, and another round tries again.
+        if session::transaction(|| inbox::advance_if_old(retention / 2)).is_ok_and(|advanced| advanced) {
+            log!("sea_mq: the inbox moved on to its next slot");
+        }
+        for slot in session::transaction(|| inbox::spent_slots(retention))? {
+            if session::transaction(|| inbox::truncate(slot)).is_ok() {
+                log!("sea_mq: slot {slot} of the inbox was emptied");
+            }
+        }
+        let age = i64::try_from(gucs::dlq_retention().as_millis()).unwrap_or(i64::MAX);
+        session::transaction(|| dlq::forget_old(age))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! What reports of the broker's side lead to in the database, and what the database describes for the broker's side.
+
+use std::rc::Rc;
+
+use pgrx::{log, warning};
+
+use super::mirror;
+use super::served::Served;
+use super::worker::Worker;
+use crate::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
+use crate::consume::Effect;
+use crate::consume::intake::Described;
+use crate::pg::store::consumers::Trouble;
+use crate::pg::store::subscriptions::{self, Subscription};
+use crate::pg::store::{dlq, inbox};
+use crate::pg::worker::session::{self, Failed};
+
+/// Messages of one subscription that the I/O thread may hold, whatever `max_ack_pending` is.
+const MAX_WINDOW: usize = 2000;
+
+impl Worker {
+    pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
+        let (requests, effect) = self.consumer.report(report, std::time::Instant::now(), rand::random());
+        self.send(requests);
+        effect.map_or(Ok(()), |effect| self.carry_out(effect))
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), Failed> {
+        match effect {
+            Effect::Connection { fault: None } => {
+                log!("sea_mq consumer: connected to the broker");
+                self.request_removals()
+            }
+            Effect::Connection { fault: Some(fault) } => {
+                let trouble = Trouble::from(&fault);
+                let receiving = self.served.iter_mut().filter(|served| !served.is_blocked());
+                receiving.map(|served| served.set_state("waiting", Some(trouble.clone()))).collect()
+            }
+            Effect::Subscription { id, fault } => self.subscription_changed(id, fault),
+            Effect::Removed { stream, sequence, fault } => session::transaction(|| {
+                dlq::save_removal(&stream, sequence, fault.as_ref().map(|fault| fault.message.as_str()));
+            }),
+        }
+    }
+
+    fn subscription_changed(&mut self, id: SubscriptionId, fault: Option<Fault>) -> Result<(), Failed> {
+        let info = self.consumer.intake(id).and_then(|intake| intake.info().copied());
+        let Some(served) = self.served.iter_mut().find(|served| served.subscription.id == id) else {
+            if let Some(fault) = fault {
+                warning!("sea_mq consumer: dead letters of other services cannot be read: {fault}");
+            }
+            return Ok(());
+        };
+        let Some(fault) = fault else {
+            if let Some(info) = info {
+                session::transaction(|| subscriptions::save_info(&served.subscription.name, &info))?;
+            }
+            return served.set_state("active", None);
+        };
+        let waits = matches!(
+            fault.kind,
+            FaultKind::StreamMissing | FaultKind::ConsumerMissing | FaultKind::Timeout | FaultKind::Unreachable
+        );
+        let mut trouble = Trouble::from(&fault);
+        if fault.kind == FaultKind::StreamMissing {
+            trouble.hint = Some("It is there once the first event of its context is published; see sea_mq.subscribe for source.".into());
+        }
+        served.set_state(if waits { "waiting" } else { "refused" }, Some(trouble))
+    }
+
+    /// Reads the descriptions of subscriptions, and what waits for them.
+    pub(super) fn refresh(&mut self) -> Result<(), Failed> {
+        let described = session::transaction(subscriptions::all)?;
+        let mut before = std::mem::take(&mut self.served);
+        for (subscription, _) in &described {
+            let known = before.iter().position(|served| served.subscription.id == subscription.id);
+            let mut served = match known.map(|place| before.swap_remove(place)) {
+                Some(mut served) => {
+                    if *served.subscription != *subscription {
+                        served.subscription = Rc::new(subscription.clone());
+                        served.blocked_until = None;
+                    }
+                    served
+                }
+                None => Served::new(Rc::new(subscription.clone())),
+            };
+            // Somebody may have mended what kept it from being handled.
+            if served.is_blocked() {
+                served.blocked_until = None;
+            }
+            served.look()?;
+            if self.is_local() {
+                served.set_state(if self.held { "waiting" } else { "active" }, None)?;
+            }
+            self.served.push(served);
+        }
+        self.describe_intakes(&described)?;
+        self.call_handlers();
+        Ok(())
+    }
+
+    fn describe_intakes(&mut self, described: &[(Subscription, Option<crate::broker::Resume>)]) -> Result<(), Failed> {
+        if self.is_local() || self.held {
+            return Ok(());
+        }
+        let mut wanted: Vec<Described> = described
+            .iter()
+            .map(|(subscription, resume)| Described {
+                id: subscription.id,
+                spec: subscription.consumer(*resume),
+                window: subscription.max_ack_pending.min(MAX_WINDOW),
+                held: subscription.paused,
+            })
+            .collect();
+        wanted.extend(session::transaction(dlq::mirrored_streams)?.into_iter().map(mirror::described));
+        let ids: Vec<SubscriptionId> = wanted.iter().map(|described| described.id).collect();
+        let gone = self.consumer.keep(|id| ids.contains(&id));
+        self.send(gone);
+        for described in wanted {
+            let requests = self.consumer.describe(described);
+            self.send(requests);
+        }
+        if self.consumer.is_connected() { self.request_removals() } else { Ok(()) }
+    }
+
+    /// Has the broker remove consumers of subscriptions that are gone, and dead letters that were dealt with.
+    fn request_removals(&self) -> Result<(), Failed> {
+        let (consumers, messages) = session::transaction(|| (subscriptions::deletions(), dlq::removals()))?;
+        for (stream, name) in consumers {
+            session::transaction(|| subscriptions::forget_deletion(&stream, &name))?;
+            self.io.send(Request::DeleteConsumer { stream, name });
+        }
+        for (stream, sequence) in messages {
+            self.io.send(Request::DeleteMessage { stream, sequence });
+        }
+        Ok(())
+    }
+
+    /// Has as many handlers run as the subscriptions ask for.
+    fn call_handlers(&self) {
+        let Some(database) = self.process.database else { return };
+        let parallel = self.served.iter().map(|served| &served.subscription).filter(|one| one.has_handler && one.workers > 1);
+        let count = parallel.map(|one| usize::try_from(one.workers).unwrap_or(1)).max().unwrap_or(0);
+        database.want_handlers(if self.held { 0 } else { count });
+    }
+
+    /// Ends the attempts that were under way when the process before this one ended.
+    pub(super) fn recover(&mut self) -> Result<(), Failed> {
+        if self.held {
+            return Ok(());
+        }
+        for served in self.served.iter_mut().filter(|served| served.subscription.is_direct()) {
+            let name = &served.subscription.name;
+            if session::transaction(|| inbox::conclude_crashed(name, 0))? > 0 {
+                served.look()?;
+            }
+        }
+        Ok(())
+    }
+}

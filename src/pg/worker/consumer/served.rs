@@ -1,0 +1,114 @@
+//! A subscription that is served, and what the consumer remembers of it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use pgrx::warning;
+
+use super::attempt::Batch;
+use crate::domain::position::Position;
+use crate::pg::store::consumers::Trouble;
+use crate::pg::store::subscriptions::{self, Subscription};
+use crate::pg::worker::session::{self, Failed};
+
+/// How often a handler that cannot be run is looked at again.
+const BLOCKED: Duration = Duration::from_secs(2);
+/// Messages that are handled one by one after a start: one of them may be what ended the process before.
+const CAREFUL: usize = 100;
+
+pub struct Served {
+    pub subscription: Rc<Subscription>,
+    /// Messages that wait in the table, as of the last look; counted up to `max_ack_pending`.
+    pub waiting: usize,
+    /// When the next of them is due.
+    pub due_at: Option<Instant>,
+    /// Not to be handled before this.
+    pub blocked_until: Option<Instant>,
+    /// Messages that are still to be handled one by one.
+    pub careful: usize,
+    /// Since when it has waited for one that goes first.
+    pub held_since: Option<Instant>,
+    /// How far it has come in this database's log, where there is no broker.
+    pub position: Option<Position>,
+    /// There is nothing more in the log for now.
+    pub exhausted: bool,
+    /// The state that is recorded.
+    state: Option<(&'static str, Option<Trouble>)>,
+}
+
+impl Served {
+    pub fn new(subscription: Rc<Subscription>) -> Self {
+        Self {
+            subscription,
+            waiting: 0,
+            due_at: None,
+            blocked_until: None,
+            careful: CAREFUL,
+            held_since: None,
+            position: None,
+            exhausted: false,
+            state: None,
+        }
+    }
+
+    /// Whether it can take more messages now.
+    pub fn has_room(&self, now: Instant) -> bool {
+        !self.subscription.paused
+            && self.blocked_until.is_none_or(|until| until <= now)
+            && self.waiting < self.subscription.max_ack_pending
+    }
+
+    /// Records how the subscription is doing, if that has changed.
+    pub fn set_state(&mut self, state: &'static str, trouble: Option<Trouble>) -> Result<(), Failed> {
+        let new = Some((state, trouble));
+        if self.state == new {
+            return Ok(());
+        }
+        let name = &self.subscription.name;
+        let trouble = new.as_ref().and_then(|(_, trouble)| trouble.as_ref());
+        if let Some(trouble) = trouble {
+            warning!("sea_mq consumer: subscription {name} is {state}: {}", trouble.error);
+        }
+        session::transaction(|| subscriptions::save_state(name, state, trouble))?;
+        self.state = new;
+        Ok(())
+    }
+
+    /// Whether the subscription is recorded as one whose handler cannot be run.
+    pub fn is_blocked(&self) -> bool {
+        matches!(self.state, Some(("blocked", _)))
+    }
+
+    /// Takes in how an attempt went. Returns how many messages were dealt with.
+    pub fn note(&mut self, batch: Batch) -> Result<usize, Failed> {
+        match batch {
+            Batch::Done { handled, failed, .. } => {
+                if failed {
+                    self.look()?;
+                }
+                if self.is_blocked() {
+                    self.set_state("active", None)?;
+                }
+                Ok(handled)
+            }
+            Batch::Blocked(trouble) => {
+                self.blocked_until = Some(Instant::now() + BLOCKED);
+                self.set_state("blocked", Some(trouble))?;
+                Ok(0)
+            }
+        }
+    }
+
+    /// Looks at what waits in the table.
+    pub fn look(&mut self) -> Result<(), Failed> {
+        let Subscription { name, max_ack_pending, .. } = &*self.subscription;
+        let direct = self.subscription.is_direct();
+        let (waiting, due) = session::transaction(|| {
+            let waiting = subscriptions::waiting(name, *max_ack_pending);
+            (waiting, if direct && waiting > 0 { subscriptions::due_in(name, 0) } else { None })
+        })?;
+        self.waiting = waiting;
+        self.due_at = due.map(|wait| Instant::now() + wait);
+        Ok(())
+    }
+}

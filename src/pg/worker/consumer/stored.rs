@@ -1,0 +1,94 @@
+//! Messages that are stored first: for applications that receive them, and for parallel handlers.
+
+use std::time::Instant;
+
+use super::direct::{self, AT_ONCE};
+use super::worker::Worker;
+use crate::consume::intake::Intake;
+use crate::domain::message::Message;
+use crate::domain::outcome::{Failure, Outcome};
+use crate::pg::handler;
+use crate::pg::store::inbox::{self, Standing};
+use crate::pg::store::subscriptions::Subscription;
+use crate::pg::worker::session::Failed;
+
+use super::attempt::is_for_another;
+
+impl Worker {
+    /// Stores what was delivered for a subscription, as far as there is room. Returns whether there may be more.
+    pub(super) fn serve_stored(&mut self, place: usize) -> Result<bool, Failed> {
+        let served = &mut self.served[place];
+        if !served.has_room(Instant::now()) {
+            return Ok(false);
+        }
+        let subscription = std::rc::Rc::clone(&served.subscription);
+        let room = subscription.max_ack_pending - served.waiting;
+        let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
+        let deliveries = intake.take(room.min(AT_ONCE));
+        if deliveries.is_empty() {
+            return Ok(false);
+        }
+        let messages: Vec<Message> =
+            deliveries.iter().map(|delivery| Message::from_delivery(delivery, &subscription.stream)).collect();
+        let save = |intake: &mut Intake, duplicates| {
+            direct::save(&subscription, intake, deliveries.split_at(deliveries.len()), 0, duplicates);
+        };
+        store(&subscription, &messages, |duplicates| save(intake, duplicates))
+            .map_err(|failure| Failed(failure.message))?;
+        served.look()?;
+        self.wake_handlers(&subscription);
+        let handled = deliveries.len();
+        self.settle(&subscription, deliveries, handled);
+        Ok(true)
+    }
+
+    pub(super) fn wake_handlers(&self, subscription: &Subscription) {
+        if subscription.has_handler
+            && let Some(database) = self.process.database
+        {
+            database.wake_handlers();
+        }
+    }
+}
+
+/// Stores those messages that the inbox does not have. What PostgreSQL cannot store as it is becomes a dead letter.
+pub(super) fn store(subscription: &Subscription, messages: &[Message], save: impl FnOnce(i64)) -> Result<(), Failure> {
+    handler::transaction(|| {
+        let wanted: Vec<&Message> = messages.iter().filter(|message| !is_for_another(message, subscription)).collect();
+        let mut seen = std::collections::HashSet::new();
+        let new: Vec<&Message> = wanted
+            .iter()
+            .filter(|message| {
+                seen.insert(message.message_id.as_str()) && !inbox::holds(&message.message_id, &subscription.name)
+            })
+            .copied()
+            .collect();
+        let (sound, defective): (Vec<&Message>, Vec<&Message>) = new.iter().partition(|message| message.defect.is_none());
+        let refused = handler::savepoint(|| drop(inbox::store(&subscription.name, &sound, Standing::Received)));
+        if refused.is_some() {
+            sound.iter().for_each(|message| store_alone(subscription, message));
+        }
+        defective.into_iter().for_each(|message| bury(subscription, message));
+        save(i64::try_from(wanted.len() - new.len()).unwrap_or(0));
+    })
+}
+
+fn store_alone(subscription: &Subscription, message: &Message) {
+    let refused = handler::savepoint(|| drop(inbox::store(&subscription.name, &[message], Standing::Received)));
+    if let Some(failure) = refused {
+        let mut message = message.clone();
+        message.refuse_payload(&failure.message);
+        bury(subscription, &message);
+    }
+}
+
+fn bury(subscription: &Subscription, message: &Message) {
+    let failure = Failure {
+        sqlstate: "22P02".into(),
+        message: message.defect.clone().unwrap_or_default(),
+        detail: None,
+    };
+    for id in inbox::store(&subscription.name, &[message], Standing::Processing) {
+        inbox::conclude(id, &Outcome::Poison(failure.clone()));
+    }
+}

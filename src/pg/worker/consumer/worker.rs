@@ -1,0 +1,231 @@
+//! The consumer's loop: begins, makes one pass after the other, ends.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pgrx::{log, pg_sys, warning};
+
+use super::served::Served;
+use crate::broker::{BrokerConfig, Request};
+use crate::consume::Consumer;
+use crate::nats::NatsIo;
+use crate::pg::gucs;
+use crate::pg::shmem::Phase as Life;
+use crate::pg::worker::identity;
+use crate::pg::worker::process::Process;
+use crate::pg::worker::session::{self, Failed};
+
+/// Pause after an error of the database.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+/// What handlers leave behind in their session (temporary tables, prepared statements) goes with the process.
+const RECYCLE: Duration = Duration::from_secs(3600);
+
+/// What a change of the configuration can change for the consumer.
+#[derive(Clone, PartialEq, Eq)]
+struct Settings {
+    broker: Option<BrokerConfig>,
+    enabled: bool,
+    reconnect_max: Duration,
+}
+
+pub struct Worker {
+    pub(super) process: Process,
+    pub(super) io: NatsIo,
+    pub(super) consumer: Consumer,
+    pub(super) served: Vec<Served>,
+    settings: Option<Settings>,
+    /// Nothing may be received: this database is a copy, or sea_mq is disabled.
+    pub(super) held: bool,
+    pub(super) poll_at: Instant,
+    pub(super) house_at: Instant,
+    /// Whose turn it is, among subscriptions of the same priority.
+    pub(super) handled_anything: bool,
+}
+
+impl Worker {
+    pub(super) fn new(process: Process) -> std::io::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            process,
+            io: NatsIo::spawn()?,
+            consumer: Consumer::new(None, Duration::ZERO),
+            served: Vec::new(),
+            settings: None,
+            held: false,
+            poll_at: now,
+            house_at: now,
+            handled_anything: false,
+        })
+    }
+
+    /// Runs until something ends it. Returns what is to follow.
+    pub(super) fn run(&mut self) -> Life {
+        log!("sea_mq consumer started");
+        let started = Instant::now();
+        let mut begun = false;
+        loop {
+            if let Some(next) = self.process.told_to_end() {
+                log!("sea_mq consumer ended");
+                return next;
+            }
+            if self.handled_anything && started.elapsed() > RECYCLE {
+                return Life::Wanted;
+            }
+            session::process_interrupts();
+            let reload = session::take_reload();
+            let result = match begun {
+                true if reload => self.begin_if_changed().map(|()| Duration::ZERO),
+                true => self.run_once(),
+                false => self.begin().map(|()| Duration::ZERO),
+            };
+            match result {
+                Ok(pause) => {
+                    begun = true;
+                    self.pause(pause);
+                }
+                Err(error) => {
+                    if let Some(next) = self.process.extension_changed() {
+                        return next;
+                    }
+                    warning!("sea_mq consumer: {error}");
+                    begun = false;
+                    session::wait(None, AFTER_ERROR);
+                }
+            }
+        }
+    }
+
+    fn settings() -> Result<Settings, Failed> {
+        Ok(Settings {
+            broker: gucs::broker(session::transaction(identity::client_name)?),
+            enabled: gucs::enabled(),
+            reconnect_max: gucs::reconnect_max(),
+        })
+    }
+
+    fn begin_if_changed(&mut self) -> Result<(), Failed> {
+        if self.settings.as_ref() == Some(&Self::settings()?) { Ok(()) } else { self.begin() }
+    }
+
+    /// Whether events come from this database's own log, there being no broker.
+    pub(super) fn is_local(&self) -> bool {
+        self.settings.as_ref().is_some_and(|settings| settings.broker.is_none())
+    }
+
+    /// Reads settings and descriptions, and begins to connect.
+    fn begin(&mut self) -> Result<(), Failed> {
+        let settings = Self::settings()?;
+        let copied = session::transaction(identity::trouble)?;
+        self.held = copied.is_some() || !settings.enabled;
+        if self.settings.is_some() {
+            // A thread of its own for each beginning: what the one before still reports is nobody's.
+            self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
+        }
+        self.consumer = Consumer::new(settings.broker.clone(), settings.reconnect_max);
+        self.served.clear();
+        self.settings = Some(settings);
+        if let Some(database) = self.process.database {
+            database.hears_events.store(self.is_local() && !self.held, Ordering::Release);
+        }
+        self.refresh()?;
+        self.recover()?;
+        if !self.held {
+            self.consumer.connect().into_iter().for_each(|request| self.io.send(request));
+        }
+        self.house_at = Instant::now();
+        Ok(())
+    }
+
+    /// One pass: take in, handle, keep house. Returns how long to sleep.
+    fn run_once(&mut self) -> Result<Duration, Failed> {
+        let now = Instant::now();
+        while let Some(report) = self.io.try_recv() {
+            self.take_in(report)?;
+        }
+        self.notice(now)?;
+        let requests = self.consumer.tick(now);
+        self.send(requests);
+        let mut more = false;
+        if !self.held {
+            more = self.handle()?;
+            if now >= self.house_at {
+                self.keep_house()?;
+            }
+        }
+        Ok(if more { Duration::ZERO } else { self.sleep() })
+    }
+
+    /// Looks for changed descriptions and new work, if somebody says that there is some, or if it is time.
+    fn notice(&mut self, now: Instant) -> Result<(), Failed> {
+        let (inbox, events) = self.process.database.map_or((false, false), |database| {
+            // Cleared before anything is read: what is committed afterwards is seen in the next pass.
+            let events = database.consumer_events.swap(false, Ordering::AcqRel);
+            (database.inbox.swap(false, Ordering::AcqRel), events)
+        });
+        let poll = now >= self.poll_at;
+        if events || poll {
+            self.served.iter_mut().for_each(|served| served.exhausted = false);
+        }
+        if !inbox && !poll {
+            return Ok(());
+        }
+        if poll {
+            self.poll_at = now + gucs::poll_interval();
+            if self.process.extension_changed().is_some() {
+                return Err(Failed("the extension was dropped or installed anew".into()));
+            }
+        }
+        self.refresh()
+    }
+
+    /// Gives each subscription a turn, those that go first before the others. Returns whether there may be more.
+    fn handle(&mut self) -> Result<bool, Failed> {
+        let mut more = false;
+        let moment = if self.is_local() { Some(self.moment()?) } else { None };
+        for place in 0..self.served.len() {
+            more |= self.serve_due(place)?;
+            more |= match &moment {
+                Some(moment) => self.serve_log(place, moment)?,
+                None if self.served[place].subscription.is_direct() => self.serve_direct(place)?,
+                None => self.serve_stored(place)?,
+            };
+            session::process_interrupts();
+        }
+        more |= self.serve_mirror()?;
+        Ok(more)
+    }
+
+    pub(super) fn send(&self, requests: impl IntoIterator<Item = Request>) {
+        requests.into_iter().for_each(|request| self.io.send(request));
+    }
+
+    /// Acknowledges messages whose transaction has committed.
+    pub(super) fn acknowledge(&self, subscription: i64, tokens: Vec<u64>) {
+        if tokens.is_empty() {
+            return;
+        }
+        // With synchronous_commit = off a crash could take back what the broker would then never deliver again.
+        // SAFETY: the end of this process's last commit record; returns at once if that much is flushed already.
+        unsafe { pg_sys::XLogFlush(pg_sys::XactLastCommitEnd) };
+        self.io.send(Request::Ack { subscription, tokens });
+    }
+
+    /// How long nothing is to be done, unless something happens.
+    fn sleep(&self) -> Duration {
+        let now = Instant::now();
+        let served = self.served.iter().filter(|_| !self.held).flat_map(|served| {
+            let held = served.held_since.map(|since| since + super::direct::PATIENCE);
+            [served.due_at.filter(|_| !served.subscription.paused), served.blocked_until.filter(|at| *at > now), held]
+        });
+        let times = served.chain([Some(self.poll_at), Some(self.house_at).filter(|_| !self.held), self.consumer.due_at()]);
+        times.flatten().min().map_or(gucs::poll_interval(), |at| at.saturating_duration_since(now))
+    }
+
+    fn pause(&self, pause: Duration) {
+        if !pause.is_zero() {
+            session::report_activity(c"", false);
+            session::wait(Some(self.io.wake_fd()), pause);
+            self.io.clear_wake();
+        }
+    }
+}
