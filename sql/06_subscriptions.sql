@@ -65,6 +65,7 @@ CREATE TABLE sea_mq.subscriptions (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
+COMMENT ON SEQUENCE sea_mq.subscriptions_id_seq IS 'Numbers of subscriptions';
 COMMENT ON TABLE sea_mq.subscriptions IS 'What this database receives; change it with subscribe, alter_subscription, pause_subscription, unsubscribe';
 COMMENT ON COLUMN sea_mq.subscriptions.id IS 'Number of the subscription';
 COMMENT ON COLUMN sea_mq.subscriptions.subscription IS 'Name, and durable name of the consumer in JetStream; by convention {service}__{purpose}';
@@ -312,11 +313,9 @@ effect, as the role that subscribes; without one, messages wait for sea_mq.recei
 (order_created.v2) or a subject with wildcards. start_from: new, all, a stream sequence or a time. Repeating the same call is a
 no-op. Errors: 22004, 22023, 42710 (another one has that name), 42P13 (not a handler), 42501, 42704 (no context)';
 
--- As the extension's owner: what the subscriber has no rights on. A subscription with the same name that is gone left nothing.
+-- As the extension's owner: what the subscriber has no rights on.
 CREATE FUNCTION sea_mq.begin_subscription(subscription text, from_now boolean) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    DELETE FROM sea_mq.consumer_deletions d USING sea_mq.subscriptions s
-    WHERE s.subscription = $1 AND d.stream = s.stream AND d.name = s.subscription;
     INSERT INTO sea_mq.subscription_state (subscription, state) VALUES ($1, 'pending') ON CONFLICT DO NOTHING;
     INSERT INTO sea_mq.cursors (sink, done, next_xid, floor)
     SELECT sea_mq.sink_id($1, 'local'), (p.log_position ->> 'done')::pg_snapshot, (p.log_position ->> 'next_xid')::bigint,
@@ -340,7 +339,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.unsubscribe IS
 'Ends a subscription and removes its consumer in JetStream. What it has received stays in the inbox for as long as that is
-retained; what waits there for an attempt is given up. Errors: 42704, 42501';
+retained, so that a later subscription of the same name handles nothing again; what waits there for an attempt is given up.
+Errors: 42704, 42501';
 
 -- Runs for each deleted subscription, so that a DELETE does the same.
 CREATE FUNCTION sea_mq.end_subscription() RETURNS trigger

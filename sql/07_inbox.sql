@@ -89,6 +89,7 @@ COMMENT ON COLUMN sea_mq.inbox_pending.lease_until IS 'Until when the applicatio
 COMMENT ON COLUMN sea_mq.inbox_pending.event_at IS 'When the stream stored it; inside the database: when it was emitted';
 COMMENT ON TABLE sea_mq.inbox_log IS 'Messages that are done: processed, skipped or dead. Query sea_mq.inbox_messages instead';
 COMMENT ON COLUMN sea_mq.inbox_log.slot IS 'Slot of the ring';
+COMMENT ON COLUMN sea_mq.inbox_log.event_at IS 'When the stream stored it; inside the database: when it was emitted';
 COMMENT ON TABLE sea_mq.inbox_ring IS 'Which slot of the inbox''s ring is appended to; one row, not part of a dump';
 COMMENT ON COLUMN sea_mq.inbox_ring.only_row IS 'Always true: there is one row';
 COMMENT ON COLUMN sea_mq.inbox_ring.current_slot IS 'The slot that is appended to';
@@ -134,6 +135,21 @@ COMMENT ON COLUMN sea_mq.inbox_messages.delivered_at IS 'When it was handed to t
 COMMENT ON COLUMN sea_mq.inbox_messages.processed_at IS 'When it was done';
 COMMENT ON COLUMN sea_mq.inbox_messages.stream_seq IS 'Sequence in the stream; NULL if it came another way';
 
+-- The two tables of the view, of which the same is true.
+DO $$
+DECLARE
+    remark record;
+BEGIN
+    FOR remark IN
+        SELECT t.attrelid::regclass AS tab, t.attname AS col, col_description(v.attrelid, v.attnum) AS words
+        FROM pg_catalog.pg_attribute t
+        JOIN pg_catalog.pg_attribute v ON v.attrelid = 'sea_mq.inbox_messages'::regclass AND v.attname = t.attname
+        WHERE t.attrelid IN ('sea_mq.inbox_pending'::regclass, 'sea_mq.inbox_log'::regclass) AND t.attnum > 0
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', remark.tab, remark.col, remark.words);
+    END LOOP;
+END $$;
+
 CREATE FUNCTION sea_mq.inbox_slot() RETURNS smallint
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'inbox_slot_wrapper';
 COMMENT ON FUNCTION sea_mq.inbox_slot IS
@@ -166,6 +182,7 @@ CREATE TABLE sea_mq.inbox_tally (
     dead bigint NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.inbox_tally', '');
 COMMENT ON TABLE sea_mq.inbox_tally IS 'Outcomes not added to sea_mq.subscription_state yet';
 COMMENT ON COLUMN sea_mq.inbox_tally.subscription IS 'Subscription';
 COMMENT ON COLUMN sea_mq.inbox_tally.processed IS 'Messages handled';
@@ -359,6 +376,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     slot smallint := sea_mq.inbox_slot();
+    -- Other publishers may have names that are no token of a subject.
+    kind text := CASE WHEN inbox_accept.event_type ~ '^[^[:space:].*>]+$' THEN sea_mq.event_name(inbox_accept.event_type)
+        ELSE inbox_accept.event_type END;
     accepted bigint;
 BEGIN
     IF inbox_accept.message_id IS NULL OR inbox_accept.subscription IS NULL OR inbox_accept.event_type IS NULL THEN
@@ -371,8 +391,8 @@ BEGIN
     INSERT INTO sea_mq.inbox_log (slot, id, subscription, message_id, status, attempts, source_context, event_type, event_version,
         subject, payload, headers, event_at, created_at, delivered_at, processed_at)
     VALUES (slot, nextval('sea_mq.inbox_id'), inbox_accept.subscription, inbox_accept.message_id, 'processed', 1,
-        inbox_accept.source_context, sea_mq.event_name(inbox_accept.event_type), inbox_accept.event_version,
-        coalesce(inbox_accept.subject, concat_ws('.', inbox_accept.source_context, 'event', sea_mq.event_name(inbox_accept.event_type),
+        inbox_accept.source_context, kind, inbox_accept.event_version,
+        coalesce(inbox_accept.subject, concat_ws('.', inbox_accept.source_context, 'event', kind,
             'v' || coalesce(inbox_accept.event_version, 1))),
         coalesce(inbox_accept.payload, 'null'), coalesce(inbox_accept.headers, '{}'), clock_timestamp(), clock_timestamp(),
         clock_timestamp(), clock_timestamp())

@@ -33,6 +33,7 @@ CREATE INDEX dlq_messages_open ON sea_mq.dlq_messages (id) WHERE replayed_at IS 
 CREATE INDEX dlq_messages_replay ON sea_mq.dlq_messages (replay_event_id) WHERE replay_event_id IS NOT NULL;
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.dlq_messages', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.dlq_messages_id_seq', '');
+COMMENT ON SEQUENCE sea_mq.dlq_messages_id_seq IS 'Numbers of dead letters';
 COMMENT ON TABLE sea_mq.dlq_messages IS 'Dead letters: what could not be handled here, and what other services put on {context}.dlq.>';
 COMMENT ON COLUMN sea_mq.dlq_messages.id IS 'Number; what dlq_replay and dlq_discard take';
 COMMENT ON COLUMN sea_mq.dlq_messages.context IS 'Context whose dead letter queue it is in';
@@ -249,7 +250,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     letter sea_mq.dlq_messages := sea_mq.open_dead_letter(id);
 BEGIN
-    UPDATE sea_mq.dlq_messages d SET discarded_at = clock_timestamp(), discard_reason = reason, discarded_by = session_user
+    UPDATE sea_mq.dlq_messages d SET discarded_at = clock_timestamp(), discard_reason = dlq_discard.reason, discarded_by = session_user
     WHERE d.id = letter.id;
     PERFORM sea_mq.remove_dead_letter(letter);
 END $$;

@@ -105,7 +105,10 @@ SELECT 2, coalesce('relay: ' || r.error, 'relay is ' || r.state),
         WHEN 'unconfigured' THEN 'Set sea_mq.nats_url, as in ALTER SYSTEM SET sea_mq.nats_url = ''nats://localhost:4222''; then reload.'
         WHEN 'disabled' THEN 'Set sea_mq.enabled = on, then call sea_mq.reload().'
         ELSE 'Wait a moment; the relay retries by itself.' END)
-FROM sea_mq.relay_status r WHERE r.running AND r.state <> 'connected'
+FROM sea_mq.relay_status r
+WHERE r.running AND r.state <> 'connected'
+    -- Without a broker, events go to the subscriptions of the same database.
+    AND NOT (r.state = 'unconfigured' AND EXISTS (SELECT FROM sea_mq.subscriptions))
 UNION ALL
 SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(t.hint, 'See sea_mq.stream_status.')
 FROM sea_mq.stream_status t WHERE t.state IN ('refused', 'paused')
@@ -116,7 +119,7 @@ FROM sea_mq.outbox_status o WHERE o.failed > 0
 UNION ALL
 SELECT 5, format('more than 1000 events wait for stream %s', o.stream),
     'If the number does not fall, see sea_mq.relay_status and the broker''s load.'
-FROM sea_mq.outbox_status o WHERE o.pending > 1000
+FROM sea_mq.outbox_status o, sea_mq.relay_status r WHERE o.pending > 1000 AND r.state <> 'unconfigured'
 UNION ALL
 SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error), 'Correct it with sea_mq.create_consumer.'
 FROM sea_mq.consumers c WHERE c.state = 'refused'

@@ -46,6 +46,12 @@ impl Series {
     pub fn json(&self, unit: &str) -> Value {
         json!({ "unit": unit, "median": self.median(), "min": self.least(), "max": self.most(), "values": self.values })
     }
+
+    /// For latencies, of which the tail matters.
+    pub fn spread(&self, unit: &str) -> Value {
+        json!({ "unit": unit, "p50": self.median(), "p90": self.at(0.9), "p99": self.at(0.99), "p999": self.at(0.999),
+            "min": self.least(), "max": self.most() })
+    }
 }
 
 impl FromIterator<f64> for Series {

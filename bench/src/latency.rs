@@ -1,8 +1,7 @@
 //! From the return of COMMIT to the message in the stream, at a fixed rate of events.
 //!
-//! Open loop: event i is due at i / rate, whatever became of the ones before; several sessions take turns, so that a slow
-//! commit delays few. The stream's timestamps and the clients' clock are the same machine's. A message can be stored
-//! before its session has heard of the commit: then its latency is below zero, and is reported so.
+//! The stream's timestamps and the clients' clock are the same machine's. A message can be stored before its session has
+//! heard of the commit: then its latency is below zero, and is reported so.
 //!
 //! Beside it, the floor: what the ingredients cost, measured one at a time at the same pace, between the segments of the
 //! run. A notification from one session to another (a PostgreSQL process waking another one, and the news reaching a
@@ -17,23 +16,20 @@ use futures_util::StreamExt;
 use harness::{Connector, EVENTS, Stage};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_postgres::{AsyncMessage, NoTls};
 use uuid::Uuid;
 
 use crate::figures::{Series, whole};
+use crate::handled;
+use crate::pace::{self, SESSIONS, Sent, milliseconds};
 use crate::plot::{Bar, Panel, Scale};
 use crate::raw::Template;
 use crate::report::{Measured, Row};
 use crate::workload;
 use crate::{Options, Outcome, now, say};
 
-/// Connections that emit.
-const SESSIONS: u32 = 4;
 /// Pieces of a run, with the floor measured before, between and after them.
-const SEGMENTS: u32 = 3;
-/// Length of the warm-up.
-const WARM_UP_SECONDS: u32 = 3;
+pub const SEGMENTS: u32 = 3;
 /// How many of the slowest events the JSON tells about.
 const SLOWEST: usize = 10;
 
@@ -49,13 +45,19 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
     let (mut rows, mut panels, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for rate in &options.rates {
         say(format!("latency at {rate}/s: warm-up"));
-        run_segment(&stage, *rate, rate * WARM_UP_SECONDS.min(options.latency_events.div_ceil(*rate))).await?;
+        run_segment(&stage, *rate, pace::warm_up(*rate, options.latency_events)).await?;
         let found = at_rate(&stage, *rate, options.latency_events).await?;
         rows.extend(found.rows(*rate));
         panels.push(found.panel(*rate));
         rates.push(found.json(*rate));
     }
-    let json = json!({ "sessions": SESSIONS, "segments": SEGMENTS, "versions": versions, "rates": rates });
+    drop((db, stage));
+    let (more_rows, more_panels, handled) = handled::measure(options).await?;
+    rows.extend(more_rows);
+    panels.extend(more_panels);
+    let json = json!({
+        "sessions": SESSIONS, "segments": SEGMENTS, "versions": versions, "rates": rates, "handled": handled,
+    });
     let title = format!(
         "latency: an event a transaction, {} events at each rate, {SESSIONS} sessions",
         whole(options.latency_events.into())
@@ -66,9 +68,7 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
 /// One event, all times in microseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 struct Event {
-    due: i64,
-    commit_sent: i64,
-    commit_returned: i64,
+    sent: Sent,
     stored: i64,
     /// At a plain subscriber.
     arrived: i64,
@@ -105,12 +105,8 @@ async fn at_rate(stage: &Stage, rate: u32, events: u32) -> Outcome<Found> {
 impl Event {
     /// Milliseconds from the return of COMMIT to the message in the stream.
     fn after_return(&self) -> f64 {
-        milliseconds(self.commit_returned, self.stored)
+        milliseconds(self.sent.commit_returned, self.stored)
     }
-}
-
-fn milliseconds(from: i64, to: i64) -> f64 {
-    (to - from) as f64 / 1e3
 }
 
 impl Found {
@@ -135,15 +131,15 @@ impl Found {
     }
 
     fn arrival(&self) -> Series {
-        self.series(|event| milliseconds(event.commit_returned, event.arrived))
+        self.series(|event| milliseconds(event.sent.commit_returned, event.arrived))
     }
 
     fn after_send(&self) -> Series {
-        self.series(|event| milliseconds(event.commit_sent, event.stored))
+        self.series(|event| milliseconds(event.sent.commit_sent, event.stored))
     }
 
     fn commit(&self) -> Series {
-        self.series(|event| milliseconds(event.commit_sent, event.commit_returned))
+        self.series(|event| milliseconds(event.sent.commit_sent, event.sent.commit_returned))
     }
 
     fn rows(&self, rate: u32) -> Vec<Row> {
@@ -195,16 +191,13 @@ impl Found {
     }
 
     fn json(&self, rate: u32) -> Value {
-        let spread = |series: &Series| {
-            json!({ "unit": "ms", "p50": series.median(), "p90": series.at(0.9), "p99": series.at(0.99),
-                "p999": series.at(0.999), "min": series.least(), "max": series.most() })
-        };
-        let begin = self.events.iter().map(|event| event.due).min().unwrap_or(0);
+        let spread = |series: &Series| series.spread("ms");
+        let begin = self.events.iter().map(|event| event.sent.due).min().unwrap_or(0);
         let mut slowest = self.events.clone();
-        slowest.sort_unstable_by_key(|event| event.commit_returned - event.stored);
+        slowest.sort_unstable_by_key(|event| event.sent.commit_returned - event.stored);
         let slowest = slowest.iter().take(SLOWEST).map(|event| {
-            json!({ "due_at_s": (event.due - begin) as f64 / 1e6, "ms": event.after_return(),
-                "commit_ms": milliseconds(event.commit_sent, event.commit_returned) })
+            json!({ "due_at_s": (event.sent.due - begin) as f64 / 1e6, "ms": event.after_return(),
+                "commit_ms": milliseconds(event.sent.commit_sent, event.sent.commit_returned) })
         });
         let slowest: Vec<Value> = slowest.collect();
         json!({
@@ -213,7 +206,7 @@ impl Found {
             "commit_returned_to_subscriber": spread(&self.arrival()),
             "commit_sent_to_stored": spread(&self.after_send()),
             "commit": spread(&self.commit()),
-            "due_to_commit_sent": spread(&self.series(|event| milliseconds(event.due, event.commit_sent))),
+            "due_to_commit_sent": spread(&self.series(|event| milliseconds(event.sent.due, event.sent.commit_sent))),
             "segments_p50": self.p50.json("ms"), "segments_p99": self.p99.json("ms"),
             "notify": spread(&self.notify), "publish_ack": spread(&self.publish), "floor_p50_ms": self.floor(),
             "slowest": slowest,
@@ -244,18 +237,7 @@ async fn run_segment(stage: &Stage, rate: u32, count: u32) -> Outcome<Vec<Event>
         arrivals
     });
 
-    let mut sessions = JoinSet::new();
-    // Time for the sessions to connect.
-    let begin = Instant::now() + Duration::from_millis(300);
-    let begin_at = now() + 300_000;
-    for number in 0..SESSIONS {
-        let session = Session { connector: stage.connector(), number, rate, count, begin, begin_at };
-        sessions.spawn(session.run());
-    }
-    let mut committed = HashMap::with_capacity(count as usize);
-    while let Some(session) = sessions.join_next().await {
-        committed.extend(session??);
-    }
+    let sent = pace::emit(&stage.connector(), rate, count).await?;
     let wanted = before + u64::from(count);
     stage.broker.until_count(EVENTS, wanted, Duration::from_secs(15)).await;
     let arrivals = arrivals.await?;
@@ -266,50 +248,13 @@ async fn run_segment(stage: &Stage, rate: u32, count: u32) -> Outcome<Vec<Event>
         stored.insert(message.id(), message.stored_at);
     })
     .await?;
-    committed.into_iter().map(|(id, event)| complete(id, event, &stored, &arrivals)).collect()
+    sent.into_iter().map(|(id, sent)| complete(id, sent, &stored, &arrivals)).collect()
 }
 
-fn complete(id: Uuid, event: Event, stored: &HashMap<Uuid, i128>, arrivals: &HashMap<Uuid, i64>) -> Outcome<Event> {
+fn complete(id: Uuid, sent: Sent, stored: &HashMap<Uuid, i128>, arrivals: &HashMap<Uuid, i64>) -> Outcome<Event> {
     let stored = stored.get(&id).ok_or_else(|| format!("event {id} was committed and is not in the stream"))?;
     let arrived = arrivals.get(&id).ok_or_else(|| format!("event {id} did not reach the subscriber"))?;
-    Ok(Event { stored: i64::try_from(*stored)?, arrived: *arrived, ..event })
-}
-
-/// One connection that emits every [`SESSIONS`]th event.
-struct Session {
-    connector: Connector,
-    number: u32,
-    /// Events per second of all sessions.
-    rate: u32,
-    /// Events of all sessions.
-    count: u32,
-    begin: Instant,
-    /// The same moment in microseconds since 1970.
-    begin_at: i64,
-}
-
-impl Session {
-    async fn run(self) -> Outcome<Vec<(Uuid, Event)>> {
-        let db = self.connector.try_connect().await?;
-        let insert = "INSERT INTO orders (number, customer, total) VALUES ($1, 'Ada Lovelace', 42.50)";
-        let insert = db.prepare(insert).await?;
-        let emit = db.prepare(&format!("SELECT {}", workload::emit("$1::bigint"))).await?;
-        let mut events = Vec::new();
-        for event in (self.number..self.count).step_by(SESSIONS as usize) {
-            let after = Duration::from_secs_f64(f64::from(event) / f64::from(self.rate));
-            let due = self.begin_at + i64::try_from(after.as_micros())?;
-            tokio::time::sleep_until((self.begin + after).into()).await;
-            let number = i64::from(100_000 + event % 900_000);
-            db.batch_execute("BEGIN").await?;
-            db.execute(&insert, &[&number]).await?;
-            let id: Uuid = db.query_one(&emit, &[&number]).await?.get(0);
-            let commit_sent = now();
-            db.batch_execute("COMMIT").await?;
-            let commit_returned = now();
-            events.push((id, Event { due, commit_sent, commit_returned, stored: 0, arrived: 0 }));
-        }
-        Ok(events)
-    }
+    Ok(Event { sent, stored: i64::try_from(*stored)?, arrived: *arrived })
 }
 
 /// Milliseconds from NOTIFY in one session to its arrival in another.

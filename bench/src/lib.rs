@@ -1,8 +1,10 @@
 //! How fast sea_mq is, on throwaway servers that it starts itself (with the harness of the end-to-end tests).
 //!
 //! - [`drain`]: the relay working off a backlog, against raw pipelined publishing ([`raw`])
-//! - [`latency`]: from the return of COMMIT to the message in the stream, against the floor of its ingredients
+//! - [`latency`]: from the return of COMMIT to the message in the stream, against the floor of its ingredients; and
+//!   ([`handled`]) from a commit to the handler's commit in another database
 //! - [`writer`]: a transaction with `emit`, against the same one with a conventional outbox table
+//! - [`inbox`]: subscriptions working off a stream ([`subscription`]), against raw pulling and acknowledging ([`pull`])
 //! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing
 //!
 //! What is compared runs interleaved, after a warm-up, on the same servers; medians and spreads are reported. A slow
@@ -11,12 +13,17 @@
 
 pub mod drain;
 pub mod figures;
+pub mod handled;
+pub mod inbox;
 pub mod latency;
 pub mod machine;
 mod options;
+mod pace;
 pub mod plot;
+pub mod pull;
 pub mod raw;
 pub mod report;
+pub mod subscription;
 mod workload;
 pub mod writer;
 
@@ -43,6 +50,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Drain => drain::measure(options).await?,
             PartName::Latency => latency::measure(options).await?,
             PartName::Writer => writer::measure(options).await?,
+            PartName::Inbox => inbox::measure(options).await?,
         };
         report.add(measured);
     }

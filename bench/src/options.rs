@@ -1,9 +1,10 @@
 use std::path::{Path, PathBuf};
 
 /// How the program is called.
-pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer]… [OPTION]…
-  --amount N       how much: events of a drain; with latency alone, events at each rate; with writer alone, rounds
-  --repetitions N  how often the drain is repeated (3)
+pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer|inbox]… [OPTION]…
+  --amount N       how much: events of a drain; with latency alone, events at each rate; with writer alone, rounds;
+                   with inbox alone, messages
+  --repetitions N  how often the drain and the inbox are repeated (3)
   --in-flight N    messages without an acknowledgement while publishing raw (4096)
   --rates N[,N…]   events per second of the latency runs (200,1000)
   --seconds N      length of one pgbench run (5)
@@ -17,6 +18,7 @@ pub enum PartName {
     Drain,
     Latency,
     Writer,
+    Inbox,
 }
 
 /// What to measure, and how much of it.
@@ -25,7 +27,7 @@ pub struct Options {
     pub parts: Vec<PartName>,
     /// Events of one drain.
     pub drain_events: u32,
-    /// Drains that count.
+    /// Drains that count, and rounds of the inbox.
     pub repetitions: u32,
     /// Messages without an acknowledgement while publishing raw.
     pub in_flight: usize,
@@ -38,13 +40,15 @@ pub struct Options {
     /// Length of one pgbench run.
     pub seconds: u32,
     pub clients: Vec<u32>,
+    /// Messages that a subscription handles.
+    pub inbox_messages: u32,
     pub output: PathBuf,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            parts: vec![PartName::Drain, PartName::Latency, PartName::Writer],
+            parts: vec![PartName::Drain, PartName::Latency, PartName::Writer, PartName::Inbox],
             drain_events: 200_000,
             repetitions: 3,
             in_flight: 4096,
@@ -53,6 +57,7 @@ impl Default for Options {
             rounds: 5,
             seconds: 5,
             clients: vec![8],
+            inbox_messages: 200_000,
             output: target().join("bench"),
         }
     }
@@ -82,6 +87,7 @@ impl Options {
                 "drain" => parts.push(PartName::Drain),
                 "latency" => parts.push(PartName::Latency),
                 "writer" => parts.push(PartName::Writer),
+                "inbox" => parts.push(PartName::Inbox),
                 "--quick" => {}
                 "--amount" => amount = Some(number(&value()?)?),
                 "--repetitions" => options.repetitions = number(&value()?)?,
@@ -100,11 +106,13 @@ impl Options {
             match options.parts.as_slice() {
                 [PartName::Latency] => options.latency_events = amount,
                 [PartName::Writer] => options.rounds = amount,
+                [PartName::Inbox] => options.inbox_messages = amount,
                 _ => options.drain_events = amount,
             }
         }
-        // The rate of a drain is taken between two messages, and the latency run has three segments.
+        // Rates are taken between two messages, and the latency run has three segments.
         options.drain_events = options.drain_events.max(2);
+        options.inbox_messages = options.inbox_messages.max(2);
         options.latency_events = options.latency_events.max(30);
         Ok(options)
     }
@@ -113,6 +121,7 @@ impl Options {
         self.drain_events = 5000;
         self.repetitions = 2;
         self.latency_events = 300;
+        self.inbox_messages = 5000;
         self.rounds = 2;
         self.seconds = 1;
     }
@@ -139,6 +148,7 @@ mod tests {
         assert_eq!(parse("--amount 77").unwrap().drain_events, 77);
         assert_eq!(parse("latency --amount 77").unwrap().latency_events, 77);
         assert_eq!(parse("writer --amount 77").unwrap().rounds, 77);
+        assert_eq!(parse("inbox --amount 77").unwrap().inbox_messages, 77);
     }
 
     #[test]

@@ -148,7 +148,8 @@ impl Intake {
 
     /// The description has changed, or has not.
     pub fn describe(&mut self, described: Described) -> Vec<Request> {
-        let described = Described { spec: ConsumerSpec { resume: self.described.spec.resume, ..described.spec }, ..described };
+        let described =
+            Described { spec: ConsumerSpec { resume: self.described.spec.resume, ..described.spec }, ..described };
         if described == self.described {
             return Vec::new();
         }
@@ -197,6 +198,13 @@ impl Intake {
             self.backoff.reset();
             self.delivered_to = messages.iter().map(|message| message.sequence).fold(self.delivered_to, u64::max);
             self.queue.extend(messages);
+        }
+    }
+
+    /// Begins again at the next `tick`: what it waits for may be there.
+    pub fn hasten(&mut self) {
+        if let Link::Waiting { until } = &mut self.link {
+            *until = Instant::now();
         }
     }
 

@@ -84,9 +84,10 @@ impl Headers {
     }
 
     fn get(&self, name: &str) -> Option<String> {
-        let found = self.0.get(name).or_else(|| {
-            self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-        });
+        let found = self
+            .0
+            .get(name)
+            .or_else(|| self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value));
         found.and_then(Value::as_str).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 }
@@ -112,7 +113,10 @@ impl Message {
             format!("{stream}:{}:{}", delivery.sequence, delivery.stored_us.saturating_mul(1000))
         });
         Self {
-            source_context: headers.get("X-Source-Context").or_else(|| from_envelope(|e| e.context.clone())).or(subject_context),
+            source_context: headers
+                .get("X-Source-Context")
+                .or_else(|| from_envelope(|e| e.context.clone()))
+                .or(subject_context),
             event_type: named
                 .or_else(|| from_envelope(|e| e.eventname.clone()))
                 .or(subject_type)
@@ -227,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_message_of_sea_mq_says_all_in_its_headers() {
-        let headers = [("Nats-Msg-Id", "m"), ("X-Event-Type", "paid"), ("X-Event-Version", "2"), ("X-Aggregate-Id", "42")];
+        let headers =
+            [("Nats-Msg-Id", "m"), ("X-Event-Type", "paid"), ("X-Event-Version", "2"), ("X-Aggregate-Id", "42")];
         let message = Message::from_delivery(&delivery("orders.event.paid.v2", &headers, "{\"a\": 1.50}"), "S");
         assert_eq!((message.message_id.as_str(), message.event_type.as_str()), ("m", "paid"));
         assert_eq!((message.event_version, message.aggregate_id.as_deref()), (Some(2), Some("42")));
@@ -248,7 +253,10 @@ mod tests {
     fn an_envelope_is_opened_unless_it_is_the_payload() {
         let body = r#"{"specversion":"1.0","id":"m","type":"t","source":"/o","eventname":"paid","data":{"x":1}}"#;
         let opened = Message::from_delivery(&delivery("s", &[], body), "S");
-        assert_eq!((opened.message_id.as_str(), opened.event_type.as_str(), opened.payload.as_str()), ("m", "paid", "{\"x\":1}"));
+        assert_eq!(
+            (opened.message_id.as_str(), opened.event_type.as_str(), opened.payload.as_str()),
+            ("m", "paid", "{\"x\":1}")
+        );
         let other = [("Nats-Msg-Id", "other"), ("X-Event-Type", "forwarded")];
         assert_eq!(Message::from_delivery(&delivery("s", &other, body), "S").payload, body);
     }

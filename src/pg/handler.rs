@@ -79,14 +79,14 @@ pub fn remember_search_path() {
     SEARCH_PATH.set(c_string(&path.unwrap_or_default()));
 }
 
-/// Sets the search path until the current level of settings ends.
-fn set_search_path(path: &CStr) {
+/// Changes a setting until the current level of settings ends, at the latest with the transaction.
+pub fn set_local(name: &CStr, value: &CStr) {
     // SAFETY: C strings; in a transaction.
     unsafe {
         pg_sys::set_config_option(
-            c"search_path".as_ptr(),
-            path.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
             pg_sys::GucSource::PGC_S_SESSION,
             pg_sys::GucAction::GUC_ACTION_SAVE,
             true,
@@ -104,7 +104,7 @@ pub fn become_owner(owner: pg_sys::Oid) {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
     }
-    SEARCH_PATH.with_borrow(|path| set_search_path(path));
+    SEARCH_PATH.with_borrow(|path| set_local(c"search_path", path));
 }
 
 /// Runs `f` as the worker's own role, with a search path that nobody else has a say in.
@@ -115,7 +115,7 @@ pub fn as_worker<T>(f: impl FnOnce() -> T) -> T {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(pg_sys::GetSessionUserId(), 0);
         let nest = pg_sys::NewGUCNestLevel();
-        set_search_path(c"pg_catalog, pg_temp");
+        set_local(c"search_path", c"pg_catalog, pg_temp");
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         let result = f();
         pg_sys::PopActiveSnapshot();
@@ -240,7 +240,8 @@ unsafe extern "C-unwind" fn note_error(_arg: *mut c_void) {
         let data = CopyErrorData();
         pg_sys::MemoryContextSwitchTo(context);
         if (*data).elevel >= pgrx::PgLogLevel::ERROR as c_int {
-            let detail: Vec<String> = [(*data).detail, (*data).context].into_iter().filter_map(|part| text(part)).collect();
+            let detail: Vec<String> =
+                [(*data).detail, (*data).context].into_iter().filter_map(|part| text(part)).collect();
             let failure = Failure {
                 sqlstate: sqlstate((*data).sqlerrcode),
                 message: text((*data).message).unwrap_or_default(),
@@ -272,11 +273,9 @@ fn failure(error: &CaughtError) -> Failure {
             message: report.message().to_owned(),
             detail: report.detail().map(str::to_owned),
         }),
-        CaughtError::RustPanic { ereport, .. } => Failure {
-            sqlstate: "XX000".into(),
-            message: format!("panic: {}", ereport.message()),
-            detail: None,
-        },
+        CaughtError::RustPanic { ereport, .. } => {
+            Failure { sqlstate: "XX000".into(), message: format!("panic: {}", ereport.message()), detail: None }
+        }
     }
 }
 

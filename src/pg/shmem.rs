@@ -34,6 +34,8 @@ pub struct Database {
     /// A transaction has made work for the consumer or the handlers: it changed subscriptions, or there is something to
     /// handle. Set by commits, cleared by the consumer.
     pub inbox: AtomicBool,
+    /// The relay has found or made a stream that consumers may wait for. Set by the relay, cleared by the consumer.
+    pub streams: AtomicBool,
     /// The consumer delivers inside the database and is to hear of events. Written by the consumer.
     pub hears_events: AtomicBool,
     /// As `events`, for a consumer that hears of them. Set by commits, cleared by the consumer.
@@ -90,6 +92,18 @@ impl Database {
         self.inbox.store(true, Ordering::Release);
         self.seat(Role::Consumer).wake();
         self.wake_handlers();
+    }
+
+    /// There is room for more in the inbox: wakes the consumer.
+    pub fn note_room(&self) {
+        self.inbox.store(true, Ordering::Release);
+        self.seat(Role::Consumer).wake();
+    }
+
+    /// A stream is ready: wakes the consumer.
+    pub fn note_stream(&self) {
+        self.streams.store(true, Ordering::Release);
+        self.seat(Role::Consumer).wake();
     }
 
     /// There is something to handle: wakes the handlers.

@@ -105,6 +105,12 @@ unsafe fn held_database(node: *mut pg_sys::Node) -> Option<&'static Database> {
                 (*alter).dbname.cast_const()
             }
             pg_sys::NodeTag::T_CreatedbStmt => option((*node.cast::<pg_sys::CreatedbStmt>()).options, c"template")?,
+            // It locks the tables in an order of its own; with workers in the middle of something that is a deadlock.
+            pg_sys::NodeTag::T_DropStmt => {
+                let drop = node.cast::<pg_sys::DropStmt>();
+                let extension = (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION;
+                return if extension { shmem::database(pg_sys::MyDatabaseId) } else { None };
+            }
             _ => return None,
         };
         if name.is_null() {

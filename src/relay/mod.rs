@@ -149,7 +149,9 @@ impl Relay {
             }
             Report::StreamDeleted { name, result } => (Vec::new(), vec![Effect::Deleted { name, fault: result.err() }]),
             // The consumer's affair.
-            Report::Delivered { .. } | Report::ConsumeFailed { .. } | Report::MessageDeleted { .. } => Default::default(),
+            Report::Delivered { .. } | Report::ConsumeFailed { .. } | Report::MessageDeleted { .. } => {
+                Default::default()
+            }
         }
     }
 

@@ -363,7 +363,8 @@ pub fn conclude_crashed(subscription: &str, lane: i16) -> usize {
 
 /// Gives back messages whose lease has run out, of all subscriptions.
 pub fn release_expired() {
-    let sql = "SELECT sea_mq.release_expired(t.subscription) FROM (SELECT DISTINCT subscription FROM sea_mq.inbox_pending
+    let sql =
+        "SELECT sea_mq.release_expired(t.subscription) FROM (SELECT DISTINCT subscription FROM sea_mq.inbox_pending
         WHERE status = 'processing' AND lease_until < clock_timestamp()) t";
     spi::execute(sql, &[]);
 }
@@ -392,10 +393,10 @@ pub fn advance_if_old(age: Duration) -> bool {
     }
     // Waits for nobody: as long as somebody has appended and not committed, the slot stays.
     spi::execute_dynamic(&format!("LOCK TABLE ONLY sea_mq.inbox_log_{current} IN SHARE MODE NOWAIT"));
-    spi::execute("SELECT sea_mq.advance_inbox($1::smallint, $2::smallint)", &[
-        Arg::Int8(i64::from(current)),
-        Arg::Int8(i64::from(next)),
-    ]);
+    spi::execute(
+        "SELECT sea_mq.advance_inbox($1::smallint, $2::smallint)",
+        &[Arg::Int8(i64::from(current)), Arg::Int8(i64::from(next))],
+    );
     true
 }
 

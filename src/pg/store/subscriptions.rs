@@ -74,6 +74,13 @@ pub fn all() -> Vec<(Subscription, Option<Resume>)> {
     rows.iter().map(|row| (described(row), resume(row))).collect()
 }
 
+/// Changes with any description.
+pub fn fingerprint() -> String {
+    let sql = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(s::text, 0)), 0)
+            || ' ' || (SELECT count(*) FROM sea_mq.streams d WHERE d.kind = 'dlq') FROM sea_mq.subscriptions s";
+    spi::query(sql, &[]).first().map(|row| spi::parsed(row, 0)).unwrap_or_default()
+}
+
 fn described(row: &TextRow) -> Subscription {
     let start = match (spi::optional(row, 9), spi::optional(row, 10)) {
         (Some(sequence), _) => DeliverFrom::Sequence(sequence),
@@ -126,7 +133,8 @@ pub fn handler(name: &str) -> Result<Handler, Trouble> {
         ),
         (None, _) => blocked(
             format!("its handler {handler}(sea_mq.event) does not exist"),
-            "Create it, or name another with sea_mq.alter_subscription(handler => …); what waits is handled then.".into(),
+            "Create it, or name another with sea_mq.alter_subscription(handler => …); what waits is handled then."
+                .into(),
         ),
         _ if !spi::flag(row, 4) => blocked(
             format!("its owner \"{owner}\" may not execute {handler}(sea_mq.event)"),
@@ -149,7 +157,8 @@ pub fn waiting(name: &str, max: usize) -> usize {
 
 /// How long until a message of a lane is due, zero if one is; `None` if none waits.
 pub fn due_in(name: &str, lane: i16) -> Option<Duration> {
-    let sql = "SELECT ceil(extract(epoch FROM min(due_at) - clock_timestamp()) * 1000)::bigint FROM sea_mq.inbox_pending
+    let sql =
+        "SELECT ceil(extract(epoch FROM min(due_at) - clock_timestamp()) * 1000)::bigint FROM sea_mq.inbox_pending
         WHERE subscription = $1 AND lane = $2 AND status <> 'processing'";
     let rows = spi::query(sql, &[Arg::Text(name), Arg::Int8(i64::from(lane))]);
     let millis: i64 = rows.first().and_then(|row| spi::optional(row, 0))?;

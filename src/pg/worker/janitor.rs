@@ -64,7 +64,8 @@ fn is_spent(slot: i16) -> bool {
     log::sinks_in(slot).into_iter().all(|sink| {
         // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
         // stream would not hold any more is not kept for it either.
-        let read_here = !without_broker || subscriptions::local_cursors(sink).into_iter().all(|cursor| !unread(sink, cursor));
+        let read_here =
+            !without_broker || subscriptions::local_cursors(sink).into_iter().all(|cursor| !unread(sink, cursor));
         read_here && (!unread(sink, sink) || (without_broker && ring::outlived(slot, sink)))
     })
 }

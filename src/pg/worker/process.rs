@@ -135,7 +135,6 @@ unsafe extern "C-unwind" fn stand_up(_code: i32, place: pg_sys::Datum) {
 fn prepare_session(role: Role) {
     let settings = [
         (c"statement_timeout", c"0"),
-        (c"lock_timeout", c"5s"),
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"default_transaction_isolation", c"read committed"),
         (c"default_transaction_read_only", c"off"),
@@ -147,6 +146,7 @@ fn prepare_session(role: Role) {
     handler::remember_search_path();
     set(c"search_path", c"pg_catalog");
     if role == Role::Relay {
+        set(c"lock_timeout", c"5s");
         // A lost save of a cursor repeats nothing: the stream's tail is read before anything is published again.
         set(c"synchronous_commit", c"off");
     }
@@ -192,9 +192,10 @@ fn seat_lock(role: Role) -> pg_sys::LOCKTAG {
     }
 }
 
-/// Waits for the seat's lock, which is kept until the process ends; see `keep_seat`.
+/// Waits for the seat's lock, for a bounded time; it is kept until the process ends, see `keep_seat`.
 fn lock_seat(role: Role) {
-    // SAFETY: a session lock; `lock_timeout` bounds the wait.
+    handler::set_local(c"lock_timeout", c"5s");
+    // SAFETY: a session lock.
     unsafe { pg_sys::LockAcquire(&seat_lock(role), pg_sys::ExclusiveLock as _, true, false) };
     LOCKED.set(Some(role));
 }

@@ -32,6 +32,11 @@ pub struct Connector {
 }
 
 impl Connector {
+    /// The same as a URL, for programs.
+    pub fn url(&self) -> String {
+        format!("postgresql://{}@127.0.0.1:{}/{}", self.user, self.port, self.database)
+    }
+
     /// One attempt.
     ///
     /// # Errors

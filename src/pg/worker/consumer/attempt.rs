@@ -242,7 +242,13 @@ impl Bench {
     }
 
     /// Runs the handler, and then `then`, in a savepoint. A payload that PostgreSQL refuses is marked so in the message.
-    fn run(&mut self, message: &Message, subscription: &str, attempt: i32, then: impl FnOnce(&Row)) -> (Message, Outcome) {
+    fn run(
+        &mut self,
+        message: &Message,
+        subscription: &str,
+        attempt: i32,
+        then: impl FnOnce(&Row),
+    ) -> (Message, Outcome) {
         let mut message = message.clone();
         if let Some(defect) = &message.defect {
             let failure = Failure { sqlstate: "22P02".into(), message: defect.clone(), detail: None };

@@ -23,7 +23,7 @@ const RECYCLE: Duration = Duration::from_secs(3600);
 pub(super) fn run(process: &Process) -> Life {
     let Role::Handler(lane) = process.role else { return Life::Absent };
     log!("sea_mq handler started");
-    let mut handler = Handler { lane: i16::from(lane), served: Vec::new(), poll_at: Instant::now() };
+    let mut handler = Handler { lane: i16::from(lane), served: Vec::new(), fingerprint: None, poll_at: Instant::now() };
     let started = Instant::now();
     loop {
         if let Some(next) = process.told_to_end() {
@@ -57,6 +57,8 @@ pub(super) fn run(process: &Process) -> Life {
 struct Handler {
     lane: i16,
     served: Vec<Served>,
+    /// Of the descriptions that are in force.
+    fingerprint: Option<String>,
     poll_at: Instant,
 }
 
@@ -72,14 +74,16 @@ impl Handler {
             self.refresh()?;
         }
         let mut more = false;
-        for served in self.served.iter_mut().filter(|served| {
-            !served.subscription.paused && served.blocked_until.is_none_or(|until| until <= now)
-        }) {
+        for served in self
+            .served
+            .iter_mut()
+            .filter(|served| !served.subscription.paused && served.blocked_until.is_none_or(|until| until <= now))
+        {
             if serve_lane(served, self.lane)? {
                 more = true;
                 // The consumer may have stopped at max_ack_pending.
                 if let Some(database) = process.database {
-                    database.note_inbox();
+                    database.note_room();
                 }
             }
         }
@@ -90,8 +94,14 @@ impl Handler {
         Ok(Some(due))
     }
 
+    /// Reads the descriptions, if they have changed.
     fn refresh(&mut self) -> Result<(), Failed> {
         let lane = self.lane;
+        let print = session::transaction(subscriptions::fingerprint)?;
+        if self.fingerprint.replace(print.clone()) == Some(print) {
+            self.served.iter_mut().for_each(|served| served.blocked_until = None);
+            return Ok(());
+        }
         let described = session::transaction(subscriptions::all)?.into_iter().map(|(subscription, _)| subscription);
         let mut before = std::mem::take(&mut self.served);
         for subscription in described.filter(|one| one.has_handler && one.workers > 1 && one.workers > lane) {

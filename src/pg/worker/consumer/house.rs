@@ -17,6 +17,7 @@ impl Worker {
         self.house_at = Instant::now() + ROUND;
         session::transaction(inbox::release_expired)?;
         session::transaction(inbox::fold_tally)?;
+        self.recover()?;
         let retention = gucs::inbox_retention();
         // Failing to get the lock is no failure: somebody uses the slot, and another round tries again.
         if session::transaction(|| inbox::advance_if_old(retention / 2)).is_ok_and(|advanced| advanced) {

@@ -60,6 +60,10 @@ fn note(stream: &str, delivery: &Delivery) {
     let Some(failure) = handler::savepoint(|| dlq::mirror(stream, delivery.sequence, &message)) else { return };
     message.refuse_payload(&failure.message);
     if let Some(failure) = handler::savepoint(|| dlq::mirror(stream, delivery.sequence, &message)) {
-        warning!("sea_mq consumer: dead letter {} of stream {stream} cannot be read: {}", delivery.sequence, failure.message);
+        warning!(
+            "sea_mq consumer: dead letter {} of stream {stream} cannot be read: {}",
+            delivery.sequence,
+            failure.message
+        );
     }
 }

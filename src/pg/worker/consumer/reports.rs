@@ -1,6 +1,7 @@
 //! What reports of the broker's side lead to in the database, and what the database describes for the broker's side.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use pgrx::{log, warning};
 
@@ -20,7 +21,11 @@ const MAX_WINDOW: usize = 2000;
 
 impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
-        let (requests, effect) = self.consumer.report(report, std::time::Instant::now(), rand::random());
+        let (requests, effect) = self.consumer.report(report, Instant::now(), rand::random());
+        if effect == Some(Effect::Connection { fault: None }) {
+            // Before any consumer is asked for: one that is to be removed may come again under the same name.
+            self.request_removals()?;
+        }
         self.send(requests);
         effect.map_or(Ok(()), |effect| self.carry_out(effect))
     }
@@ -29,12 +34,12 @@ impl Worker {
         match effect {
             Effect::Connection { fault: None } => {
                 log!("sea_mq consumer: connected to the broker");
-                self.request_removals()
+                Ok(())
             }
             Effect::Connection { fault: Some(fault) } => {
                 let trouble = Trouble::from(&fault);
-                let receiving = self.served.iter_mut().filter(|served| !served.is_blocked());
-                receiving.map(|served| served.set_state("waiting", Some(trouble.clone()))).collect()
+                let mut receiving = self.served.iter_mut().filter(|served| !served.is_blocked());
+                receiving.try_for_each(|served| served.set_state("waiting", Some(trouble.clone())))
             }
             Effect::Subscription { id, fault } => self.subscription_changed(id, fault),
             Effect::Removed { stream, sequence, fault } => session::transaction(|| {
@@ -63,9 +68,29 @@ impl Worker {
         );
         let mut trouble = Trouble::from(&fault);
         if fault.kind == FaultKind::StreamMissing {
-            trouble.hint = Some("It is there once the first event of its context is published; see sea_mq.subscribe for source.".into());
+            trouble.hint = Some(
+                "It is there once the first event of its context is published; see sea_mq.subscribe for source.".into(),
+            );
         }
         served.set_state(if waits { "waiting" } else { "refused" }, Some(trouble))
+    }
+
+    /// Looks for changed descriptions and at what waits.
+    pub(super) fn look(&mut self) -> Result<(), Failed> {
+        let print = session::transaction(subscriptions::fingerprint)?;
+        if self.fingerprint.as_ref() != Some(&print) {
+            self.refresh()?;
+            self.fingerprint = Some(print);
+            return Ok(());
+        }
+        self.served.iter_mut().try_for_each(|served| {
+            // Somebody may have mended what kept it from being handled.
+            if served.is_blocked() {
+                served.blocked_until = None;
+            }
+            served.look()
+        })?;
+        if self.consumer.is_connected() { self.request_removals() } else { Ok(()) }
     }
 
     /// Reads the descriptions of subscriptions, and what waits for them.
@@ -84,13 +109,11 @@ impl Worker {
                 }
                 None => Served::new(Rc::new(subscription.clone())),
             };
-            // Somebody may have mended what kept it from being handled.
-            if served.is_blocked() {
-                served.blocked_until = None;
-            }
             served.look()?;
-            if self.is_local() {
-                served.set_state(if self.held { "waiting" } else { "active" }, None)?;
+            match &self.held {
+                Some(trouble) => served.set_state("waiting", Some(trouble.clone()))?,
+                None if self.is_local() => served.set_state("active", None)?,
+                None => {}
             }
             self.served.push(served);
         }
@@ -100,7 +123,7 @@ impl Worker {
     }
 
     fn describe_intakes(&mut self, described: &[(Subscription, Option<crate::broker::Resume>)]) -> Result<(), Failed> {
-        if self.is_local() || self.held {
+        if self.is_local() || self.held.is_some() {
             return Ok(());
         }
         let mut wanted: Vec<Described> = described
@@ -116,11 +139,14 @@ impl Worker {
         let ids: Vec<SubscriptionId> = wanted.iter().map(|described| described.id).collect();
         let gone = self.consumer.keep(|id| ids.contains(&id));
         self.send(gone);
+        if self.consumer.is_connected() {
+            self.request_removals()?;
+        }
         for described in wanted {
             let requests = self.consumer.describe(described);
             self.send(requests);
         }
-        if self.consumer.is_connected() { self.request_removals() } else { Ok(()) }
+        Ok(())
     }
 
     /// Has the broker remove consumers of subscriptions that are gone, and dead letters that were dealt with.
@@ -139,17 +165,16 @@ impl Worker {
     /// Has as many handlers run as the subscriptions ask for.
     fn call_handlers(&self) {
         let Some(database) = self.process.database else { return };
-        let parallel = self.served.iter().map(|served| &served.subscription).filter(|one| one.has_handler && one.workers > 1);
+        let parallel =
+            self.served.iter().map(|served| &served.subscription).filter(|one| one.has_handler && one.workers > 1);
         let count = parallel.map(|one| usize::try_from(one.workers).unwrap_or(1)).max().unwrap_or(0);
-        database.want_handlers(if self.held { 0 } else { count });
+        database.want_handlers(if self.held.is_some() { 0 } else { count });
     }
 
-    /// Ends the attempts that were under way when the process before this one ended.
+    /// Ends the attempts that were under way when the process that made them ended. This one makes none just now.
     pub(super) fn recover(&mut self) -> Result<(), Failed> {
-        if self.held {
-            return Ok(());
-        }
-        for served in self.served.iter_mut().filter(|served| served.subscription.is_direct()) {
+        let own = |served: &&mut Served| served.waiting > 0 && served.subscription.is_direct();
+        for served in self.served.iter_mut().filter(own) {
             let name = &served.subscription.name;
             if session::transaction(|| inbox::conclude_crashed(name, 0))? > 0 {
                 served.look()?;

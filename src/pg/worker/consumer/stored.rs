@@ -63,7 +63,8 @@ pub(super) fn store(subscription: &Subscription, messages: &[Message], save: imp
             })
             .copied()
             .collect();
-        let (sound, defective): (Vec<&Message>, Vec<&Message>) = new.iter().partition(|message| message.defect.is_none());
+        let (sound, defective): (Vec<&Message>, Vec<&Message>) =
+            new.iter().partition(|message| message.defect.is_none());
         let refused = handler::savepoint(|| drop(inbox::store(&subscription.name, &sound, Standing::Received)));
         if refused.is_some() {
             sound.iter().for_each(|message| store_alone(subscription, message));
@@ -83,11 +84,8 @@ fn store_alone(subscription: &Subscription, message: &Message) {
 }
 
 fn bury(subscription: &Subscription, message: &Message) {
-    let failure = Failure {
-        sqlstate: "22P02".into(),
-        message: message.defect.clone().unwrap_or_default(),
-        detail: None,
-    };
+    let failure =
+        Failure { sqlstate: "22P02".into(), message: message.defect.clone().unwrap_or_default(), detail: None };
     for id in inbox::store(&subscription.name, &[message], Standing::Processing) {
         inbox::conclude(id, &Outcome::Poison(failure.clone()));
     }

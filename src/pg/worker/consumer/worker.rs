@@ -8,15 +8,19 @@ use pgrx::{log, pg_sys, warning};
 use super::served::Served;
 use crate::broker::{BrokerConfig, Request};
 use crate::consume::Consumer;
+use crate::consume::intake::Intake;
 use crate::nats::NatsIo;
 use crate::pg::gucs;
 use crate::pg::shmem::Phase as Life;
+use crate::pg::store::consumers::Trouble;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::Process;
 use crate::pg::worker::session::{self, Failed};
 
 /// Pause after an error of the database.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
+/// Least pause between looks at what waits: each completed message of an application asks for one.
+const LOOK: Duration = Duration::from_millis(5);
 /// What handlers leave behind in their session (temporary tables, prepared statements) goes with the process.
 const RECYCLE: Duration = Duration::from_secs(3600);
 
@@ -34,11 +38,17 @@ pub struct Worker {
     pub(super) consumer: Consumer,
     pub(super) served: Vec<Served>,
     settings: Option<Settings>,
-    /// Nothing may be received: this database is a copy, or sea_mq is disabled.
-    pub(super) held: bool,
-    pub(super) poll_at: Instant,
+    /// Why nothing may be received: this database is a copy, or sea_mq is disabled.
+    pub(super) held: Option<Trouble>,
+    /// Of the descriptions that are in force.
+    pub(super) fingerprint: Option<String>,
+    poll_at: Instant,
+    /// When the descriptions and what waits were looked at last.
+    looked_at: Instant,
+    /// They are to be looked at again.
+    look_due: bool,
     pub(super) house_at: Instant,
-    /// Whose turn it is, among subscriptions of the same priority.
+    /// The process has run functions of users.
     pub(super) handled_anything: bool,
 }
 
@@ -51,8 +61,11 @@ impl Worker {
             consumer: Consumer::new(None, Duration::ZERO),
             served: Vec::new(),
             settings: None,
-            held: false,
+            held: None,
+            fingerprint: None,
             poll_at: now,
+            looked_at: now,
+            look_due: false,
             house_at: now,
             handled_anything: false,
         })
@@ -116,7 +129,7 @@ impl Worker {
     fn begin(&mut self) -> Result<(), Failed> {
         let settings = Self::settings()?;
         let copied = session::transaction(identity::trouble)?;
-        self.held = copied.is_some() || !settings.enabled;
+        self.held = copied.or_else(|| (!settings.enabled).then(disabled));
         if self.settings.is_some() {
             // A thread of its own for each beginning: what the one before still reports is nobody's.
             self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
@@ -125,11 +138,12 @@ impl Worker {
         self.served.clear();
         self.settings = Some(settings);
         if let Some(database) = self.process.database {
-            database.hears_events.store(self.is_local() && !self.held, Ordering::Release);
+            database.hears_events.store(self.is_local() && self.held.is_none(), Ordering::Release);
         }
-        self.refresh()?;
-        self.recover()?;
-        if !self.held {
+        self.fingerprint = None;
+        self.look()?;
+        if self.held.is_none() {
+            self.recover()?;
             self.consumer.connect().into_iter().for_each(|request| self.io.send(request));
         }
         self.house_at = Instant::now();
@@ -146,7 +160,7 @@ impl Worker {
         let requests = self.consumer.tick(now);
         self.send(requests);
         let mut more = false;
-        if !self.held {
+        if self.held.is_none() {
             more = self.handle()?;
             if now >= self.house_at {
                 self.keep_house()?;
@@ -157,25 +171,31 @@ impl Worker {
 
     /// Looks for changed descriptions and new work, if somebody says that there is some, or if it is time.
     fn notice(&mut self, now: Instant) -> Result<(), Failed> {
-        let (inbox, events) = self.process.database.map_or((false, false), |database| {
+        let mut events = false;
+        if let Some(database) = self.process.database {
             // Cleared before anything is read: what is committed afterwards is seen in the next pass.
-            let events = database.consumer_events.swap(false, Ordering::AcqRel);
-            (database.inbox.swap(false, Ordering::AcqRel), events)
-        });
+            events = database.consumer_events.swap(false, Ordering::AcqRel);
+            self.look_due |= database.inbox.swap(false, Ordering::AcqRel);
+            if database.streams.swap(false, Ordering::AcqRel) {
+                self.consumer.intakes.iter_mut().for_each(Intake::hasten);
+            }
+        }
         let poll = now >= self.poll_at;
         if events || poll {
             self.served.iter_mut().for_each(|served| served.exhausted = false);
         }
-        if !inbox && !poll {
+        let look = self.look_due && now.duration_since(self.looked_at) >= LOOK;
+        if !look && !poll {
             return Ok(());
         }
+        (self.look_due, self.looked_at) = (false, now);
         if poll {
             self.poll_at = now + gucs::poll_interval();
             if self.process.extension_changed().is_some() {
                 return Err(Failed("the extension was dropped or installed anew".into()));
             }
         }
-        self.refresh()
+        self.look()
     }
 
     /// Gives each subscription a turn, those that go first before the others. Returns whether there may be more.
@@ -213,11 +233,14 @@ impl Worker {
     /// How long nothing is to be done, unless something happens.
     fn sleep(&self) -> Duration {
         let now = Instant::now();
-        let served = self.served.iter().filter(|_| !self.held).flat_map(|served| {
+        let active = self.held.is_none();
+        let served = self.served.iter().filter(|_| active).flat_map(|served| {
             let held = served.held_since.map(|since| since + super::direct::PATIENCE);
             [served.due_at.filter(|_| !served.subscription.paused), served.blocked_until.filter(|at| *at > now), held]
         });
-        let times = served.chain([Some(self.poll_at), Some(self.house_at).filter(|_| !self.held), self.consumer.due_at()]);
+        let look = self.look_due.then_some(self.looked_at + LOOK);
+        let house = active.then_some(self.house_at);
+        let times = served.chain([Some(self.poll_at), look, house, self.consumer.due_at()]);
         times.flatten().min().map_or(gucs::poll_interval(), |at| at.saturating_duration_since(now))
     }
 
@@ -227,5 +250,13 @@ impl Worker {
             session::wait(Some(self.io.wake_fd()), pause);
             self.io.clear_wake();
         }
+    }
+}
+
+fn disabled() -> Trouble {
+    Trouble {
+        kind: "Disabled".into(),
+        error: "sea_mq.enabled is off".into(),
+        hint: Some("Set sea_mq.enabled = on, then call sea_mq.reload().".into()),
     }
 }

@@ -83,6 +83,9 @@ impl Worker {
         };
         session::transaction(|| streams::save_state(sink, &state))?;
         if state.fault.is_none() {
+            if let Some(database) = self.process.database {
+                database.note_stream();
+            }
             self.provision_consumers()?;
         }
         Ok(())

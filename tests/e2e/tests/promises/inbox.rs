@@ -1,6 +1,6 @@
 //! Every event is handled exactly once in effect, whatever is killed in between.
 
-use harness::{EVENTS, Stage, StageOptions, Stored, freeze, holds_for, ledger, until};
+use harness::{EVENTS, Stage, StageOptions, Stored, freeze, holds_for, ledger, thaw, until};
 use serde_json::json;
 
 use crate::receiving::{
@@ -132,6 +132,21 @@ async fn a_terminated_consumer_comes_back_and_handles_each_once() {
         worker(&stage, "sea_mq consumer", consumer).await;
     }
     assert_handled_once(&stage, "app__all", 2500).await;
+}
+
+/// Connections stay open and nothing answers: no error tells the consumer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_hangs_is_waited_for_and_has_each_event_handled_once() {
+    let stage = prepared("inbox_hangs").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', max_ack_pending => 500, ack_wait => '1 s')").await;
+    emit_numbers(&db, 1, 10_000).await;
+    until_recorded(&stage, 1000).await;
+    freeze(stage.broker.pid());
+    until_state(&db, "app__all", "state = 'waiting' AND error IS NOT NULL").await;
+    thaw(stage.broker.pid());
+    assert_handled_once(&stage, "app__all", 10_000).await;
+    until_state(&db, "app__all", "state = 'active' AND error IS NULL").await;
 }
 
 /// The events come again from the outbox, under other sequences and to a consumer that knows nothing.

@@ -5,6 +5,7 @@
 mod atomic;
 mod connection;
 mod dlq;
+mod examples;
 mod failure;
 mod handlers;
 mod inbox;
@@ -18,6 +19,7 @@ mod roles;
 mod storage;
 mod streams;
 mod subscriptions;
+mod workers;
 mod writers;
 
 use std::time::Duration;

@@ -28,12 +28,20 @@ async fn receive_one(db: &Database, lease: &str) -> i64 {
     until_some("a message to receive", SOON, async || db.values::<i64>(&sql, &[]).await.pop()).await
 }
 
+/// Waits until a session waits for another's lock with this statement.
+async fn until_it_waits(stage: &Stage, sql: &str) {
+    // A session of its own: what pg_stat_activity shows in a transaction stays the same.
+    let db = stage.connect().await;
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1)";
+    until("one session waits for another", SOON, async || db.value(waits, &[&sql]).await).await;
+}
+
 /// What one client does until all is done. Now and then it gives up what it has, in one of the ways that there are.
 async fn work(db: Database, done: Arc<AtomicI64>, all: i64) {
     let mut round = 0;
     while done.load(Ordering::SeqCst) < all {
         round += 1;
-        let rows = db.query("SELECT id, message_id, payload FROM sea_mq.receive('app__pull', 20, '5 s')", &[]);
+        let rows = db.query("SELECT id, message_id, payload FROM sea_mq.receive('app__pull', 20, '2 s')", &[]);
         let rows = rows.await.expect("cannot receive");
         if rows.is_empty() {
             tokio::task::yield_now().await;
@@ -109,8 +117,7 @@ async fn a_message_whose_lease_runs_out_is_somebody_else_s() {
     db.run("BEGIN; INSERT INTO effects (n) VALUES (1)").await;
     let complete = format!("SELECT sea_mq.complete({id})");
     let (refused, ()) = tokio::join!(db.refusal(&complete), async {
-        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1)";
-        until("the second waits for the first", SOON, async || other.value(waits, &[&complete]).await).await;
+        until_it_waits(&stage, &complete).await;
         other.run("COMMIT").await;
     });
     assert_eq!(refused, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
@@ -204,8 +211,7 @@ async fn a_message_is_accepted_once_whoever_asks_at_the_same_time() {
         assert!(first.value::<bool>(&accept(id), &[]).await);
         let sql = accept(id);
         let (accepted, ()) = tokio::join!(second.value::<bool>(&sql, &[]), async {
-            let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1)";
-            until("the second waits", SOON, async || first.value(waits, &[&sql]).await).await;
+            until_it_waits(&stage, &sql).await;
             first.run(end).await;
         });
         assert_eq!(accepted, expected, "{end}");

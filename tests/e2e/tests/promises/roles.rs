@@ -134,6 +134,45 @@ async fn a_handler_has_the_rights_of_its_owner_and_no_others() {
     assert_eq!(db.value::<i64>("SELECT count(*) FROM secrets", &[]).await, 0);
 }
 
+/// A temporary table hides others of its name from all that the session runs, its triggers run as whoever writes to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_handler_leaves_in_the_session_does_not_reach_the_handlers_of_others() {
+    let stage = prepared("residue").await;
+    let db = stage.connect().await;
+    let clerk = stage.connect_as("clerk").await;
+    clerk
+        .run(
+            "CREATE FUNCTION clerk.spring() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF current_user = 'postgres' THEN ALTER ROLE clerk SUPERUSER; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE FUNCTION clerk.trap(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+             BEGIN
+                 CREATE TEMP TABLE IF NOT EXISTS effects (LIKE public.effects INCLUDING DEFAULTS);
+                 ALTER TABLE pg_temp.effects ALTER COLUMN place DROP NOT NULL;
+                 IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'spring') THEN
+                     CREATE TRIGGER spring BEFORE INSERT ON pg_temp.effects FOR EACH ROW EXECUTE FUNCTION clerk.spring();
+                 END IF;
+                 GRANT ALL ON pg_temp.effects TO PUBLIC;
+             END $$;
+             SELECT sea_mq.subscribe('clerk__trap', 'orders', 'clerk.trap', priority => 10)",
+        )
+        .await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
+    for round in 0..20 {
+        emit_numbers(&db, round * 5 + 1, round * 5 + 5).await;
+        until_status(&db, "app__all", round * 5 + 5, "processed").await;
+    }
+    until("the traps are set", SOON, async || {
+        db.value("SELECT count(*) = 100 FROM sea_mq.inbox_messages WHERE subscription = 'clerk__trap'", &[]).await
+    })
+    .await;
+    let supers: Vec<String> = db.values("SELECT rolname::text FROM pg_roles WHERE rolsuper", &[]).await;
+    assert_eq!(supers, ["postgres"]);
+    assert_eq!(recorded(&db, "app__all").await, (1..=100).collect::<Vec<i64>>());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_superuser_s_subscription_runs_somebody_else_s_function_as_its_owner() {
     let stage = prepared("function_owner").await;

@@ -1,15 +1,14 @@
 //! Subscriptions: what they receive, from where on, in which order, and their consumers in JetStream.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::AckPolicy;
-use harness::{Database, EVENTS, Stage, StageOptions, holds_for, kill, ledger, until};
+use harness::{Database, EVENTS, Stage, StageOptions, holds_for, until};
 use tokio_postgres::error::SqlState;
 
 use crate::receiving::{
-    FORGETFUL, assert_handled_once, emit_numbers, jetstream_consumer, kill_consumer, make_recorder, publish, recorded,
-    until_acknowledged, until_provisioned, until_recorded, until_state, until_status, worker,
+    FORGETFUL, assert_handled_once, emit_numbers, jetstream_consumer, make_recorder, publish, recorded,
+    until_acknowledged, until_provisioned, until_recorded, until_state, until_status,
 };
 use crate::{A_WHILE, SOON};
 
@@ -113,42 +112,6 @@ async fn of_several_handlers_of_an_event_the_one_with_the_greater_priority_runs_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_workers_share_the_work_and_keep_each_aggregate_in_order() {
-    const COUNT: i64 = 5000;
-    let stage = prepared("workers").await;
-    let db = stage.connect().await;
-    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', workers => 3, max_ack_pending => 500)").await;
-    for part in 0..10 {
-        emit_numbers(&db, part * COUNT / 10 + 1, (part + 1) * COUNT / 10).await;
-    }
-    assert_handled_once(&stage, "app__all", COUNT).await;
-    let rows = db.query("SELECT aggregate, n, pid FROM effects ORDER BY place", &[]).await.expect("cannot read");
-    let expected: HashMap<String, i64> = (0..50).map(|aggregate| (aggregate.to_string(), COUNT / 50)).collect();
-    // The numbers of an aggregate are 50 apart.
-    ledger::assert_gapless(&expected, rows.iter().map(|row| (row.get(0), (row.get::<_, i64>(1) - 1) / 50 + 1)));
-    let sql = "SELECT count(DISTINCT e.pid) FROM effects e JOIN pg_stat_activity a USING (pid)
-        WHERE a.backend_type = 'sea_mq handler'";
-    assert_eq!(db.value::<i64>(sql, &[]).await, 3);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_terminated_or_killed_loses_and_doubles_nothing() {
-    const COUNT: i64 = 10_000;
-    let stage = prepared("worker_killed").await;
-    let db = stage.connect().await;
-    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', workers => 3, max_ack_pending => 1000)").await;
-    emit_numbers(&db, 1, COUNT).await;
-    until_recorded(&stage, 500).await;
-    let handler = worker(&stage, "sea_mq handler", 0).await;
-    db.run(&format!("SELECT pg_terminate_backend({handler})")).await;
-    until_recorded(&stage, 3000).await;
-    kill(worker(&stage, "sea_mq handler", handler).await);
-    until_recorded(&stage, 6000).await;
-    kill_consumer(&stage).await;
-    assert_handled_once(&stage, "app__all", COUNT).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_subscription_handles_nothing_until_it_is_resumed() {
     let stage = prepared("paused").await;
     let db = stage.connect().await;
@@ -173,6 +136,58 @@ async fn a_paused_subscription_handles_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_to_what_does_not_exist_yet_waits_for_it() {
+    let stage = Stage::new("not_yet").await;
+    let db = stage.connect().await;
+    make_recorder(&db).await;
+    db.run("SELECT sea_mq.subscribe('app__early', 'orders', 'record')").await;
+    let state = until_state(&db, "app__early", "state = 'waiting'").await;
+    assert!(state["error"].is_string(), "{state}");
+    emit_numbers(&db, 1, 3).await;
+    until_recorded_by(&db, "app__early", &[1, 2, 3]).await;
+    until_state(&db, "app__early", "state = 'active' AND error IS NULL").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_message_under_way_at_most_the_order_is_kept_through_failures() {
+    let stage = prepared("one_at_a_time").await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE FUNCTION stumble(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             IF (e.payload ->> 'n')::int % 7 = 0 AND e.attempt < 3 THEN RAISE EXCEPTION 'not yet'; END IF;
+             PERFORM record(e);
+         END $$;
+         SELECT sea_mq.subscribe('app__strict', 'orders', 'stumble', max_ack_pending => 1, retry_delay => '10 ms')",
+    )
+    .await;
+    emit_numbers(&db, 1, 40).await;
+    until_recorded_by(&db, "app__strict", &(1..=40).collect::<Vec<i64>>()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_another_database_uses_for_its_subscription_is_refused() {
+    let stage = prepared("name_taken").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
+    until_provisioned(&stage, "app__all").await;
+    stage.cluster.run("CREATE DATABASE second").await;
+    let second = stage.cluster.connect("second").await;
+    second.run("CREATE EXTENSION sea_mq").await;
+    make_recorder(&second).await;
+    second.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
+    let state = until_state(&second, "app__all", "state = 'refused'").await;
+    assert!(state["error"].is_string() && state["hint"].is_string(), "{state}");
+    emit_numbers(&db, 1, 200).await;
+    assert_handled_once(&stage, "app__all", 200).await;
+    assert_eq!(recorded(&second, "app__all").await, Vec::<i64>::new());
+    // Nor does it take the other's consumer away.
+    second.run("SELECT sea_mq.unsubscribe('app__all')").await;
+    emit_numbers(&db, 201, 300).await;
+    assert_handled_once(&stage, "app__all", 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_consumer_in_jetstream_follows_the_subscription() {
     let stage = prepared("provisioned").await;
     let db = stage.connect().await;
@@ -192,6 +207,13 @@ async fn the_consumer_in_jetstream_follows_the_subscription() {
     .await;
     emit_numbers(&db, 1, 100).await;
     assert_handled_once(&stage, "app__orders", 100).await;
+    db.run("SELECT sea_mq.alter_subscription('app__orders', filter => 'OrderPaid')").await;
+    until("the filter is changed", SOON, async || {
+        let info = jetstream_consumer(&stage, "app__orders").await;
+        info.is_some_and(|info| info.config.filter_subject == "orders.event.order_paid.*")
+    })
+    .await;
+    db.run("SELECT sea_mq.alter_subscription('app__orders', filter => 'Counted')").await;
     db.run("SELECT sea_mq.unsubscribe('app__orders')").await;
     until("the consumer is gone", SOON, async || jetstream_consumer(&stage, "app__orders").await.is_none()).await;
     emit_numbers(&db, 101, 101).await;

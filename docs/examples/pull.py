@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Handles the messages of a subscription that has no handler: the work and its completion are one transaction.
+
+    DATABASE_URL=postgresql://shipping_app@localhost/shipping python3 pull.py SUBSCRIPTION [IDLE_SECONDS]
+
+DATABASE_URL may be left out if PGHOST, PGDATABASE and the like are set. Any number of these may run at once. Ends when
+nothing has come for IDLE_SECONDS (default: never). Needs psycopg 3. In the database, once:
+
+    CREATE TABLE parcels (order_id text, message_id text);
+    SELECT sea_mq.subscribe('shipping__orders', 'orders');    -- no handler
+    GRANT sea_mq_consumer TO shipping_app;
+"""
+
+import os
+import sys
+import time
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import dict_row
+
+
+class Hopeless(Exception):
+    """No further attempt can help."""
+
+
+def pack(db, message):
+    """The work. Whatever it does in the database is undone if it raises."""
+    if "order" not in message["payload"]:
+        raise Hopeless("the event names no order")
+    db.execute(
+        "INSERT INTO parcels (order_id, message_id) VALUES (%s, %s)",
+        (message["payload"]["order"], message["message_id"]),
+    )
+
+
+def handle(db, message):
+    try:
+        with db.transaction():
+            # What is emitted in this transaction says where it comes from, as in a handler.
+            db.execute("SELECT set_config('sea_mq.correlation_id', %s, true)", (message["correlation_id"],))
+            db.execute("SELECT set_config('sea_mq.causation_id', %s, true)", (message["message_id"],))
+            pack(db, message)
+            db.execute("SELECT sea_mq.complete(%s)", (message["id"],))
+    except errors.ObjectNotInPrerequisiteState:
+        pass  # Our lease had run out and somebody else has done it. Our work was undone.
+    except psycopg.OperationalError:
+        raise  # The connection is gone. The lease runs out, and the message is somebody else's.
+    except Hopeless as error:
+        give_up(db, "SELECT sea_mq.reject(%s, %s)", message, error)
+    except Exception as error:  # noqa: BLE001
+        give_up(db, "SELECT sea_mq.fail(%s, %s)", message, error)
+
+
+def give_up(db, statement, message, error):
+    print(f"message {message['message_id']}: {error}", file=sys.stderr)
+    try:
+        db.execute(statement, (message["id"], str(error)))
+    except errors.ObjectNotInPrerequisiteState:
+        pass  # As above.
+
+
+def main(subscription, idle=float("inf")):
+    # Each statement outside of `transaction` commits by itself: what is received is ours at once.
+    with psycopg.connect(os.environ.get("DATABASE_URL", ""), autocommit=True, row_factory=dict_row) as db:
+        last = time.monotonic()
+        while time.monotonic() - last < idle:
+            received = "SELECT * FROM sea_mq.receive(%s, max => 10, lease => '30 s')"
+            messages = db.execute(received, (subscription,)).fetchall()
+            for message in messages:
+                handle(db, message)
+                last = time.monotonic()
+            if not messages:
+                time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(float, sys.argv[2:3]))
