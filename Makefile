@@ -11,7 +11,7 @@ setup:      ## install what is missing: PostgreSQL 15, nats-server, cargo-pgrx (
 build: setup ## build the extension and install it into the private copy of PostgreSQL
 	@scripts/build.sh
 
-demo: build ## see it work: an event from a transaction to the stream, on throwaway servers
+demo: build ## see it work: from a transaction to the stream, to a handler, to the dead letter queue and back
 	@scripts/demo.sh
 
 dev: build  ## start a cluster with the extension and a nats-server, and leave them running (.dev/env)

@@ -65,8 +65,62 @@ step "10,000 orders as fast as four sessions can"
 step "1,000 orders at a quieter 200 a second"
 "$tools/sea-mq-load" ORDERS_EVENTS 1000 4 200
 
+step "Another database, shipping, handles the orders: a function, and a subscription to it"
+database_up shipping shipping
+shipping() { sql "$pg_port" shipping --pset=footer=off "$@"; }
+is() { [ "$(shipping -AtX -c "SELECT $1")" = t ]; }
+shipping --echo-queries <<'SQL'
+CREATE ROLE shipping_app;
+GRANT sea_mq_consumer, sea_mq_producer TO shipping_app;
+GRANT CREATE ON SCHEMA public TO shipping_app;
+SET ROLE shipping_app;
+CREATE TABLE parcels (order_id bigint, customer text);
+CREATE FUNCTION pack(event sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF event.payload ->> 'customer' IS NULL THEN
+        PERFORM sea_mq.poison('an order without a customer cannot be packed');
+    END IF;
+    INSERT INTO parcels VALUES (event.aggregate_id::bigint, event.payload ->> 'customer');
+    PERFORM sea_mq.emit('parcel', event.aggregate_id, 'ParcelPacked', '{}');
+END $$;
+SELECT sea_mq.subscribe('shipping__orders', 'orders', 'pack', filter => 'OrderCreated', start_from => 'all', max_ack_pending => 1000);
+SQL
+handled=$(shop -AtX -c "SELECT count(*) FROM sea_mq.outbox_events WHERE event_type = 'order_created'")
+wait_for 60 is "count(*) = $handled FROM parcels" || die "not all was handled: $(shipping -AtX -c 'SELECT summary, hint FROM sea_mq.status')"
+
+step "Every order that was created is packed once, and what the handler emitted says which event it comes from"
+shipping --echo-queries <<'SQL'
+SELECT count(*) AS parcels, count(DISTINCT order_id) AS orders FROM parcels;
+SELECT state, processed, failures, dead, redelivered FROM sea_mq.subscription_status;
+SELECT subject, aggregate_id, correlation_id, causation_id FROM sea_mq.outbox_events ORDER BY seq LIMIT 1;
+SQL
+
+step "An order that cannot be packed: a dead letter"
+shop --echo-queries <<'SQL'
+SELECT sea_mq.emit('order', '1000000', 'OrderCreated', '{"order": 1000000, "total": 1}');
+SQL
+wait_for 20 is "count(*) = 1 FROM sea_mq.dlq_list() WHERE stream_seq IS NOT NULL" || die "there is no dead letter"
+shipping --expanded --echo-queries <<'SQL'
+SELECT id, context, original_subject, subscription, reason, failure_count, error, payload FROM sea_mq.dlq_list();
+SELECT summary, hint FROM sea_mq.status;
+SQL
+"$tools/sea-mq-peek" "$nats_url" SHIPPING_DLQ
+
+step "Mended and replayed, it is handled, and the queue is empty"
+shipping --echo-queries <<'SQL'
+SELECT sea_mq.dlq_replay(id, payload || '{"customer": "Grace"}') FROM sea_mq.dlq_list(subscription => 'shipping__orders');
+SQL
+wait_for 20 is "EXISTS (SELECT FROM parcels WHERE order_id = 1000000)" || die "the replay was not handled"
+shipping --echo-queries <<'SQL'
+SELECT * FROM parcels WHERE order_id = 1000000;
+SELECT message_id, status, attempts, headers ->> 'X-Replayed-From' AS replayed_from FROM sea_mq.inbox_messages
+WHERE aggregate_id = '1000000' ORDER BY id;
+SELECT open, replayed FROM sea_mq.dlq_status;
+SQL
+
 step "Is everything all right?"
 shop --expanded -c 'SELECT * FROM sea_mq.status'
+shipping -c 'SELECT ok, summary, relay, published, streams FROM sea_mq.status'
 
 step "Stopping both servers and removing their data"
 servers_down "$here"

@@ -170,9 +170,16 @@ servers_up() {
     sql "$pg_port" postgres <<SQL
 ALTER SYSTEM SET sea_mq.nats_url = '$nats_url';
 SELECT pg_reload_conf() \g /dev/null
-CREATE DATABASE $database;
-ALTER DATABASE $database SET sea_mq.context = 'orders';
-\connect $database
+SQL
+    database_up "$database" orders
+}
+
+# database_up DATABASE CONTEXT: one more database with the extension, in the cluster on $pg_port.
+database_up() {
+    sql "$pg_port" postgres <<SQL
+CREATE DATABASE $1;
+ALTER DATABASE $1 SET sea_mq.context = '$2';
+\connect $1
 SET client_min_messages = warning;
 CREATE EXTENSION sea_mq;
 SQL

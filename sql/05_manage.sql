@@ -229,6 +229,7 @@ BEGIN
     FROM (SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()) here
     WHERE (i.system_identifier, i.database_oid) <> (here.system_identifier, here.oid);
     UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
+    UPDATE sea_mq.subscriptions SET take_over = true;
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.restart_at_commit();
     RETURN format('adopted: %s unpublished events queued anew', moved);

@@ -62,6 +62,7 @@ CREATE TABLE sea_mq.subscriptions (
     retry_delay interval CHECK (retry_delay >= '0'),
     retry_delay_max interval CHECK (retry_delay_max >= '0'),
     paused boolean NOT NULL DEFAULT false,
+    take_over boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
@@ -89,6 +90,7 @@ COMMENT ON COLUMN sea_mq.subscriptions.timeout IS 'Longest run of the handler; N
 COMMENT ON COLUMN sea_mq.subscriptions.retry_delay IS 'Pause before the second attempt, doubled before each further one; NULL: sea_mq.retry_delay';
 COMMENT ON COLUMN sea_mq.subscriptions.retry_delay_max IS 'Longest pause between attempts; NULL: sea_mq.retry_delay_max';
 COMMENT ON COLUMN sea_mq.subscriptions.paused IS 'Whether handling is paused';
+COMMENT ON COLUMN sea_mq.subscriptions.take_over IS 'Whether its consumer may be taken over from another installation (sea_mq.adopt)';
 COMMENT ON COLUMN sea_mq.subscriptions.created_at IS 'When it was subscribed';
 COMMENT ON COLUMN sea_mq.subscriptions.updated_at IS 'When its description changed last';
 

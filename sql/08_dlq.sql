@@ -307,21 +307,29 @@ COMMENT ON FUNCTION sea_mq.lane IS 'Which of a subscription''s workers handles a
 
 CREATE FUNCTION sea_mq.assign_lanes(subscription text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE sea_mq.inbox_pending p SET lane = sea_mq.lane(p.aggregate_type, p.aggregate_id, p.message_id, s.workers)
-    FROM sea_mq.subscriptions s
-    WHERE s.subscription = $1 AND p.subscription = $1
-        AND p.lane <> sea_mq.lane(p.aggregate_type, p.aggregate_id, p.message_id, s.workers)
+    -- What is being handled just now is left for another time.
+    UPDATE sea_mq.inbox_pending p SET lane = w.lane
+    FROM (SELECT q.id, sea_mq.lane(q.aggregate_type, q.aggregate_id, q.message_id, s.workers) AS lane
+        FROM sea_mq.inbox_pending q JOIN sea_mq.subscriptions s ON s.subscription = q.subscription
+        WHERE q.subscription = $1 AND q.lane <> sea_mq.lane(q.aggregate_type, q.aggregate_id, q.message_id, s.workers)
+        FOR UPDATE OF q SKIP LOCKED) w
+    WHERE w.id = p.id
 $$;
 COMMENT ON FUNCTION sea_mq.assign_lanes IS 'Deals what waits out to another number of workers; for internal use';
 
-CREATE FUNCTION sea_mq.conclude(id bigint, outcome text, sqlstate text, error text, detail text) RETURNS void
+CREATE FUNCTION sea_mq.conclude(id bigint, attempt integer, outcome text, sqlstate text, error text, detail text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     message sea_mq.inbox_pending;
 BEGIN
-    SELECT p.* INTO message FROM sea_mq.inbox_pending p WHERE p.id = conclude.id FOR UPDATE;
+    SELECT p.* INTO message FROM sea_mq.inbox_pending p
+    WHERE p.id = conclude.id AND p.status = 'processing' AND p.attempts = conclude.attempt FOR UPDATE;
     IF NOT FOUND THEN
-        -- The subscription has ended meanwhile.
+        -- The subscription has ended meanwhile, or the attempt was taken for one whose process is gone.
+        IF outcome = 'processed' THEN
+            RAISE EXCEPTION 'message % is not this attempt''s any more', id
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'What the handler did is undone.';
+        END IF;
         RETURN;
     END IF;
     CASE outcome

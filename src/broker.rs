@@ -108,6 +108,10 @@ pub struct ConsumerSpec {
     pub max_ack_pending: i64,
     /// Where a consumer that does not exist yet begins. One that exists goes on where it is.
     pub deliver_from: DeliverFrom,
+    /// The installation that the consumer is for, kept in its metadata under [`OWNER_KEY`]; `None`: anybody's.
+    pub owner: Option<Uuid>,
+    /// Take over a consumer whose metadata names another owner.
+    pub take_over: bool,
     /// What was handled already by a consumer of this name, should it have been lost. Takes precedence over
     /// `deliver_from`.
     pub resume: Option<Resume>,
@@ -157,8 +161,9 @@ pub enum Request {
     EnsureConsumer { spec: Box<ConsumerSpec> },
     /// Deletes a stream and what it holds. Answered by `StreamDeleted`.
     DeleteStream { name: String },
-    /// Deletes a durable consumer. No answer: what is not there is not missed.
-    DeleteConsumer { stream: String, name: String },
+    /// Deletes a durable consumer, unless it belongs to another installation than `owner`. No answer: what is not there is
+    /// not missed.
+    DeleteConsumer { stream: String, name: String, owner: Option<Uuid> },
     /// Reads the headers of all messages with a stream sequence above `after`. Answered by `Tail` or `StreamRefused`.
     ReadTail { sink: SinkId, stream: String, after: u64 },
     /// Publishes in order. With `expected_last`, the first message is stored only if the stream's last sequence is
@@ -359,6 +364,8 @@ pub enum FaultKind {
     ConsumerMissing,
     /// The consumer exists in a form that cannot be used.
     ConsumerConflict,
+    /// The consumer belongs to another installation.
+    ConsumerOwned,
     /// The stream's last sequence is not the expected one.
     WrongSequence,
     /// The message is larger than the server or the stream takes.
@@ -394,6 +401,9 @@ impl FaultKind {
             Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
             Self::Full => "Raise the stream's limits with sea_mq.alter_stream, or the account's in NATS.",
             Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
+            Self::ConsumerOwned => {
+                "Give the subscription a name of its own; or, if this database takes the other's place, call sea_mq.adopt()."
+            }
             Self::ConsumerConflict => {
                 "Remove the consumer in NATS, or give the subscription another name; sea_mq then creates a usable one."
             }

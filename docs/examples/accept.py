@@ -20,7 +20,6 @@ import time
 
 import nats
 import psycopg
-from nats.errors import TimeoutError as NothingCame
 from nats.js.api import AckPolicy, ConsumerConfig
 from psycopg.types.json import Jsonb
 
@@ -56,7 +55,7 @@ async def main(stream, subscription, idle=float("inf")):
         while time.monotonic() - last < idle:
             try:
                 messages = await consumer.fetch(10, timeout=1)
-            except NothingCame:
+            except asyncio.TimeoutError:
                 continue
             for message in messages:
                 try:

@@ -239,6 +239,8 @@ mod tests {
             max_deliver: -1,
             max_ack_pending: 50,
             deliver_from: DeliverFrom::All,
+            owner: None,
+            take_over: false,
             resume: None,
         };
         Described { id: 1, spec, window: 50, held }

@@ -82,9 +82,9 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
             let result = api.permitted(&stream, streams::delete_message(api, &stream, sequence)).await;
             Some(Report::MessageDeleted { stream, sequence, result })
         }
-        Request::DeleteConsumer { name, .. } => {
+        Request::DeleteConsumer { name, owner, .. } => {
             // What is not there is not missed, and what stays is found by the next EnsureConsumer.
-            let _ = api.permitted(stream, consumers::delete(api, stream, &name)).await;
+            let _ = api.permitted(stream, consumers::delete(api, stream, &name, owner)).await;
             None
         }
     }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
 
 use super::api::{Api, found};
 use super::streams::check_name;
 use super::{errors, spec};
-use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Fault, FaultKind};
+use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Fault, FaultKind, OWNER_KEY};
 
 /// How long a consumer that is ahead of its stream is given to turn out not to be: another server may just have begun to
 /// answer for the stream.
@@ -79,7 +80,7 @@ async fn is_ahead(api: &Api, spec: &ConsumerSpec, consumer: &State, stream: &Str
 }
 
 async fn recreate(api: &Api, spec: &ConsumerSpec) -> Result<State, Fault> {
-    delete(api, &spec.stream, &spec.name).await?;
+    delete(api, &spec.stream, &spec.name, None).await?;
     create(api, &created(spec, &DeliverFrom::All)).await
 }
 
@@ -134,10 +135,17 @@ fn start(spec: &ConsumerSpec, stream: &StreamState) -> DeliverFrom {
     }
 }
 
-/// Deletes the consumer if it is there.
-pub(super) async fn delete(api: &Api, stream: &str, name: &str) -> Result<(), Fault> {
+/// Deletes the consumer if it is there and, with `owner`, belongs to nobody else.
+pub(super) async fn delete(api: &Api, stream: &str, name: &str, owner: Option<Uuid>) -> Result<(), Fault> {
     check_name(stream)?;
     check_name(name)?;
+    if owner.is_some() {
+        let info = api.call(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await;
+        let present = found(info, errors::CONSUMER_NOT_FOUND)?.as_ref().map(read).transpose()?;
+        if present.is_some_and(|consumer| other_owner(&consumer.config, owner).is_some()) {
+            return Ok(());
+        }
+    }
     let answer = api.call(&format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await;
     found(answer, errors::CONSUMER_NOT_FOUND).map(|_| ())
 }
@@ -173,6 +181,9 @@ fn created<'a>(spec: &'a ConsumerSpec, start: &DeliverFrom) -> Creation<'a> {
     config.insert("name".into(), json!(spec.name));
     config.insert("ack_policy".into(), json!("explicit"));
     config.insert("replay_policy".into(), json!("instant"));
+    if let Some(owner) = spec.owner {
+        config.insert("metadata".into(), json!({ OWNER_KEY: owner.to_string() }));
+    }
     let policy = match *start {
         DeliverFrom::All | DeliverFrom::Sequence(0) => "all",
         DeliverFrom::New => "new",
@@ -202,7 +213,17 @@ fn rfc3339(us: i64) -> Option<String> {
 /// consumer has moved on since, and the server does not change it.
 fn updated(found: &Map<String, Value>, spec: &ConsumerSpec) -> Result<Option<Map<String, Value>>, Fault> {
     usable(found, &spec.stream, &spec.name)?;
+    if let Some(other) = other_owner(found, spec.owner).filter(|_| !spec.take_over) {
+        let ConsumerSpec { stream, name, .. } = spec;
+        let message = format!("consumer {name} of stream {stream} belongs to installation {other}");
+        return Err(Fault::new(FaultKind::ConsumerOwned, message));
+    }
     let mut config = found.clone();
+    if let Some(owner) = spec.owner {
+        let mut metadata = found.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+        metadata.insert(OWNER_KEY.into(), json!(owner.to_string()));
+        config.insert("metadata".into(), Value::Object(metadata));
+    }
     for (key, value) in changeable(spec) {
         let absent = found.get(&key).is_none() && (value == json!("") || value == json!(0));
         if !absent {
@@ -212,6 +233,12 @@ fn updated(found: &Map<String, Value>, spec: &ConsumerSpec) -> Result<Option<Map
     // One filter takes the place of several.
     config.remove("filter_subjects");
     Ok((config != *found).then_some(config))
+}
+
+/// The installation that a consumer belongs to, if it is another than `owner`.
+fn other_owner(config: &Map<String, Value>, owner: Option<Uuid>) -> Option<&str> {
+    let own = owner?.to_string();
+    config.get("metadata")?.get(OWNER_KEY)?.as_str().filter(|mark| *mark != own)
 }
 
 /// Whether messages can be pulled from the consumer and acknowledged one by one.
@@ -251,6 +278,8 @@ mod tests {
             max_deliver: 20,
             max_ack_pending: 50,
             deliver_from: DeliverFrom::All,
+            owner: None,
+            take_over: false,
             resume: None,
         }
     }
@@ -271,6 +300,18 @@ mod tests {
         assert_eq!(config["max_deliver"], 3);
         assert_eq!(config["deliver_policy"], "by_start_sequence");
         assert_eq!(config["opt_start_seq"], 7);
+    }
+
+    #[test]
+    fn consumer_of_another_installation_is_left_alone_until_it_is_taken_over() {
+        let own = ConsumerSpec { owner: Some(Uuid::from_u128(1)), ..spec() };
+        let other = ConsumerSpec { owner: Some(Uuid::from_u128(2)), ..spec() };
+        let found = created(&own, &DeliverFrom::All).config;
+        assert_eq!(updated(&found, &own), Ok(None));
+        assert_eq!(updated(&found, &other).unwrap_err().kind, FaultKind::ConsumerOwned);
+        let taken = updated(&found, &ConsumerSpec { take_over: true, ..other.clone() }).unwrap().unwrap();
+        assert_eq!(updated(&taken, &other), Ok(None));
+        assert_eq!(updated(&found, &spec()), Ok(None));
     }
 
     #[test]

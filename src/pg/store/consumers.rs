@@ -23,6 +23,8 @@ pub fn open() -> (Vec<ConsumerSpec>, Vec<(String, String)>) {
         max_deliver: spi::parsed(row, 4),
         max_ack_pending: spi::parsed(row, 5),
         deliver_from: if spi::flag(row, 6) { DeliverFrom::All } else { DeliverFrom::New },
+        owner: None,
+        take_over: false,
         resume: None,
     });
     (specs.collect(), removing.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect())

@@ -327,14 +327,16 @@ pub fn lock_waiting(waiting: &[Waiting]) -> Vec<i64> {
     spi::execute(sql, &[Arg::Text(&list)]).iter().map(|row| spi::parsed(row, 0)).collect()
 }
 
-/// Does what follows from an attempt that was counted.
-pub fn conclude(id: i64, outcome: &Outcome) {
+/// Does what follows from an attempt that was counted. An ERROR if the message was handled successfully but is not this
+/// attempt's any more.
+pub fn conclude(id: i64, attempt: i32, outcome: &Outcome) {
     let failure = outcome.failure();
     let text = |take: fn(&crate::domain::outcome::Failure) -> &str| failure.map(take);
     spi::execute(
-        "SELECT sea_mq.conclude($1, $2, $3, $4, $5)",
+        "SELECT sea_mq.conclude($1, $2::integer, $3, $4, $5, $6)",
         &[
             Arg::Int8(id),
+            Arg::Int8(i64::from(attempt)),
             Arg::Text(outcome.token()),
             Arg::OptionalText(text(|failure| &failure.sqlstate)),
             Arg::OptionalText(match outcome {
@@ -352,13 +354,19 @@ pub fn settle_processed(ids: &[i64]) {
     spi::execute("SELECT sea_mq.settle_processed($1::json)", &[Arg::Text(&list)]);
 }
 
-/// Ends the attempts of a process that is gone.
-pub fn conclude_crashed(subscription: &str, lane: i16) -> usize {
-    let sql = "SELECT id FROM sea_mq.inbox_pending
-        WHERE subscription = $1 AND lane = $2 AND status = 'processing' AND lease_until IS NULL ORDER BY id";
-    let rows = spi::query(sql, &[Arg::Text(subscription), Arg::Int8(i64::from(lane))]);
-    rows.iter().for_each(|row| conclude(spi::parsed(row, 0), &Outcome::Crashed));
+/// Ends the attempts of a process that is gone: those of a lane that began longer ago than `age`.
+pub fn conclude_crashed(subscription: &str, lane: i16, age: Duration) -> usize {
+    let sql = "SELECT id, attempts FROM sea_mq.inbox_pending
+        WHERE subscription = $1 AND lane = $2 AND status = 'processing' AND lease_until IS NULL
+            AND delivered_at <= clock_timestamp() - make_interval(secs => $3::float8 / 1000) ORDER BY id";
+    let rows = spi::query(sql, &[Arg::Text(subscription), Arg::Int8(i64::from(lane)), Arg::Int8(millis(age))]);
+    rows.iter().for_each(|row| conclude(spi::parsed(row, 0), spi::parsed(row, 1), &Outcome::Crashed));
     rows.len()
+}
+
+/// Deals what waits out to the lanes that a subscription has now.
+pub fn assign_lanes(subscription: &str) {
+    spi::execute("SELECT sea_mq.assign_lanes($1)", &[Arg::Text(subscription)]);
 }
 
 /// Gives back messages whose lease has run out, of all subscriptions.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgrx::pg_sys;
+use uuid::Uuid;
 
 use super::consumers::Trouble;
 use super::spi::{self, Arg, TextRow};
@@ -24,8 +25,14 @@ pub struct Subscription {
     pub ack_wait: Duration,
     pub max_ack_pending: usize,
     pub start: DeliverFrom,
+    /// It began with what was committed after it was subscribed; its cursor says what that is.
+    pub from_now: bool,
     pub workers: i16,
     pub paused: bool,
+    /// The installation that its consumer is for.
+    pub owner: Option<Uuid>,
+    /// Whether its consumer may be taken over from another installation.
+    pub take_over: bool,
 }
 
 impl Subscription {
@@ -45,6 +52,8 @@ impl Subscription {
             max_deliver: -1,
             max_ack_pending: i64::try_from(self.max_ack_pending).unwrap_or(i64::MAX),
             deliver_from: self.start,
+            owner: self.owner,
+            take_over: self.take_over,
             resume,
         }
     }
@@ -54,6 +63,7 @@ impl Subscription {
     pub fn begins_before(&self, event_at: i64, seq: i64) -> bool {
         const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
         match self.start {
+            _ if self.from_now => true,
             DeliverFrom::All | DeliverFrom::New => true,
             DeliverFrom::Sequence(first) => u64::try_from(seq).is_ok_and(|seq| seq >= first),
             DeliverFrom::Time(unix_us) => event_at >= unix_us - POSTGRES_EPOCH_US,
@@ -66,12 +76,26 @@ pub fn all() -> Vec<(Subscription, Option<Resume>)> {
     let rows = spi::query(
         "SELECT s.id, s.subscription, s.stream, s.source_context, s.subject_filter, s.handler IS NOT NULL, s.priority,
             (extract(epoch FROM s.ack_wait) * 1000)::bigint, s.max_ack_pending, s.start_sequence,
-            (extract(epoch FROM s.start_at) * 1000000)::bigint, s.workers, s.paused, t.stream_created_us, t.stream_sequence
-         FROM sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
+            (extract(epoch FROM s.start_at) * 1000000)::bigint, s.workers, s.paused, t.stream_created_us, t.stream_sequence,
+            i.install_id, s.take_over, s.start_from = 'new'
+         FROM sea_mq.subscriptions s CROSS JOIN sea_mq.installation i LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
          ORDER BY s.priority DESC, s.subscription",
         &[],
     );
     rows.iter().map(|row| (described(row), resume(row))).collect()
+}
+
+/// The installation that consumers are for.
+pub fn owner() -> Option<Uuid> {
+    spi::query("SELECT install_id FROM sea_mq.installation", &[]).first().and_then(|row| spi::optional(row, 0))
+}
+
+/// The consumer was taken over; from now on another owner is a conflict again.
+pub fn taken_over(name: &str) {
+    spi::execute(
+        "UPDATE sea_mq.subscriptions SET take_over = false WHERE subscription = $1 AND take_over",
+        &[Arg::Text(name)],
+    );
 }
 
 /// Changes with any description.
@@ -98,8 +122,11 @@ fn described(row: &TextRow) -> Subscription {
         ack_wait: Duration::from_millis(spi::parsed(row, 7)),
         max_ack_pending: spi::parsed(row, 8),
         start,
+        from_now: spi::flag(row, 17),
         workers: spi::parsed(row, 11),
         paused: spi::flag(row, 12),
+        owner: spi::optional(row, 15),
+        take_over: spi::flag(row, 16),
     }
 }
 

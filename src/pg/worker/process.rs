@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{log, pg_guard, pg_sys, warning};
@@ -10,6 +11,9 @@ use pgrx::{log, pg_guard, pg_sys, warning};
 use super::session::{self, Failed};
 use crate::pg::handler;
 use crate::pg::shmem::{self, Database, Phase as Life, Role, Seat};
+
+/// Pause after an error of the database.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// This process, once it has its seat.
 #[derive(Clone, Copy)]
@@ -45,6 +49,68 @@ impl Process {
             // Installed anew: nothing in memory is true of it.
             Ok(Some(_)) => Some(Life::Wanted),
             Err(_) => Some(Life::Failed),
+        }
+    }
+}
+
+/// What a process does, once it has its seat.
+pub trait Work {
+    /// Reads settings and descriptions, and begins, or begins anew after an error.
+    fn begin(&mut self) -> Result<(), Failed>;
+
+    /// As `begin`, if the settings have changed.
+    fn begin_if_changed(&mut self) -> Result<(), Failed>;
+
+    /// One pass. Returns how long to sleep, unless something happens.
+    fn run_once(&mut self) -> Result<Duration, Failed>;
+
+    /// Sleeps.
+    fn pause(&self, pause: Duration);
+
+    /// The process is told to end.
+    fn shut_down(&mut self) {}
+
+    /// Another process is to take over.
+    fn is_worn_out(&self) -> bool {
+        false
+    }
+}
+
+/// Works, one pass after the other, until something ends it. Returns what is to follow.
+pub fn serve(process: &Process, work: &mut impl Work) -> Life {
+    let name = process.role.backend_type();
+    log!("{name} started");
+    let mut begun = false;
+    loop {
+        let next = process.told_to_end().or_else(|| work.is_worn_out().then_some(Life::Wanted));
+        if let Some(next) = next {
+            work.shut_down();
+            log!("{name} ended");
+            return next;
+        }
+        session::process_interrupts();
+        let reload = session::take_reload();
+        let result = match begun {
+            true if reload => work.begin_if_changed().map(|()| Duration::ZERO),
+            true => work.run_once(),
+            false => work.begin().map(|()| Duration::ZERO),
+        };
+        match result {
+            Ok(pause) => {
+                begun = true;
+                if !pause.is_zero() {
+                    work.pause(pause);
+                }
+            }
+            Err(error) => {
+                if let Some(next) = process.extension_changed() {
+                    return next;
+                }
+                warning!("{name}: {error}");
+                // What is in memory may not be what is saved.
+                begun = false;
+                session::wait(None, AFTER_ERROR);
+            }
         }
     }
 }
@@ -143,7 +209,7 @@ fn prepare_session(role: Role) {
     ];
     settings.into_iter().for_each(|(name, value)| set(name, value));
     // The consumer and the handlers run functions of users, which get back what they are used to.
-    handler::remember_search_path();
+    handler::prepare();
     set(c"search_path", c"pg_catalog");
     if role == Role::Relay {
         set(c"lock_timeout", c"5s");

@@ -43,12 +43,12 @@ SELECT arguments, refusal(format('SELECT sea_mq.subscribe(%s)', arguments)) FROM
 SELECT count(*) FROM sea_mq.subscriptions;
 
 -- Sources and filters, as they are understood.
-SELECT sea_mq.create_stream('ledger', name => 'COINS');
+SELECT sea_mq.create_stream('books', name => 'COINS');
 SELECT sea_mq.subscribe('s1', 'orders', 'handle');
 SELECT sea_mq.subscribe('s2', 'orders', 'handle', filter => 'OrderCreated');
 SELECT sea_mq.subscribe('s3', 'orders', 'handle', filter => 'order_created.v2');
 SELECT sea_mq.subscribe('s4', 'orders', filter => 'orders.event.*.v1', start_from => '42');
-SELECT sea_mq.subscribe('s5', 'ledger', start_from => '2030-01-02 03:04:05+00');
+SELECT sea_mq.subscribe('s5', 'books', start_from => '2030-01-02 03:04:05+00');
 SELECT sea_mq.subscribe('s6', 'COINS', start_from => 'all', context => 'Audit');
 SELECT sea_mq.subscribe('s7', 'FOREIGN_STREAM', filter => 'what.ever.>');
 SELECT subscription, stream, source_context, subject_filter, handler, context, start_sequence,

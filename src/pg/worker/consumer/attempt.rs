@@ -43,7 +43,7 @@ pub fn batch(
     messages: &[Message],
     save: impl FnOnce(usize, i64, i64),
 ) -> Result<Batch, Failure> {
-    handler::transaction(|| {
+    handler::handling(|| {
         let handler = match subscriptions::handler(&subscription.name) {
             Ok(handler) => handler,
             Err(trouble) => return Batch::Blocked(trouble),
@@ -74,6 +74,7 @@ pub fn batch(
             match outcome {
                 Outcome::Processed => processed += 1,
                 Outcome::Again(failure) => undo(&failure),
+                outcome if processed > 0 && is_of_neighbours(&outcome) => undo_for(&outcome),
                 outcome => failed.push((message, outcome)),
             }
         }
@@ -82,7 +83,7 @@ pub fn batch(
             let messages: Vec<&Message> = failed.iter().map(|(message, _)| message).collect();
             if !messages.is_empty() {
                 let ids = inbox::store(&subscription.name, &messages, Standing::Processing);
-                ids.into_iter().zip(&failed).for_each(|(id, (_, outcome))| inbox::conclude(id, outcome));
+                ids.into_iter().zip(&failed).for_each(|(id, (_, outcome))| inbox::conclude(id, 1, outcome));
             }
             save(handled, processed, duplicates);
         });
@@ -95,7 +96,7 @@ pub fn batch(
 /// # Errors
 /// What undid the whole batch.
 pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result<Batch, Failure> {
-    handler::transaction(|| {
+    handler::handling(|| {
         let handler = match subscriptions::handler(&subscription.name) {
             Ok(handler) => handler,
             Err(trouble) => return Batch::Blocked(trouble),
@@ -118,6 +119,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
             match bench.run(&one.message, &subscription.name, 1, |_| ()).1 {
                 Outcome::Processed => processed.push(one.id),
                 Outcome::Again(failure) => undo(&failure),
+                outcome if !processed.is_empty() && is_of_neighbours(&outcome) => undo_for(&outcome),
                 outcome => failed.push((one.id, outcome)),
             }
         }
@@ -127,7 +129,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
             }
             for (id, outcome) in &failed {
                 inbox::begin_attempt(*id);
-                inbox::conclude(*id, outcome);
+                inbox::conclude(*id, 1, outcome);
             }
         });
         let count = i64::try_from(processed.len()).unwrap_or(i64::MAX);
@@ -182,19 +184,26 @@ pub fn retry(subscription: &Subscription, waiting: &Waiting) -> Result<Option<Ba
 fn attempt(subscription: &Subscription, waiting: &Waiting) -> Result<Batch, Failure> {
     for turn in 1..=TURNS {
         let again = Cell::new(false);
-        let result = handler::transaction(|| attempt_once(subscription, waiting, turn == TURNS, &again));
+        let result = handler::handling(|| attempt_once(subscription, waiting, turn == TURNS, &again));
         match result {
             Ok(batch) => return Ok(batch),
-            Err(_) if again.get() => std::thread::sleep(Duration::from_millis(u64::from(turn * turn))),
+            Err(_) if again.get() => wait_a_little(turn),
             // It failed at the commit: a deferred constraint or trigger, or an emit that was refused then.
-            Err(failure) => {
-                let outcome = Outcome::of(failure);
-                handler::transaction(|| inbox::conclude(waiting.id, &outcome))?;
-                return Ok(Batch::Done { handled: 1, processed: 0, duplicates: 0, failed: true });
-            }
+            Err(failure) => match Outcome::of(failure) {
+                Outcome::Again(_) if turn < TURNS => wait_a_little(turn),
+                outcome => {
+                    let attempt = waiting.attempts + 1;
+                    handler::transaction(|| inbox::conclude(waiting.id, attempt, &outcome))?;
+                    return Ok(Batch::Done { handled: 1, processed: 0, duplicates: 0, failed: true });
+                }
+            },
         }
     }
     Ok(Batch::Done { handled: 1, processed: 0, duplicates: 0, failed: true })
+}
+
+fn wait_a_little(turn: u32) {
+    std::thread::sleep(Duration::from_millis(u64::from(turn * turn)));
 }
 
 fn attempt_once(subscription: &Subscription, waiting: &Waiting, last: bool, again: &Cell<bool>) -> Batch {
@@ -212,7 +221,7 @@ fn attempt_once(subscription: &Subscription, waiting: &Waiting, last: bool, agai
         again.set(true);
         undo(failure);
     }
-    handler::as_worker(|| inbox::conclude(waiting.id, &outcome));
+    handler::as_worker(|| inbox::conclude(waiting.id, waiting.attempts + 1, &outcome));
     let failed = outcome != Outcome::Processed;
     Batch::Done { handled: 1, processed: i64::from(!failed), duplicates: 0, failed }
 }
@@ -220,6 +229,17 @@ fn attempt_once(subscription: &Subscription, waiting: &Waiting, last: bool, agai
 /// Rolls the transaction back.
 fn undo(failure: &Failure) -> ! {
     raise(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, failure.message.clone(), "It is tried again at once.")
+}
+
+/// Whether it failed of what a message before it has left in the same transaction: a temporary table, which is there until
+/// the commit.
+fn is_of_neighbours(outcome: &Outcome) -> bool {
+    // duplicate_table
+    outcome.failure().is_some_and(|failure| failure.sqlstate == "42P07")
+}
+
+fn undo_for(outcome: &Outcome) -> ! {
+    undo(&outcome.failure().cloned().unwrap_or_default())
 }
 
 /// A replay is for the subscription that had failed; the others have handled the original.

@@ -4,96 +4,90 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgrx::{log, warning};
-
 use super::served::Served;
 use super::waiting::serve_lane;
+use super::worker::RECYCLE;
 use crate::pg::gucs;
 use crate::pg::shmem::{Phase as Life, Role};
 use crate::pg::store::{inbox, subscriptions};
-use crate::pg::worker::process::Process;
+use crate::pg::worker::process::{self, Process, Work};
 use crate::pg::worker::session::{self, Failed};
-
-/// Pause after an error of the database.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
-/// As for the consumer.
-const RECYCLE: Duration = Duration::from_secs(3600);
 
 /// Handles its lane until something ends it. Returns what is to follow.
 pub(super) fn run(process: &Process) -> Life {
     let Role::Handler(lane) = process.role else { return Life::Absent };
-    log!("sea_mq handler started");
-    let mut handler = Handler { lane: i16::from(lane), served: Vec::new(), fingerprint: None, poll_at: Instant::now() };
-    let started = Instant::now();
-    loop {
-        if let Some(next) = process.told_to_end() {
-            log!("sea_mq handler ended");
-            return next;
-        }
-        if started.elapsed() > RECYCLE {
-            return Life::Wanted;
-        }
-        session::process_interrupts();
-        session::take_reload();
-        // Cleared before anything is read: what is committed afterwards is seen in the next pass.
-        let work = process.seat().is_some_and(|seat| seat.work.swap(false, Ordering::AcqRel));
-        match handler.run_once(process, work) {
-            Ok(Some(pause)) => {
-                session::report_activity(c"", false);
-                session::wait(None, pause);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                if let Some(next) = process.extension_changed() {
-                    return next;
-                }
-                warning!("sea_mq handler: {error}");
-                session::wait(None, AFTER_ERROR);
-            }
-        }
-    }
+    let now = Instant::now();
+    let mut handler = Handler {
+        process: *process,
+        lane: i16::from(lane),
+        served: Vec::new(),
+        fingerprint: None,
+        poll_at: now,
+        started: now,
+    };
+    process::serve(process, &mut handler)
 }
 
 struct Handler {
+    process: Process,
     lane: i16,
     served: Vec<Served>,
     /// Of the descriptions that are in force.
     fingerprint: Option<String>,
     poll_at: Instant,
+    started: Instant,
 }
 
-impl Handler {
-    /// One pass. Returns how long to sleep; `None`: not at all.
-    fn run_once(&mut self, process: &Process, work: bool) -> Result<Option<Duration>, Failed> {
+impl Work for Handler {
+    fn begin(&mut self) -> Result<(), Failed> {
+        self.fingerprint = None;
+        self.served.clear();
+        self.refresh()
+    }
+
+    fn begin_if_changed(&mut self) -> Result<(), Failed> {
+        Ok(())
+    }
+
+    fn run_once(&mut self) -> Result<Duration, Failed> {
         let now = Instant::now();
+        // Cleared before anything is read: what is committed afterwards is seen in the next pass.
+        let work = self.process.seat().is_some_and(|seat| seat.work.swap(false, Ordering::AcqRel));
         if work || now >= self.poll_at {
-            if now >= self.poll_at && process.extension_changed().is_some() {
+            if now >= self.poll_at && self.process.extension_changed().is_some() {
                 return Err(Failed("the extension was dropped or installed anew".into()));
             }
             self.poll_at = now + gucs::poll_interval();
             self.refresh()?;
         }
+        let lane = self.lane;
+        let free =
+            |served: &&mut Served| !served.subscription.paused && served.blocked_until.is_none_or(|until| until <= now);
         let mut more = false;
-        for served in self
-            .served
-            .iter_mut()
-            .filter(|served| !served.subscription.paused && served.blocked_until.is_none_or(|until| until <= now))
-        {
-            if serve_lane(served, self.lane)? {
-                more = true;
-                // The consumer may have stopped at max_ack_pending.
-                if let Some(database) = process.database {
-                    database.note_room();
-                }
-            }
+        for served in self.served.iter_mut().filter(free) {
+            more |= serve_lane(served, lane).or_else(|error| served.set_back(&error).map(|()| false))?;
+        }
+        // The consumer may have stopped at max_ack_pending.
+        if more && let Some(database) = self.process.database {
+            database.note_room();
         }
         if more {
-            return Ok(None);
+            return Ok(Duration::ZERO);
         }
-        let due = self.due_in()?.map_or(gucs::poll_interval(), |due| due.min(gucs::poll_interval()));
-        Ok(Some(due))
+        Ok(self.due_in()?.map_or(gucs::poll_interval(), |due| due.min(gucs::poll_interval())))
     }
 
+    fn pause(&self, pause: Duration) {
+        session::report_activity(c"", false);
+        session::wait(None, pause);
+    }
+
+    fn is_worn_out(&self) -> bool {
+        self.started.elapsed() > RECYCLE
+    }
+}
+
+impl Handler {
     /// Reads the descriptions, if they have changed.
     fn refresh(&mut self) -> Result<(), Failed> {
         let lane = self.lane;
@@ -109,7 +103,7 @@ impl Handler {
             let mut served = match known.map(|place| before.swap_remove(place)) {
                 Some(served) => served,
                 None => {
-                    session::transaction(|| inbox::conclude_crashed(&subscription.name, lane))?;
+                    session::transaction(|| inbox::conclude_crashed(&subscription.name, lane, Duration::ZERO))?;
                     Served::new(Rc::new(subscription.clone()))
                 }
             };

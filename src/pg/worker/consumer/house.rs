@@ -9,6 +9,8 @@ use crate::pg::gucs;
 use crate::pg::store::{dlq, inbox};
 use crate::pg::worker::session::{self, Failed};
 
+/// An attempt that began so long ago and has not ended is nobody's any more; settings allow a day at most.
+const STALE: Duration = Duration::from_secs(3 * 86_400);
 /// Pause between rounds.
 const ROUND: Duration = Duration::from_secs(1);
 
@@ -17,7 +19,8 @@ impl Worker {
         self.house_at = Instant::now() + ROUND;
         session::transaction(inbox::release_expired)?;
         session::transaction(inbox::fold_tally)?;
-        self.recover()?;
+        // No handler runs for so long that its process is not gone.
+        self.recover(STALE)?;
         let retention = gucs::inbox_retention();
         // Failing to get the lock is no failure: somebody uses the slot, and another round tries again.
         if session::transaction(|| inbox::advance_if_old(retention / 2)).is_ok_and(|advanced| advanced) {

@@ -29,6 +29,8 @@ pub(super) fn described(stream: MirroredStream) -> Described {
             max_deliver: -1,
             max_ack_pending: 1000,
             deliver_from: DeliverFrom::All,
+            owner: None,
+            take_over: false,
             resume: None,
         },
         window: WINDOW,

@@ -1,7 +1,7 @@
 //! What reports of the broker's side lead to in the database, and what the database describes for the broker's side.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgrx::{log, warning};
 
@@ -51,7 +51,8 @@ impl Worker {
     fn subscription_changed(&mut self, id: SubscriptionId, fault: Option<Fault>) -> Result<(), Failed> {
         let info = self.consumer.intake(id).and_then(|intake| intake.info().copied());
         let Some(served) = self.served.iter_mut().find(|served| served.subscription.id == id) else {
-            if let Some(fault) = fault {
+            // The relay makes the stream in a moment.
+            if let Some(fault) = fault.filter(|fault| fault.kind != FaultKind::StreamMissing) {
                 warning!("sea_mq consumer: dead letters of other services cannot be read: {fault}");
             }
             return Ok(());
@@ -60,7 +61,10 @@ impl Worker {
             if let Some(info) = info {
                 session::transaction(|| subscriptions::save_info(&served.subscription.name, &info))?;
             }
-            return served.set_state("active", None);
+            if served.subscription.take_over {
+                session::transaction(|| subscriptions::taken_over(&served.subscription.name))?;
+            }
+            return served.activate(self.process.database.is_some());
         };
         let waits = matches!(
             fault.kind,
@@ -112,7 +116,7 @@ impl Worker {
             served.look()?;
             match &self.held {
                 Some(trouble) => served.set_state("waiting", Some(trouble.clone()))?,
-                None if self.is_local() => served.set_state("active", None)?,
+                None if self.is_local() => served.activate(self.process.database.is_some())?,
                 None => {}
             }
             self.served.push(served);
@@ -151,10 +155,11 @@ impl Worker {
 
     /// Has the broker remove consumers of subscriptions that are gone, and dead letters that were dealt with.
     fn request_removals(&self) -> Result<(), Failed> {
-        let (consumers, messages) = session::transaction(|| (subscriptions::deletions(), dlq::removals()))?;
+        let (consumers, messages, owner) =
+            session::transaction(|| (subscriptions::deletions(), dlq::removals(), subscriptions::owner()))?;
         for (stream, name) in consumers {
             session::transaction(|| subscriptions::forget_deletion(&stream, &name))?;
-            self.io.send(Request::DeleteConsumer { stream, name });
+            self.io.send(Request::DeleteConsumer { stream, name, owner });
         }
         for (stream, sequence) in messages {
             self.io.send(Request::DeleteMessage { stream, sequence });
@@ -171,12 +176,13 @@ impl Worker {
         database.want_handlers(if self.held.is_some() { 0 } else { count });
     }
 
-    /// Ends the attempts that were under way when the process that made them ended. This one makes none just now.
-    pub(super) fn recover(&mut self) -> Result<(), Failed> {
-        let own = |served: &&mut Served| served.waiting > 0 && served.subscription.is_direct();
-        for served in self.served.iter_mut().filter(own) {
-            let name = &served.subscription.name;
-            if session::transaction(|| inbox::conclude_crashed(name, 0))? > 0 {
+    /// Ends the attempts of processes that are gone, those that began longer ago than `age`; and deals what waits out to
+    /// the lanes that there are. This process makes no attempt just now.
+    pub(super) fn recover(&mut self, age: Duration) -> Result<(), Failed> {
+        for served in self.served.iter_mut().filter(|served| served.waiting > 0 && served.subscription.has_handler) {
+            let Subscription { name, .. } = &*served.subscription;
+            session::transaction(|| inbox::assign_lanes(name))?;
+            if served.subscription.is_direct() && session::transaction(|| inbox::conclude_crashed(name, 0, age))? > 0 {
                 served.look()?;
             }
         }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pgrx::warning;
+use pgrx::{log, warning};
 
 use super::attempt::Batch;
 use crate::domain::position::Position;
@@ -66,12 +66,32 @@ impl Served {
         }
         let name = &self.subscription.name;
         let trouble = new.as_ref().and_then(|(_, trouble)| trouble.as_ref());
-        if let Some(trouble) = trouble {
-            warning!("sea_mq consumer: subscription {name} is {state}: {}", trouble.error);
+        match trouble {
+            Some(trouble) if state == "waiting" => {
+                log!("sea_mq consumer: subscription {name} waits: {}", trouble.error)
+            }
+            Some(trouble) => warning!("sea_mq consumer: subscription {name} is {state}: {}", trouble.error),
+            None => {}
         }
         session::transaction(|| subscriptions::save_state(name, state, trouble))?;
         self.state = new;
         Ok(())
+    }
+
+    /// Records that the subscription receives, and handles what it receives.
+    pub fn activate(&mut self, preloaded: bool) -> Result<(), Failed> {
+        let parallel = self.subscription.has_handler && self.subscription.workers > 1;
+        if preloaded || !parallel {
+            return self.set_state("active", None);
+        }
+        let trouble = Trouble {
+            kind: "Handler".into(),
+            error: "parallel handlers need sea_mq in shared_preload_libraries".into(),
+            hint: Some(
+                "Preload it, or use sea_mq.alter_subscription(workers => 1); what waits is handled then.".into(),
+            ),
+        };
+        self.set_state("blocked", Some(trouble))
     }
 
     /// Whether the subscription is recorded as one whose handler cannot be run.
@@ -97,6 +117,14 @@ impl Served {
                 Ok(0)
             }
         }
+    }
+
+    /// An error of the database has kept it from its turn.
+    pub fn set_back(&mut self, error: &Failed) -> Result<(), Failed> {
+        self.blocked_until = Some(Instant::now() + BLOCKED);
+        self.position = None;
+        let hint = Some("It is tried again by itself; the server's log may say more.".into());
+        self.set_state("blocked", Some(Trouble { kind: "Database".into(), error: error.0.clone(), hint }))
     }
 
     /// Looks at what waits in the table.

@@ -87,6 +87,6 @@ fn bury(subscription: &Subscription, message: &Message) {
     let failure =
         Failure { sqlstate: "22P02".into(), message: message.defect.clone().unwrap_or_default(), detail: None };
     for id in inbox::store(&subscription.name, &[message], Standing::Processing) {
-        inbox::conclude(id, &Outcome::Poison(failure.clone()));
+        inbox::conclude(id, 1, &Outcome::Poison(failure.clone()));
     }
 }

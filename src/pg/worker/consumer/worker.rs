@@ -3,26 +3,24 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgrx::{log, pg_sys, warning};
+use pgrx::pg_sys;
 
 use super::served::Served;
 use crate::broker::{BrokerConfig, Request};
 use crate::consume::Consumer;
 use crate::consume::intake::Intake;
+use crate::domain::position::Moment;
 use crate::nats::NatsIo;
 use crate::pg::gucs;
-use crate::pg::shmem::Phase as Life;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::worker::identity;
-use crate::pg::worker::process::Process;
+use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::session::{self, Failed};
 
-/// Pause after an error of the database.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
 /// Least pause between looks at what waits: each completed message of an application asks for one.
 const LOOK: Duration = Duration::from_millis(5);
 /// What handlers leave behind in their session (temporary tables, prepared statements) goes with the process.
-const RECYCLE: Duration = Duration::from_secs(3600);
+pub(super) const RECYCLE: Duration = Duration::from_secs(3600);
 
 /// What a change of the configuration can change for the consumer.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,6 +46,7 @@ pub struct Worker {
     /// They are to be looked at again.
     look_due: bool,
     pub(super) house_at: Instant,
+    started: Instant,
     /// The process has run functions of users.
     pub(super) handled_anything: bool,
 }
@@ -67,45 +66,9 @@ impl Worker {
             looked_at: now,
             look_due: false,
             house_at: now,
+            started: now,
             handled_anything: false,
         })
-    }
-
-    /// Runs until something ends it. Returns what is to follow.
-    pub(super) fn run(&mut self) -> Life {
-        log!("sea_mq consumer started");
-        let started = Instant::now();
-        let mut begun = false;
-        loop {
-            if let Some(next) = self.process.told_to_end() {
-                log!("sea_mq consumer ended");
-                return next;
-            }
-            if self.handled_anything && started.elapsed() > RECYCLE {
-                return Life::Wanted;
-            }
-            session::process_interrupts();
-            let reload = session::take_reload();
-            let result = match begun {
-                true if reload => self.begin_if_changed().map(|()| Duration::ZERO),
-                true => self.run_once(),
-                false => self.begin().map(|()| Duration::ZERO),
-            };
-            match result {
-                Ok(pause) => {
-                    begun = true;
-                    self.pause(pause);
-                }
-                Err(error) => {
-                    if let Some(next) = self.process.extension_changed() {
-                        return next;
-                    }
-                    warning!("sea_mq consumer: {error}");
-                    begun = false;
-                    session::wait(None, AFTER_ERROR);
-                }
-            }
-        }
     }
 
     fn settings() -> Result<Settings, Failed> {
@@ -116,57 +79,9 @@ impl Worker {
         })
     }
 
-    fn begin_if_changed(&mut self) -> Result<(), Failed> {
-        if self.settings.as_ref() == Some(&Self::settings()?) { Ok(()) } else { self.begin() }
-    }
-
     /// Whether events come from this database's own log, there being no broker.
     pub(super) fn is_local(&self) -> bool {
         self.settings.as_ref().is_some_and(|settings| settings.broker.is_none())
-    }
-
-    /// Reads settings and descriptions, and begins to connect.
-    fn begin(&mut self) -> Result<(), Failed> {
-        let settings = Self::settings()?;
-        let copied = session::transaction(identity::trouble)?;
-        self.held = copied.or_else(|| (!settings.enabled).then(disabled));
-        if self.settings.is_some() {
-            // A thread of its own for each beginning: what the one before still reports is nobody's.
-            self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
-        }
-        self.consumer = Consumer::new(settings.broker.clone(), settings.reconnect_max);
-        self.served.clear();
-        self.settings = Some(settings);
-        if let Some(database) = self.process.database {
-            database.hears_events.store(self.is_local() && self.held.is_none(), Ordering::Release);
-        }
-        self.fingerprint = None;
-        self.look()?;
-        if self.held.is_none() {
-            self.recover()?;
-            self.consumer.connect().into_iter().for_each(|request| self.io.send(request));
-        }
-        self.house_at = Instant::now();
-        Ok(())
-    }
-
-    /// One pass: take in, handle, keep house. Returns how long to sleep.
-    fn run_once(&mut self) -> Result<Duration, Failed> {
-        let now = Instant::now();
-        while let Some(report) = self.io.try_recv() {
-            self.take_in(report)?;
-        }
-        self.notice(now)?;
-        let requests = self.consumer.tick(now);
-        self.send(requests);
-        let mut more = false;
-        if self.held.is_none() {
-            more = self.handle()?;
-            if now >= self.house_at {
-                self.keep_house()?;
-            }
-        }
-        Ok(if more { Duration::ZERO } else { self.sleep() })
     }
 
     /// Looks for changed descriptions and new work, if somebody says that there is some, or if it is time.
@@ -203,16 +118,35 @@ impl Worker {
         let mut more = false;
         let moment = if self.is_local() { Some(self.moment()?) } else { None };
         for place in 0..self.served.len() {
-            more |= self.serve_due(place)?;
-            more |= match &moment {
-                Some(moment) => self.serve_log(place, moment)?,
-                None if self.served[place].subscription.is_direct() => self.serve_direct(place)?,
-                None => self.serve_stored(place)?,
-            };
+            let served = self.serve(place, moment.as_ref());
+            more |= served.or_else(|error| self.set_back(place, &error).map(|()| false))?;
             session::process_interrupts();
         }
         more |= self.serve_mirror()?;
         Ok(more)
+    }
+
+    /// Gives one subscription its turn. Returns whether there may be more.
+    fn serve(&mut self, place: usize, moment: Option<&Moment>) -> Result<bool, Failed> {
+        let due = self.serve_due(place)?;
+        let new = match moment {
+            Some(moment) => self.serve_log(place, moment)?,
+            None if self.served[place].subscription.is_direct() => self.serve_direct(place)?,
+            None => self.serve_stored(place)?,
+        };
+        Ok(due || new)
+    }
+
+    /// An error of the database keeps one subscription from its turn: the others go on, and it begins again after a while.
+    fn set_back(&mut self, place: usize, error: &Failed) -> Result<(), Failed> {
+        let served = &mut self.served[place];
+        served.set_back(error)?;
+        if let Some(intake) = self.consumer.intake(served.subscription.id) {
+            let stop = intake.stop();
+            intake.refused(Instant::now(), rand::random());
+            stop.into_iter().for_each(|request| self.io.send(request));
+        }
+        Ok(())
     }
 
     pub(super) fn send(&self, requests: impl IntoIterator<Item = Request>) {
@@ -243,13 +177,65 @@ impl Worker {
         let times = served.chain([Some(self.poll_at), look, house, self.consumer.due_at()]);
         times.flatten().min().map_or(gucs::poll_interval(), |at| at.saturating_duration_since(now))
     }
+}
+
+impl Work for Worker {
+    fn begin_if_changed(&mut self) -> Result<(), Failed> {
+        if self.settings.as_ref() == Some(&Self::settings()?) { Ok(()) } else { self.begin() }
+    }
+
+    /// Reads settings and descriptions, and begins to connect.
+    fn begin(&mut self) -> Result<(), Failed> {
+        let settings = Self::settings()?;
+        let copied = session::transaction(identity::trouble)?;
+        self.held = copied.or_else(|| (!settings.enabled).then(disabled));
+        if self.settings.is_some() {
+            // A thread of its own for each beginning: what the one before still reports is nobody's.
+            self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
+        }
+        self.consumer = Consumer::new(settings.broker.clone(), settings.reconnect_max);
+        self.served.clear();
+        self.settings = Some(settings);
+        if let Some(database) = self.process.database {
+            database.hears_events.store(self.is_local() && self.held.is_none(), Ordering::Release);
+        }
+        self.fingerprint = None;
+        self.look()?;
+        if self.held.is_none() {
+            self.recover(Duration::ZERO)?;
+            self.consumer.connect().into_iter().for_each(|request| self.io.send(request));
+        }
+        self.house_at = Instant::now();
+        Ok(())
+    }
+
+    /// One pass: take in, handle, keep house. Returns how long to sleep.
+    fn run_once(&mut self) -> Result<Duration, Failed> {
+        let now = Instant::now();
+        while let Some(report) = self.io.try_recv() {
+            self.take_in(report)?;
+        }
+        self.notice(now)?;
+        let requests = self.consumer.tick(now);
+        self.send(requests);
+        let mut more = false;
+        if self.held.is_none() {
+            more = self.handle()?;
+            if now >= self.house_at {
+                self.keep_house()?;
+            }
+        }
+        Ok(if more { Duration::ZERO } else { self.sleep() })
+    }
 
     fn pause(&self, pause: Duration) {
-        if !pause.is_zero() {
-            session::report_activity(c"", false);
-            session::wait(Some(self.io.wake_fd()), pause);
-            self.io.clear_wake();
-        }
+        session::report_activity(c"", false);
+        session::wait(Some(self.io.wake_fd()), pause);
+        self.io.clear_wake();
+    }
+
+    fn is_worn_out(&self) -> bool {
+        self.handled_anything && self.started.elapsed() > RECYCLE
     }
 }
 

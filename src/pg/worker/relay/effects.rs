@@ -174,7 +174,7 @@ impl Worker {
         wanted.into_iter().for_each(|spec| self.io.send(Request::EnsureConsumer { spec: Box::new(spec) }));
         for (stream, name) in unwanted {
             session::transaction(|| consumers::forget(&stream, &name))?;
-            self.io.send(Request::DeleteConsumer { stream, name });
+            self.io.send(Request::DeleteConsumer { stream, name, owner: None });
         }
         Ok(())
     }

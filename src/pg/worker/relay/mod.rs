@@ -18,7 +18,7 @@ use worker::Worker;
 #[pg_guard]
 pub extern "C-unwind" fn sea_mq_relay_main(arg: pg_sys::Datum) {
     process::run(arg, |process| match Worker::new(*process) {
-        Ok(mut worker) => worker.run(),
+        Ok(mut worker) => process::serve(process, &mut worker),
         Err(error) => {
             warning!("sea_mq relay: cannot start its I/O thread: {error}");
             Life::Failed

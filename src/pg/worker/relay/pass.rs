@@ -9,6 +9,7 @@ use crate::domain::event::Logged;
 use crate::domain::position::Position;
 use crate::pg::pending;
 use crate::pg::store::{cursors, log, ring, scheduled};
+use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
 use crate::relay::Phase;

@@ -3,21 +3,17 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use pgrx::{log, pg_sys, warning};
+use pgrx::{pg_sys, warning};
 
 use crate::broker::{BrokerConfig, Fault, SinkId};
 use crate::domain::pace::Pace;
 use crate::nats::NatsIo;
 use crate::pg::gucs;
-use crate::pg::shmem::Phase as Life;
 use crate::pg::store::consumers;
 use crate::pg::worker::identity;
-use crate::pg::worker::process::Process;
+use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::session::{self, Failed};
 use crate::relay::{Phase, Relay};
-
-/// Pause after an error of the database.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// What a change of the configuration can change for the relay.
 #[derive(Clone, PartialEq, Eq)]
@@ -86,92 +82,6 @@ impl Worker {
         })
     }
 
-    /// Runs until something ends it. Returns what is to follow.
-    pub(super) fn run(&mut self) -> Life {
-        log!("sea_mq relay started");
-        let mut begun = false;
-        loop {
-            if let Some(next) = self.process.told_to_end() {
-                self.shut_down();
-                return next;
-            }
-            session::process_interrupts();
-            let reload = session::take_reload();
-            let result = match begun {
-                true if reload => self.begin_if_changed().map(|()| Duration::ZERO),
-                true => self.run_once(),
-                false => self.begin().map(|()| Duration::ZERO),
-            };
-            match result {
-                Ok(pause) => {
-                    begun = true;
-                    self.pause(pause);
-                }
-                Err(error) => {
-                    if let Some(next) = self.process.extension_changed() {
-                        return next;
-                    }
-                    warning!("sea_mq relay: {error}");
-                    // What is in memory may not be what is saved; the stream's tail tells what was stored.
-                    begun = false;
-                    session::wait(None, AFTER_ERROR);
-                }
-            }
-        }
-    }
-
-    pub(super) fn begin_if_changed(&mut self) -> Result<(), Failed> {
-        if self.settings.as_ref() == Some(&Settings::now()?) { Ok(()) } else { self.begin() }
-    }
-
-    /// Reads settings and descriptions, and begins to connect.
-    pub(super) fn begin(&mut self) -> Result<(), Failed> {
-        let settings = Settings::now()?;
-        self.poll_interval = settings.poll_interval;
-        self.max_in_flight = settings.max_in_flight;
-        let copied = session::transaction(identity::trouble)?;
-        self.held = match (&copied, &settings.broker, settings.enabled) {
-            (Some(_), ..) => Some(Phase::Paused),
-            (None, _, false) => Some(Phase::Disabled),
-            (None, None, true) => Some(Phase::Unconfigured),
-            (None, Some(_), true) => None,
-        };
-        if self.settings.is_some() {
-            // A thread of its own for each beginning: what the one before still reports is nobody's.
-            self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
-        }
-        self.relay = Relay::new(settings.broker.clone(), settings.reconnect_max);
-        self.settings = Some(settings);
-        self.logged.clear();
-        self.refresh()?;
-        match self.held {
-            Some(phase) => self.save_relay(phase, copied, 0),
-            None => {
-                let request = self.relay.connect();
-                self.save_relay(Phase::Connecting, None, 0)?;
-                request.into_iter().for_each(|request| self.io.send(request));
-                Ok(())
-            }
-        }
-    }
-
-    /// One pass: take in, hand on, save. Returns how long to sleep.
-    pub(super) fn run_once(&mut self) -> Result<Duration, Failed> {
-        let now = Instant::now();
-        while let Some(report) = self.io.try_recv() {
-            self.take_in(report)?;
-        }
-        self.notice_commits(now)?;
-        self.relay.tick(now).into_iter().for_each(|request| self.io.send(request));
-        // A copy is left as it is, until somebody says what it is.
-        if self.held != Some(Phase::Paused) {
-            self.keep_house(now)?;
-        }
-        let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
-        self.save_if_due()?;
-        Ok(if more { Duration::ZERO } else { self.sleep() })
-    }
-
     pub(super) fn save_relay(
         &mut self,
         phase: Phase,
@@ -205,11 +115,62 @@ impl Worker {
             .min()
             .map_or(self.poll_interval, |at| at.saturating_duration_since(now))
     }
+}
 
-    pub(super) fn pause(&self, pause: Duration) {
-        if pause.is_zero() {
-            return;
+impl Work for Worker {
+    fn begin_if_changed(&mut self) -> Result<(), Failed> {
+        if self.settings.as_ref() == Some(&Settings::now()?) { Ok(()) } else { self.begin() }
+    }
+
+    /// Reads settings and descriptions, and begins to connect.
+    fn begin(&mut self) -> Result<(), Failed> {
+        let settings = Settings::now()?;
+        self.poll_interval = settings.poll_interval;
+        self.max_in_flight = settings.max_in_flight;
+        let copied = session::transaction(identity::trouble)?;
+        self.held = match (&copied, &settings.broker, settings.enabled) {
+            (Some(_), ..) => Some(Phase::Paused),
+            (None, _, false) => Some(Phase::Disabled),
+            (None, None, true) => Some(Phase::Unconfigured),
+            (None, Some(_), true) => None,
+        };
+        if self.settings.is_some() {
+            // A thread of its own for each beginning: what the one before still reports is nobody's.
+            self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
         }
+        self.relay = Relay::new(settings.broker.clone(), settings.reconnect_max);
+        self.settings = Some(settings);
+        self.logged.clear();
+        self.refresh()?;
+        match self.held {
+            Some(phase) => self.save_relay(phase, copied, 0),
+            None => {
+                let request = self.relay.connect();
+                self.save_relay(Phase::Connecting, None, 0)?;
+                request.into_iter().for_each(|request| self.io.send(request));
+                Ok(())
+            }
+        }
+    }
+
+    /// One pass: take in, hand on, save. Returns how long to sleep.
+    fn run_once(&mut self) -> Result<Duration, Failed> {
+        let now = Instant::now();
+        while let Some(report) = self.io.try_recv() {
+            self.take_in(report)?;
+        }
+        self.notice_commits(now)?;
+        self.relay.tick(now).into_iter().for_each(|request| self.io.send(request));
+        // A copy is left as it is, until somebody says what it is.
+        if self.held != Some(Phase::Paused) {
+            self.keep_house(now)?;
+        }
+        let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
+        self.save_if_due()?;
+        Ok(if more { Duration::ZERO } else { self.sleep() })
+    }
+
+    fn pause(&self, pause: Duration) {
         // While a pause between reads runs, commits need not wake anybody.
         let until_read = self.read_at.saturating_duration_since(Instant::now());
         if until_read.is_zero() {
@@ -221,7 +182,7 @@ impl Worker {
     }
 
     /// Waits, for a bounded time, for what is in flight, and saves.
-    pub(super) fn shut_down(&mut self) {
+    fn shut_down(&mut self) {
         let deadline = Instant::now() + gucs::shutdown_timeout();
         while self.relay.sinks.iter().any(|sink| sink.in_flight() > 0) && Instant::now() < deadline {
             session::wait(Some(self.io.wake_fd()), Duration::from_millis(20));
@@ -238,6 +199,5 @@ impl Worker {
         {
             warning!("sea_mq relay: while shutting down: {error}");
         }
-        log!("sea_mq relay ended");
     }
 }

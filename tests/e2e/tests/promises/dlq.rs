@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::receiving::{
     FORGETFUL, LONG, ask, emit_numbers, kill_consumer, make_recorder, publish, recorded, until_acknowledged,
-    until_recorded, until_state, until_status,
+    until_it_waits, until_recorded, until_state, until_status,
 };
 use crate::{A_WHILE, SOON};
 
@@ -166,7 +166,16 @@ async fn a_replay_that_is_rolled_back_leaves_all_as_it_was_and_one_that_fails_co
     })
     .await;
 
+    // Of two who replay it at the same time, one does.
+    let other = stage.connect().await;
+    db.run("BEGIN").await;
     let replay: uuid::Uuid = db.value("SELECT sea_mq.dlq_replay($1)", &[&id]).await;
+    let again = format!("SELECT sea_mq.dlq_replay({})", first["id"]);
+    let (refused, ()) = tokio::join!(other.refusal(&again), async {
+        until_it_waits(&stage, &again).await;
+        db.run("COMMIT").await;
+    });
+    assert_eq!(refused, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
     until("it is dead again", SOON, async || db.value("SELECT count(*) = 2 FROM sea_mq.dlq_messages", &[]).await).await;
     let second = until_letter(&db).await;
     assert_eq!(second["message_id"], json!(replay.to_string()), "{second}");
@@ -281,6 +290,65 @@ async fn dead_letters_of_other_services_are_mirrored() {
     assert_eq!(db.value::<i64>("SELECT count(*) FROM sea_mq.dlq_messages", &[]).await, 3);
     let _: uuid::Uuid = db.value("SELECT sea_mq.dlq_replay($1)", &[&letter["id"].as_i64()]).await;
     until_status(&db, "app__orders", 3, "processed").await;
+}
+
+/// What is said about the failure comes on top of a message that is as large as it may be, and says strange things.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_the_greatest_size_becomes_a_dead_letter_too_whatever_the_error_says() {
+    let (stage, db) = prepared("dlq_large").await;
+    db.run(
+        "CREATE OR REPLACE FUNCTION demand(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM record(e);
+             IF (e.payload ->> 'n')::int < 3 THEN
+                 PERFORM sea_mq.poison(E'first line\\r\\nX-Evil: evil\\t\\x01 ' || repeat('ü🐟', 5000));
+             END IF;
+         END $$;
+         CREATE FUNCTION emit_sized(n int, size int) RETURNS boolean LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM sea_mq.emit('order', '1', 'Large', jsonb_build_object('n', n, 'text', repeat('x', size)));
+             RETURN true;
+         EXCEPTION WHEN program_limit_exceeded THEN RETURN false;
+         END $$",
+    )
+    .await;
+    let (mut fits, mut too_large) = (1000, 2_000_000);
+    while too_large - fits > 1 {
+        let size = i32::midpoint(fits, too_large);
+        db.run("BEGIN").await;
+        let taken: bool = db.value("SELECT emit_sized(0, $1)", &[&size]).await;
+        db.run("ROLLBACK").await;
+        if taken { fits = size } else { too_large = size }
+    }
+    let taken: bool = db.value("SELECT emit_sized(1, $1) AND emit_sized(2, 10)", &[&fits]).await;
+    assert!(taken);
+    emit_numbers(&db, 3, 3).await;
+    for (n, status) in [(1, "dead"), (2, "dead"), (3, "processed")] {
+        until_status(&db, "app__orders", n, status).await;
+    }
+    let letters: Vec<Value> =
+        db.values("SELECT to_jsonb(d) - 'payload' FROM sea_mq.dlq_messages d ORDER BY id", &[]).await;
+    assert_eq!(letters.len(), 2);
+    assert!(
+        letters[0]["error"].as_str().is_some_and(|text| text.starts_with("first line\r\nX-Evil")),
+        "{}",
+        letters[0]
+    );
+    until("the small one is in the stream, and the large one or why it is not", SOON, async || {
+        let failures: i64 = db.value("SELECT count(*) FROM sea_mq.publish_failures", &[]).await;
+        stage.broker.count(DLQ).await + failures.unsigned_abs() >= 2
+    })
+    .await;
+    let stored = stage.broker.stored(DLQ).await;
+    let small = stored.iter().find(|one| one.number("n") == 2).expect("the small one");
+    assert_eq!(small.header("X-Evil"), "");
+    assert!(small.header("X-Error").starts_with("first line X-Evil: evil"), "{}", small.header("X-Error"));
+    // It can be replayed, wherever it is.
+    db.run("CREATE OR REPLACE FUNCTION demand(e sea_mq.event) RETURNS void LANGUAGE sql AS 'SELECT record(e)'").await;
+    assert_eq!(db.value::<i64>("SELECT sea_mq.dlq_replay_all()", &[]).await, 2);
+    until_status(&db, "app__orders", 1, "processed").await;
+    until_status(&db, "app__orders", 2, "processed").await;
+    until_dlq_holds(&stage, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -318,45 +318,80 @@ async fn a_handler_may_make_temporary_tables_take_locks_and_notify() {
     until("the lock is free", SOON, async || db.value("SELECT pg_try_advisory_lock(42)", &[]).await).await;
 }
 
-/// The conflicts show only when the batch commits, and are nobody's fault.
+/// What was deferred runs when the handlers are long done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_cannot_be_serialised_is_tried_again_and_not_counted() {
-    let stage =
-        prepared("serializable", StageOptions::default().setting("default_transaction_isolation", "serializable"))
-            .await;
+async fn what_a_handler_leaves_for_the_commit_is_bounded_in_time_too() {
+    let stage = prepared("deferred_sleep", StageOptions::default()).await;
     let db = stage.connect().await;
     db.run(
-        "CREATE TABLE tally (n bigint);
-         CREATE FUNCTION count_up(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+        "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN
-             INSERT INTO tally SELECT count(*) + 1 FROM tally;
-             PERFORM record(e);
+             IF NEW.n = 3 THEN PERFORM pg_sleep(600); END IF;
+             RETURN NULL;
          END $$;
-         SELECT sea_mq.subscribe('app__tally', 'orders', 'count_up', max_deliver => 1, max_ack_pending => 10)",
+         CREATE CONSTRAINT TRIGGER doze AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION doze();
+         SELECT sea_mq.subscribe('app__doze', 'orders', 'record', max_deliver => 2, retry_delay => '1 ms', timeout => '1 s')",
     )
     .await;
-    let connector = stage.connector();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let rival = tokio::spawn(async move {
-        let db = connector.try_connect().await.expect("cannot connect");
-        let mut conflicts = 0;
-        while !*stopped.borrow() {
-            if db.batch_execute("INSERT INTO tally SELECT count(*) + 1 FROM tally").await.is_err() {
-                conflicts += 1;
-            }
-        }
-        conflicts
-    });
-    for n in 0..50 {
-        emit_numbers(&db, n * 20 + 1, n * 20 + 20).await;
-    }
-    until_recorded(&stage, 1000).await;
-    stop.send(true).expect("the rival is there");
-    let conflicts = rival.await.expect("the rival failed");
-    assert!(conflicts > 0, "there was no conflict");
-    assert_handled_once(&stage, "app__tally", 1000).await;
-    let twice: i64 = db.value("SELECT count(*) - count(DISTINCT n) FROM tally", &[]).await;
-    assert_eq!(twice, 0);
+    emit_numbers(&db, 1, 5).await;
+    let message = until_status(&db, "app__doze", 3, "dead").await;
+    assert_eq!(texts(&message["errors"], "kind"), ["timeout"; 2], "{message}");
+    until_status(&db, "app__doze", 5, "processed").await;
+    until_recorded(&stage, 4).await;
+    ledger::assert_same_set(&[1, 2, 4, 5], &recorded(&db, "app__doze").await);
+}
+
+/// As a transaction that cannot be serialised does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_that_shows_at_the_commit_does_not_count_as_a_failed_attempt() {
+    let stage = prepared("deferred_conflict", StageOptions::default()).await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE SEQUENCE tries;
+         CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF NEW.n = 3 AND nextval('tries') <= 3 THEN RAISE serialization_failure; END IF;
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER conflict AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION conflict();
+         SELECT sea_mq.subscribe('app__conflict', 'orders', 'record', max_deliver => 1)",
+    )
+    .await;
+    emit_numbers(&db, 1, 5).await;
+    let message = until_status(&db, "app__conflict", 3, "processed").await;
+    assert_eq!(message["attempts"], 1, "{message}");
+    assert_handled_once(&stage, "app__conflict", 5).await;
+}
+
+/// Errors that the handler has caught and dealt with are not what it ends with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_error_that_counts_is_the_one_that_ends_the_handler() {
+    let stage = prepared("caught", StageOptions::default()).await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE FUNCTION cautious(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM record(e);
+             RAISE EXCEPTION 'the cause' USING ERRCODE = 'XY001';
+         EXCEPTION WHEN OTHERS THEN
+             BEGIN
+                 PERFORM sea_mq.skip('cannot even say so');
+             EXCEPTION WHEN OTHERS THEN NULL;
+             END;
+             IF (e.payload ->> 'n')::int = 1 THEN RAISE; END IF;
+             PERFORM record(e);
+         END $$;
+         SELECT sea_mq.subscribe('app__cautious', 'orders', 'cautious', max_deliver => 1)",
+    )
+    .await;
+    emit_numbers(&db, 1, 2).await;
+    until_status(&db, "app__cautious", 2, "processed").await;
+    let message = until_status(&db, "app__cautious", 1, "dead").await;
+    assert_eq!(texts(&message["errors"], "sqlstate"), ["XY001"], "{message}");
+    assert_eq!(message["processing_error"], "the cause", "{message}");
+    assert_eq!(recorded(&db, "app__cautious").await, [2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

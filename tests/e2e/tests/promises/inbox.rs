@@ -124,21 +124,24 @@ async fn a_terminated_consumer_comes_back_and_handles_each_once() {
     let stage = prepared("consumer_terminated").await;
     let db = stage.connect().await;
     db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
-    for round in 0..5 {
+    for round in 0..3 {
         let consumer = worker(&stage, "sea_mq consumer", 0).await;
         emit_numbers(&db, round * 500 + 1, (round + 1) * 500).await;
         until_recorded(&stage, round * 500 + 100).await;
         db.run(&format!("SELECT pg_terminate_backend({consumer})")).await;
         worker(&stage, "sea_mq consumer", consumer).await;
     }
-    assert_handled_once(&stage, "app__all", 2500).await;
+    assert_handled_once(&stage, "app__all", 1500).await;
 }
 
 /// Connections stay open and nothing answers: no error tells the consumer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_hangs_is_waited_for_and_has_each_event_handled_once() {
-    let stage = prepared("inbox_hangs").await;
+    let options = StageOptions::default().setting("sea_mq.connect_timeout", "1s").setting("sea_mq.ack_timeout", "2s");
+    let stage = options.start("inbox_hangs").await;
     let db = stage.connect().await;
+    db.run(FORGETFUL).await;
+    make_recorder(&db).await;
     db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', max_ack_pending => 500, ack_wait => '1 s')").await;
     emit_numbers(&db, 1, 10_000).await;
     until_recorded(&stage, 1000).await;

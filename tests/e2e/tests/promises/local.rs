@@ -132,6 +132,77 @@ async fn without_a_broker_a_killed_consumer_and_a_crashed_cluster_lose_and_doubl
     ledger::assert_same_set(&(1..=COUNT).collect::<Vec<i64>>(), &recorded(&db, "app__all").await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_broker_transactions_that_commit_late_are_handled_all_the_same() {
+    let stage = prepared("local_late").await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE TABLE changes (n int);
+         CREATE FUNCTION count_down(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM record(e);
+             IF (e.payload ->> 'n')::int > 1000 THEN
+                 PERFORM sea_mq.emit('order', '1', 'Counted', jsonb_build_object('n', (e.payload ->> 'n')::int - 1));
+             END IF;
+         END $$;
+         SELECT sea_mq.subscribe('app__all', 'orders', 'count_down')",
+    )
+    .await;
+    let (late, prepared) = (stage.connect().await, stage.connect().await);
+    late.run("BEGIN; INSERT INTO changes VALUES (1)").await;
+    emit_numbers(&late, 1, 1).await;
+    prepared.run("BEGIN; INSERT INTO changes VALUES (2)").await;
+    emit_numbers(&prepared, 2, 2).await;
+    prepared.run("PREPARE TRANSACTION 'two'").await;
+    emit_numbers(&db, 3, 3).await;
+    until_status(&db, "app__all", 3, "processed").await;
+    // A handler's events are handled as well, and meanwhile much has happened.
+    emit_numbers(&db, 1050, 1050).await;
+    until_status(&db, "app__all", 1000, "processed").await;
+    prepared.run("COMMIT PREPARED 'two'").await;
+    until_status(&db, "app__all", 2, "processed").await;
+    late.run("COMMIT").await;
+    until_status(&db, "app__all", 1, "processed").await;
+    let expected: Vec<i64> = [3].into_iter().chain((1000..=1050).rev()).chain([2, 1]).collect();
+    holds_for("nothing is handled again", A_WHILE, async || recorded(&db, "app__all").await == expected).await;
+}
+
+/// It must not be emptied under a subscription that rests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_broker_the_log_keeps_what_is_not_handled_yet() {
+    let stage = StageOptions { no_url: true, ..StageOptions::default() }
+        .setting("sea_mq.retention", "1s")
+        .setting("sea_mq.slot_size", "64kB")
+        .start("local_retention")
+        .await;
+    let db = stage.connect().await;
+    make_recorder(&db).await;
+    db.run(
+        "SELECT sea_mq.subscribe('app__rests', 'orders', 'record'), sea_mq.subscribe('app__all', 'orders', 'record')",
+    )
+    .await;
+    emit_numbers(&db, 1, 1).await;
+    until_recorded(&stage, 2).await;
+    db.run("SELECT sea_mq.pause_subscription('app__rests')").await;
+    let mut last = 1;
+    holds_for("the log keeps them", A_WHILE * 2, async || {
+        emit_numbers(&db, last + 1, last + 300).await;
+        last += 300;
+        db.value("SELECT count(*) = 1 FROM sea_mq.outbox_events WHERE payload ->> 'n' = '2'", &[]).await
+    })
+    .await;
+    db.run("SELECT sea_mq.resume_subscription('app__rests')").await;
+    until_recorded(&stage, last * 2).await;
+    assert_eq!(recorded(&db, "app__rests").await, (1..=last).collect::<Vec<i64>>());
+    // Afterwards it is emptied.
+    until("the log has let go of them", LONG, async || {
+        last += 1;
+        emit_numbers(&db, last, last).await;
+        db.value("SELECT count(*) = 0 FROM sea_mq.outbox_events WHERE payload ->> 'n' = '2'", &[]).await
+    })
+    .await;
+}
+
 /// Some was handled, some waits for another attempt, some is dead, and more is emitted all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_configured_later_gets_everything_and_nothing_is_handled_again() {

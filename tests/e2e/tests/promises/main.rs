@@ -4,6 +4,7 @@
 
 mod atomic;
 mod connection;
+mod copies;
 mod dlq;
 mod examples;
 mod failure;

@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 
 use crate::receiving::{
-    FORGETFUL, LONG, emit_numbers, make_recorder, until_acknowledged, until_provisioned, until_state, until_status,
+    FORGETFUL, LONG, emit_numbers, make_recorder, until_acknowledged, until_it_waits, until_provisioned, until_state,
+    until_status,
 };
 use crate::{A_WHILE, SOON};
 
@@ -26,14 +27,6 @@ async fn prepared(name: &str, options: &str) -> (Stage, Database) {
 async fn receive_one(db: &Database, lease: &str) -> i64 {
     let sql = format!("SELECT id FROM sea_mq.receive('app__pull', 1, '{lease}')");
     until_some("a message to receive", SOON, async || db.values::<i64>(&sql, &[]).await.pop()).await
-}
-
-/// Waits until a session waits for another's lock with this statement.
-async fn until_it_waits(stage: &Stage, sql: &str) {
-    // A session of its own: what pg_stat_activity shows in a transaction stays the same.
-    let db = stage.connect().await;
-    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1)";
-    until("one session waits for another", SOON, async || db.value(waits, &[&sql]).await).await;
 }
 
 /// What one client does until all is done. Now and then it gives up what it has, in one of the ways that there are.

@@ -138,6 +138,14 @@ pub async fn kill_consumer(stage: &Stage) {
     worker(stage, "sea_mq consumer", pid).await;
 }
 
+/// Waits until a session waits for another's lock with this statement.
+pub async fn until_it_waits(stage: &Stage, sql: &str) {
+    // A session of its own: what pg_stat_activity shows in a transaction stays the same.
+    let db = stage.connect().await;
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1)";
+    until("one session waits for another", SOON, async || db.value(waits, &[&sql]).await).await;
+}
+
 /// Publishes as another client of the broker would, and returns the broker's answer.
 pub async fn publish(stage: &Stage, subject: &str, headers: &[(&str, &str)], body: &str) -> PublishAck {
     let mut map = HeaderMap::new();

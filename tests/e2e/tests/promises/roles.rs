@@ -191,6 +191,16 @@ async fn a_superuser_s_subscription_runs_somebody_else_s_function_as_its_owner()
     assert_eq!(db.values::<String>("SELECT who FROM who", &[]).await, ["clerk"]);
     let owner: String = db.value("SELECT owner::text FROM sea_mq.subscriptions", &[]).await;
     assert_eq!(owner, "clerk");
+    // Names that need quotes, and a second function of that name.
+    db.run(
+        "CREATE SCHEMA \"Odd Schema\";
+         CREATE FUNCTION \"Odd Schema\".\"Do It\"(e sea_mq.event) RETURNS void LANGUAGE sql AS 'SELECT public.record(e)';
+         SELECT sea_mq.subscribe('app__odd', 'orders', '\"Odd Schema\".\"Do It\"');
+         CREATE FUNCTION \"Odd Schema\".\"Do It\"(text) RETURNS void LANGUAGE sql AS ''",
+    )
+    .await;
+    emit_numbers(&db, 2, 2).await;
+    until_status(&db, "app__odd", 2, "processed").await;
     // What runs as whom is decided by those who may.
     db.run("CREATE ROLE stranger LOGIN; CREATE ROLE colleague LOGIN; GRANT sea_mq_consumer TO colleague").await;
     let stranger = stage.connect_as("stranger").await;

@@ -166,28 +166,6 @@ async fn with_one_message_under_way_at_most_the_order_is_kept_through_failures()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_another_database_uses_for_its_subscription_is_refused() {
-    let stage = prepared("name_taken").await;
-    let db = stage.connect().await;
-    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
-    until_provisioned(&stage, "app__all").await;
-    stage.cluster.run("CREATE DATABASE second").await;
-    let second = stage.cluster.connect("second").await;
-    second.run("CREATE EXTENSION sea_mq").await;
-    make_recorder(&second).await;
-    second.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
-    let state = until_state(&second, "app__all", "state = 'refused'").await;
-    assert!(state["error"].is_string() && state["hint"].is_string(), "{state}");
-    emit_numbers(&db, 1, 200).await;
-    assert_handled_once(&stage, "app__all", 200).await;
-    assert_eq!(recorded(&second, "app__all").await, Vec::<i64>::new());
-    // Nor does it take the other's consumer away.
-    second.run("SELECT sea_mq.unsubscribe('app__all')").await;
-    emit_numbers(&db, 201, 300).await;
-    assert_handled_once(&stage, "app__all", 300).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_consumer_in_jetstream_follows_the_subscription() {
     let stage = prepared("provisioned").await;
     let db = stage.connect().await;
@@ -237,33 +215,6 @@ async fn a_consumer_that_somebody_deletes_in_jetstream_is_made_again_and_loses_a
     }
     assert_handled_once(&stage, "app__all", 6000).await;
     until_state(&db, "app__all", "state = 'active' AND error IS NULL").await;
-}
-
-/// It has the same subscriptions, by the same names, and the broker would share the messages out between the two.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copied_database_does_not_take_the_original_s_messages() {
-    let stage = prepared("copied").await;
-    let db = stage.connect().await;
-    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
-    emit_numbers(&db, 1, 10).await;
-    assert_handled_once(&stage, "app__all", 10).await;
-    drop(db);
-    let postgres = stage.cluster.connect("postgres").await;
-    until("the database can be copied", SOON, async || {
-        postgres.batch_execute("CREATE DATABASE copy TEMPLATE app").await.is_ok()
-    })
-    .await;
-    let copy = stage.cluster.connect("copy").await;
-    until("the copy says that it is one", SOON, async || {
-        copy.value("SELECT NOT ok AND coalesce(hint LIKE '%adopt%', false) FROM sea_mq.status", &[]).await
-    })
-    .await;
-    let db = stage.connect().await;
-    for n in 11..=200 {
-        emit_numbers(&db, n, n).await;
-    }
-    assert_handled_once(&stage, "app__all", 200).await;
-    assert_eq!(recorded(&copy, "app__all").await.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
