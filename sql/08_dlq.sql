@@ -78,10 +78,11 @@ COMMENT ON COLUMN sea_mq.message_deletions.error IS 'Why the last attempt failed
 
 CREATE FUNCTION sea_mq.emit_raw(kind text, context text, subject text, event_id uuid, event_type text, event_version integer,
     aggregate_type text, aggregate_id text, payload jsonb, headers jsonb, correlation_id text, causation_id text, visibility text)
-RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'emit_raw_wrapper';
+RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'emit_raw_wrapper';
 COMMENT ON FUNCTION sea_mq.emit_raw IS
 'Emits a message on a subject of its own to the event stream (kind event) or dead-letter stream (kind dlq) of a context, in the
-current transaction. The caller has checked all of it; for internal use';
+current transaction. The caller has checked all of it but the size: false, and nothing emitted, if an event is too large; for
+internal use';
 
 -- The headers of a message but for those that sea_mq sets anew when it sends it on.
 CREATE FUNCTION sea_mq.own_headers(headers jsonb) RETURNS jsonb
@@ -207,6 +208,7 @@ DECLARE
     new_id uuid := gen_random_uuid();
     new_headers jsonb;
     origin text := split_part(letter.original_subject, '.', 1);
+    emitted boolean := false;
 BEGIN
     new_headers := sea_mq.own_headers(letter.headers) || jsonb_strip_nulls(jsonb_build_object(
         'X-Replayed-From', sea_mq.header_value(coalesce(letter.message_id, letter.dlq_message_id)),
@@ -218,12 +220,16 @@ BEGIN
     IF letter.original_subject LIKE origin || '.event.%'
         AND EXISTS (SELECT FROM sea_mq.streams s WHERE s.kind = 'event' AND s.managed AND s.context = origin)
     THEN
-        PERFORM sea_mq.emit_raw('event', origin, letter.original_subject, new_id, letter.event_type, letter.event_version,
+        emitted := sea_mq.emit_raw('event', origin, letter.original_subject, new_id, letter.event_type, letter.event_version,
             letter.aggregate_type, letter.aggregate_id, coalesce(dlq_replay.payload, letter.payload), new_headers,
             letter.headers ->> 'X-Correlation-Id', letter.headers ->> 'X-Causation-Id',
             coalesce(letter.headers ->> 'X-Sea-Visibility', 'internal'));
+    END IF;
+    IF emitted THEN
+        NULL;
     ELSIF EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.subscription = letter.subscription) THEN
-        -- The stream belongs to another database. Publishing there would take its relay's place in the order.
+        -- The stream belongs to another database, and publishing there would take its relay's place in the order; or the
+        -- message does not fit any more with the headers of a replay.
         INSERT INTO sea_mq.inbox_pending (subscription, message_id, status, source_context, event_type, event_version, subject,
             aggregate_type, aggregate_id, payload, headers, event_at)
         VALUES (letter.subscription, new_id::text, 'received', letter.source_context, letter.event_type, letter.event_version,

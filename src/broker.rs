@@ -368,6 +368,8 @@ pub enum FaultKind {
     ConsumerOwned,
     /// The stream's last sequence is not the expected one.
     WrongSequence,
+    /// The connection breaks over a message: its header block cannot be read.
+    UnreadableMessage,
     /// The message is larger than the server or the stream takes.
     MessageTooLarge,
     /// The stream or the account is at its limit and discards new messages.
@@ -401,6 +403,9 @@ impl FaultKind {
             Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
             Self::Full => "Raise the stream's limits with sea_mq.alter_stream, or the account's in NATS.",
             Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
+            Self::UnreadableMessage => {
+                "Look at the stream's next messages with `nats stream get`; remove one with malformed headers with `nats stream rmm`."
+            }
             Self::ConsumerOwned => {
                 "Give the subscription a name of its own; or, if this database takes the other's place, call sea_mq.adopt()."
             }

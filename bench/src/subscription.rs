@@ -44,7 +44,7 @@ pub struct Handled {
 /// When a message was not handled exactly once.
 pub async fn run(stage: &Stage, name: &str, handling: Handling, count: u32) -> Outcome<Handled> {
     let db = stage.connect().await;
-    db.run("TRUNCATE shipments, sea_mq.inbox_log").await;
+    db.run("TRUNCATE shipments, sea_mq.inbox_log, sea_mq.inbox_pending").await;
     db.run("CHECKPOINT").await;
     let Handling { inserts, workers, max_ack_pending } = handling;
     let handler = if inserts { "handle_insert" } else { "handle_nothing" };

@@ -38,6 +38,9 @@ enum Link {
     Held,
 }
 
+/// For how long a subscription is left out that costs the session.
+const LEFT_OUT: Duration = Duration::from_secs(30);
+
 /// One subscription.
 pub struct Intake {
     described: Described,
@@ -48,6 +51,10 @@ pub struct Intake {
     /// The greatest sequence that was delivered since the consumer is pulled from.
     delivered_to: u64,
     info: Option<ConsumerInfo>,
+    /// Since when it is pulled from, in this session or the last.
+    began: Option<Instant>,
+    /// It is left out until then, for what it did to the session.
+    left_out: Option<Instant>,
     backoff: Backoff,
 }
 
@@ -60,6 +67,8 @@ impl Intake {
             queue: VecDeque::new(),
             delivered_to: 0,
             info: None,
+            began: None,
+            left_out: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
         }
     }
@@ -125,10 +134,28 @@ impl Intake {
         self.position
     }
 
-    /// The session is up.
-    pub fn connected(&mut self) -> Option<Request> {
+    /// The session is up; it is to begin at a time, now or later.
+    pub fn connected(&mut self, now: Instant, at: Instant) -> Option<Request> {
         self.backoff.reset();
-        self.begin()
+        self.began = None;
+        let until = self.left_out.map_or(at, |until| until.max(at));
+        self.link = Link::Waiting { until };
+        self.tick(now)
+    }
+
+    /// Whether pulling began so short a time ago.
+    pub fn began_within(&self, span: Duration, now: Instant) -> bool {
+        self.is_consuming() && self.began.is_some_and(|began| now.saturating_duration_since(began) < span)
+    }
+
+    /// Whether it was left out before.
+    pub fn was_left_out(&self) -> bool {
+        self.left_out.is_some()
+    }
+
+    /// Leaves it out for a while.
+    pub fn leave_out(&mut self, now: Instant) {
+        self.left_out = Some(now + LEFT_OUT);
     }
 
     /// The session is gone.
@@ -168,12 +195,13 @@ impl Intake {
     }
 
     /// The consumer is there.
-    pub fn ready(&mut self, info: ConsumerInfo) -> Option<Request> {
+    pub fn ready(&mut self, info: ConsumerInfo, now: Instant) -> Option<Request> {
         self.info = Some(info);
         if self.link != Link::Ensuring {
             return None;
         }
         self.link = Link::Consuming;
+        self.began = Some(now);
         self.delivered_to = info.ack_floor;
         let Described { id, spec, window, .. } = &self.described;
         Some(Request::Consume {
@@ -224,13 +252,13 @@ impl Intake {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bytes::Bytes;
 
     use super::*;
     use crate::broker::DeliverFrom;
 
-    fn described(held: bool) -> Described {
+    pub(in crate::consume) fn described(held: bool) -> Described {
         let spec = ConsumerSpec {
             stream: "S".into(),
             name: "billing__orders".into(),
@@ -259,26 +287,34 @@ mod tests {
         }
     }
 
+    fn up(intake: &mut Intake) -> Option<Request> {
+        let now = Instant::now();
+        intake.connected(now, now)
+    }
+
     fn consuming() -> Intake {
         let mut intake = Intake::new(described(false));
-        intake.connected();
-        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() });
+        up(&mut intake);
+        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() }, Instant::now());
         intake
     }
 
     #[test]
     fn it_provisions_then_pulls() {
         let mut intake = Intake::new(described(false));
-        assert!(matches!(intake.connected(), Some(Request::EnsureConsumer { .. })));
-        assert!(matches!(intake.ready(ConsumerInfo::default()), Some(Request::Consume { window: 50, .. })));
+        assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
+        assert!(matches!(
+            intake.ready(ConsumerInfo::default(), Instant::now()),
+            Some(Request::Consume { window: 50, .. })
+        ));
         assert!(intake.is_consuming());
     }
 
     #[test]
     fn a_held_one_is_provisioned_and_not_pulled_from() {
         let mut intake = Intake::new(described(true));
-        assert!(matches!(intake.connected(), Some(Request::EnsureConsumer { .. })));
-        assert_eq!(intake.ready(ConsumerInfo::default()), None);
+        assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
+        assert_eq!(intake.ready(ConsumerInfo::default(), Instant::now()), None);
         let requests = intake.describe(described(false));
         assert!(matches!(requests.as_slice(), [Request::EnsureConsumer { .. }]));
     }

@@ -7,7 +7,7 @@ pub mod intake;
 
 use std::time::{Duration, Instant};
 
-use crate::broker::{BrokerConfig, Fault, Report, Request, SubscriptionId};
+use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
 use crate::connection::Connection;
 use intake::Intake;
 
@@ -22,16 +22,23 @@ pub enum Effect {
     Removed { stream: String, sequence: u64, fault: Option<Fault> },
 }
 
+/// A session that is lost so soon after pulling began may have been lost by what was pulled.
+const AT_ONCE: Duration = Duration::from_millis(600);
+/// So often in a row is no accident any more.
+const TOO_OFTEN: u32 = 3;
+
 /// The consumer of one database.
 pub struct Consumer {
     connection: Connection,
     pub intakes: Vec<Intake>,
+    /// Sessions in a row that were lost as soon as messages were pulled.
+    lost_at_once: u32,
 }
 
 impl Consumer {
     /// `config`: where the broker is, if there is one. `reconnect_max`: the longest pause between attempts to connect.
     pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration) -> Self {
-        Self { connection: Connection::new(config, reconnect_max), intakes: Vec::new() }
+        Self { connection: Connection::new(config, reconnect_max), intakes: Vec::new(), lost_at_once: 0 }
     }
 
     pub fn is_connected(&self) -> bool {
@@ -49,12 +56,12 @@ impl Consumer {
 
     /// Adds a subscription, or changes its description. Returns what is to be asked of the broker, if it is connected.
     pub fn describe(&mut self, described: intake::Described) -> Vec<Request> {
-        let up = self.is_connected();
+        let (up, now) = (self.is_connected(), Instant::now());
         match self.intake(described.id) {
             Some(intake) => intake.describe(described),
             None => {
                 let mut intake = Intake::new(described);
-                let request = if up { intake.connected() } else { None };
+                let request = if up { intake.connected(now, now) } else { None };
                 self.intakes.push(intake);
                 request.into_iter().collect()
             }
@@ -80,30 +87,27 @@ impl Consumer {
     }
 
     /// Takes a report in. `jitter` is a random number in `0.0..1.0`.
-    pub fn report(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Option<Effect>) {
+    pub fn report(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Effect>) {
         match report {
             Report::Connected(server) => {
                 self.connection.connected(server);
-                let requests = self.intakes.iter_mut().filter_map(Intake::connected).collect();
-                (requests, Some(Effect::Connection { fault: None }))
+                (self.begin(now), vec![Effect::Connection { fault: None }])
             }
-            Report::Disconnected(fault) => {
-                self.connection.disconnected(now, jitter);
-                self.intakes.iter_mut().for_each(Intake::disconnected);
-                (Vec::new(), Some(Effect::Connection { fault: Some(fault) }))
-            }
+            Report::Disconnected(fault) => (Vec::new(), self.lost(fault, now, jitter)),
             Report::ConsumerReady { stream, name, info } => match self.by_name(&stream, &name) {
                 Some(intake) => {
-                    let request = intake.ready(info);
-                    (request.into_iter().collect(), Some(Effect::Subscription { id: intake.id(), fault: None }))
+                    let request = intake.ready(info, now);
+                    (request.into_iter().collect(), vec![Effect::Subscription { id: intake.id(), fault: None }])
                 }
                 None => Default::default(),
             },
             Report::ConsumerRefused { stream, name, fault } => {
-                (Vec::new(), self.by_name(&stream, &name).map(|intake| refused(intake, fault, now, jitter)))
+                let effect = self.by_name(&stream, &name).map(|intake| refused(intake, fault, now, jitter));
+                (Vec::new(), effect.into_iter().collect())
             }
             Report::ConsumeFailed { subscription, fault } => {
-                (Vec::new(), self.intake(subscription).map(|intake| refused(intake, fault, now, jitter)))
+                let effect = self.intake(subscription).map(|intake| refused(intake, fault, now, jitter));
+                (Vec::new(), effect.into_iter().collect())
             }
             Report::Delivered { subscription, messages } => {
                 if let Some(intake) = self.intake(subscription) {
@@ -112,7 +116,7 @@ impl Consumer {
                 Default::default()
             }
             Report::MessageDeleted { stream, sequence, result } => {
-                (Vec::new(), Some(Effect::Removed { stream, sequence, fault: result.err() }))
+                (Vec::new(), vec![Effect::Removed { stream, sequence, fault: result.err() }])
             }
             // The relay's affair.
             Report::StreamReady { .. }
@@ -122,6 +126,41 @@ impl Consumer {
             | Report::Acked { .. }
             | Report::PublishFailed { .. } => Default::default(),
         }
+    }
+
+    /// Begins with all subscriptions; or, to find the one that costs the session, with one after the other.
+    fn begin(&mut self, now: Instant) -> Vec<Request> {
+        let apart = if self.lost_at_once >= TOO_OFTEN { AT_ONCE } else { Duration::ZERO };
+        let mut at = now;
+        let mut requests = Vec::new();
+        for intake in &mut self.intakes {
+            requests.extend(intake.connected(now, at));
+            at += apart;
+        }
+        requests
+    }
+
+    /// The client library gives a connection up over a message whose header block it cannot read; that message would come
+    /// again with the next session, and so for ever. A subscription that is alone in having begun just then is left out
+    /// for a while, so that the others get on.
+    fn lost(&mut self, fault: Fault, now: Instant, jitter: f64) -> Vec<Effect> {
+        let began = |intake: &&mut Intake| intake.began_within(AT_ONCE, now);
+        let suspects = self.intakes.iter_mut().filter(began).count();
+        self.lost_at_once = if suspects == 0 { 0 } else { self.lost_at_once + 1 };
+        let mut effects = Vec::new();
+        let often = self.lost_at_once >= TOO_OFTEN;
+        for intake in
+            self.intakes.iter_mut().filter(began).filter(|intake| suspects == 1 && (often || intake.was_left_out()))
+        {
+            intake.leave_out(now);
+            let message = format!("{}: the connection is lost whenever its messages are pulled", fault.message);
+            let fault = Fault::new(FaultKind::UnreadableMessage, message);
+            effects.push(Effect::Subscription { id: intake.id(), fault: Some(fault) });
+        }
+        self.connection.disconnected(now, jitter);
+        self.intakes.iter_mut().for_each(Intake::disconnected);
+        effects.insert(0, Effect::Connection { fault: Some(fault) });
+        effects
     }
 
     fn by_name(&mut self, stream: &str, name: &str) -> Option<&mut Intake> {
@@ -135,4 +174,84 @@ impl Consumer {
 fn refused(intake: &mut Intake, fault: Fault, now: Instant, jitter: f64) -> Effect {
     intake.refused(now, jitter);
     Effect::Subscription { id: intake.id(), fault: Some(fault) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{ConsumerInfo, ServerInfo};
+
+    fn consumer(count: i64) -> Consumer {
+        let mut consumer = Consumer::new(Some(BrokerConfig::default()), Duration::from_secs(1));
+        for id in 1..=count {
+            let mut described = intake::tests::described(false);
+            described.id = id;
+            described.spec.name = format!("s{id}");
+            consumer.describe(described);
+        }
+        consumer
+    }
+
+    /// Connects, answers what is asked for as of `now`, and returns who pulls.
+    fn run(consumer: &mut Consumer, now: Instant) -> Vec<SubscriptionId> {
+        let (mut requests, _) = consumer.report(Report::Connected(ServerInfo::default()), now, 0.0);
+        requests.extend(consumer.tick(now));
+        answer(consumer, requests, now)
+    }
+
+    fn answer(consumer: &mut Consumer, requests: Vec<Request>, now: Instant) -> Vec<SubscriptionId> {
+        let mut pulling = Vec::new();
+        for request in requests {
+            if let Request::EnsureConsumer { spec } = request {
+                let info = ConsumerInfo::default();
+                let ready = Report::ConsumerReady { stream: spec.stream, name: spec.name, info };
+                let (requests, _) = consumer.report(ready, now, 0.0);
+                pulling.extend(requests.iter().filter_map(|request| match request {
+                    Request::Consume { subscription, .. } => Some(*subscription),
+                    _ => None,
+                }));
+            }
+        }
+        pulling
+    }
+
+    fn lose(consumer: &mut Consumer, now: Instant) -> Vec<Effect> {
+        let fault = Fault::new(FaultKind::Unreachable, "lost");
+        consumer.report(Report::Disconnected(fault), now, 0.0).1
+    }
+
+    #[test]
+    fn the_one_that_costs_the_session_is_left_out() {
+        let mut consumer = consumer(3);
+        let mut now = Instant::now();
+        for _ in 0..TOO_OFTEN {
+            assert_eq!(run(&mut consumer, now), [1, 2, 3]);
+            now += Duration::from_millis(5);
+            assert_eq!(lose(&mut consumer, now).len(), 1);
+        }
+        // Now one after the other; the second is the culprit.
+        assert_eq!(run(&mut consumer, now), [1]);
+        now += AT_ONCE;
+        let requests = consumer.tick(now);
+        assert_eq!(answer(&mut consumer, requests, now), [2]);
+        now += Duration::from_millis(5);
+        let effects = lose(&mut consumer, now);
+        assert!(matches!(effects.as_slice(), [_, Effect::Subscription { id: 2, fault: Some(_) }]), "{effects:?}");
+        let pulling = run(&mut consumer, now);
+        assert!(!pulling.contains(&2), "{pulling:?}");
+        now += 3 * AT_ONCE;
+        let requests = consumer.tick(now);
+        assert_eq!(answer(&mut consumer, requests, now), [3]);
+    }
+
+    #[test]
+    fn a_loss_long_after_pulling_began_blames_nobody() {
+        let mut consumer = consumer(1);
+        let mut now = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(run(&mut consumer, now), [1]);
+            now += Duration::from_secs(10);
+            assert_eq!(lose(&mut consumer, now).len(), 1);
+        }
+    }
 }

@@ -119,7 +119,7 @@ fn no_stream(context: &str) -> Invalid {
 }
 
 /// Refuses what the broker would refuse.
-fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
+pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
     let limit = size_limit(facts);
     // An upper bound that is cheap: an envelope repeats the texts and escapes them at worst sixfold.
     let texts = [&event.aggregate_type, &event.aggregate_id, &event.event_type, &event.context];

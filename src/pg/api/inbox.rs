@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use crate::domain::event::Event;
 use crate::domain::invalid::{Invalid, InvalidKind};
 use crate::domain::sink::{SinkKind, sink_id};
+use crate::pg::api::emit::check_size;
 use crate::pg::commit::owe;
 use crate::pg::datum::{jsonb_datum, sql_function};
 use crate::pg::error::OrRefuse;
@@ -54,7 +55,11 @@ sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
         context,
     };
     // Describes the stream at pre-commit, should it not be there yet.
-    pending::facts(event.sink, &event.context, kind);
-    pending::add(event, false);
-    pg_sys::Datum::from(0)
+    let facts = pending::facts(event.sink, &event.context, kind);
+    // A dead letter that does not fit has its row all the same.
+    let fits = kind != SinkKind::Event || check_size(&event, &facts).is_ok();
+    if fits {
+        pending::add(event, false);
+    }
+    pg_sys::Datum::from(fits)
 });

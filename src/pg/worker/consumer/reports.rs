@@ -21,13 +21,13 @@ const MAX_WINDOW: usize = 2000;
 
 impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
-        let (requests, effect) = self.consumer.report(report, Instant::now(), rand::random());
-        if effect == Some(Effect::Connection { fault: None }) {
+        let (requests, effects) = self.consumer.report(report, Instant::now(), rand::random());
+        if effects.contains(&Effect::Connection { fault: None }) {
             // Before any consumer is asked for: one that is to be removed may come again under the same name.
             self.request_removals()?;
         }
         self.send(requests);
-        effect.map_or(Ok(()), |effect| self.carry_out(effect))
+        effects.into_iter().try_for_each(|effect| self.carry_out(effect))
     }
 
     fn carry_out(&mut self, effect: Effect) -> Result<(), Failed> {

@@ -286,7 +286,8 @@ async fn a_handler_that_ignores_its_timeout_does_not_stop_the_subscription() {
              END LOOP;
              PERFORM record(e);
          END $$;
-         SELECT sea_mq.subscribe('app__stubborn', 'orders', 'stubborn', max_deliver => 2, retry_delay => '1 ms', timeout => '1 s')",
+         SELECT sea_mq.subscribe('app__stubborn', 'orders', 'stubborn', max_deliver => 2,
+            retry_delay => '1 ms', timeout => '1 s')",
     )
     .await;
     emit_numbers(&db, 1, 5).await;
@@ -331,7 +332,8 @@ async fn what_a_handler_leaves_for_the_commit_is_bounded_in_time_too() {
          END $$;
          CREATE CONSTRAINT TRIGGER doze AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW EXECUTE FUNCTION doze();
-         SELECT sea_mq.subscribe('app__doze', 'orders', 'record', max_deliver => 2, retry_delay => '1 ms', timeout => '1 s')",
+         SELECT sea_mq.subscribe('app__doze', 'orders', 'record', max_deliver => 2,
+            retry_delay => '1 ms', timeout => '1 s')",
     )
     .await;
     emit_numbers(&db, 1, 5).await;
@@ -363,6 +365,37 @@ async fn a_conflict_that_shows_at_the_commit_does_not_count_as_a_failed_attempt(
     let message = until_status(&db, "app__conflict", 3, "processed").await;
     assert_eq!(message["attempts"], 1, "{message}");
     assert_handled_once(&stage, "app__conflict", 5).await;
+}
+
+/// At the isolation level of the database. The rival commits when the handler has read and written, and is not done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_cannot_be_serialised_is_tried_again_and_not_counted() {
+    let options = StageOptions::default().setting("default_transaction_isolation", "serializable");
+    let stage = prepared("serializable", options).await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE TABLE tally (n bigint, level text);
+         CREATE FUNCTION count_up(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM record(e);
+             INSERT INTO tally SELECT count(*) + 1, current_setting('transaction_isolation') FROM tally;
+             PERFORM pg_advisory_xact_lock_shared(7);
+         END $$;
+         SELECT sea_mq.subscribe('app__tally', 'orders', 'count_up', max_deliver => 1, timeout => '1 minute')",
+    )
+    .await;
+    db.run("SELECT pg_advisory_lock(7)").await;
+    emit_numbers(&db, 1, 3).await;
+    let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
+    until("the handler is about to end", SOON, async || ask(&stage, waiting).await == Some(true)).await;
+    db.run("INSERT INTO tally SELECT count(*) + 1, 'serializable' FROM tally").await;
+    db.run("SELECT pg_advisory_unlock(7)").await;
+    assert_handled_once(&stage, "app__tally", 3).await;
+    let tally: Vec<i64> = db.values("SELECT n FROM tally WHERE level = 'serializable' ORDER BY n", &[]).await;
+    assert_eq!(tally, [1, 2, 3, 4]);
+    let attempts: i32 = db.value("SELECT max(attempts) FROM sea_mq.inbox_messages", &[]).await;
+    assert_eq!(attempts, 1);
+    assert!(stage.cluster.log().contains("could not serialize access"), "there was no conflict");
 }
 
 /// Errors that the handler has caught and dealt with are not what it ends with.
@@ -405,7 +438,8 @@ async fn a_handler_may_pause_or_end_its_own_subscription() {
              IF (e.payload ->> 'n')::int = 25 THEN PERFORM sea_mq.unsubscribe('app__breaker'); END IF;
              PERFORM record(e);
          END $$;
-         SELECT sea_mq.subscribe('app__breaker', 'orders', 'breaker'), sea_mq.subscribe('app__other', 'orders', 'record')",
+         SELECT sea_mq.subscribe('app__breaker', 'orders', 'breaker'),
+            sea_mq.subscribe('app__other', 'orders', 'record')",
     )
     .await;
     emit_numbers(&db, 1, 10).await;

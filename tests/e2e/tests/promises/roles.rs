@@ -152,7 +152,8 @@ async fn what_a_handler_leaves_in_the_session_does_not_reach_the_handlers_of_oth
                  CREATE TEMP TABLE IF NOT EXISTS effects (LIKE public.effects INCLUDING DEFAULTS);
                  ALTER TABLE pg_temp.effects ALTER COLUMN place DROP NOT NULL;
                  IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'spring') THEN
-                     CREATE TRIGGER spring BEFORE INSERT ON pg_temp.effects FOR EACH ROW EXECUTE FUNCTION clerk.spring();
+                     CREATE TRIGGER spring BEFORE INSERT ON pg_temp.effects FOR EACH ROW
+                        EXECUTE FUNCTION clerk.spring();
                  END IF;
                  GRANT ALL ON pg_temp.effects TO PUBLIC;
              END $$;
@@ -194,7 +195,8 @@ async fn a_superuser_s_subscription_runs_somebody_else_s_function_as_its_owner()
     // Names that need quotes, and a second function of that name.
     db.run(
         "CREATE SCHEMA \"Odd Schema\";
-         CREATE FUNCTION \"Odd Schema\".\"Do It\"(e sea_mq.event) RETURNS void LANGUAGE sql AS 'SELECT public.record(e)';
+         CREATE FUNCTION \"Odd Schema\".\"Do It\"(e sea_mq.event) RETURNS void LANGUAGE sql AS
+            'SELECT public.record(e)';
          SELECT sea_mq.subscribe('app__odd', 'orders', '\"Odd Schema\".\"Do It\"');
          CREATE FUNCTION \"Odd Schema\".\"Do It\"(text) RETURNS void LANGUAGE sql AS ''",
     )

@@ -69,11 +69,13 @@ async fn the_number_of_workers_is_changed_while_they_work() {
         "CREATE TABLE mended ();
          CREATE FUNCTION partly(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
          BEGIN
-             IF e.aggregate_id = ANY ('{8,18,28,38,48}') AND NOT EXISTS (SELECT FROM mended) THEN RAISE EXCEPTION 'no'; END IF;
+             IF e.aggregate_id = ANY ('{8,18,28,38,48}') AND NOT EXISTS (SELECT FROM mended) THEN
+                 RAISE EXCEPTION 'no';
+             END IF;
              PERFORM record(e);
          END $$;
-         SELECT sea_mq.subscribe('app__all', 'orders', 'partly', workers => 3, max_ack_pending => 2000, max_deliver => -1,
-            retry_delay => '200 ms', retry_delay_max => '200 ms')",
+         SELECT sea_mq.subscribe('app__all', 'orders', 'partly', workers => 3, max_ack_pending => 2000,
+            max_deliver => -1, retry_delay => '200 ms', retry_delay_max => '200 ms')",
     )
     .await;
     for (round, workers) in (0..).zip([1, 4, 2, 3, 1]) {
@@ -104,7 +106,8 @@ async fn a_message_that_is_stored_twice_is_handled_by_one_of_the_workers() {
     }
     db.run(
         "SELECT sea_mq.subscribe('app__one', 'orders', 'record', start_from => 'all', max_ack_pending => 1000),
-            sea_mq.subscribe('app__three', 'orders', 'record', start_from => 'all', max_ack_pending => 1000, workers => 3)",
+            sea_mq.subscribe('app__three', 'orders', 'record', start_from => 'all', max_ack_pending => 1000,
+                workers => 3)",
     )
     .await;
     for subscription in ["app__one", "app__three"] {
