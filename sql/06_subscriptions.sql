@@ -101,6 +101,7 @@ CREATE TABLE sea_mq.subscription_state (
     error text,
     hint text,
     since timestamptz NOT NULL DEFAULT now(),
+    lanes smallint,
     stream_created_us bigint,
     stream_sequence bigint NOT NULL DEFAULT 0,
     stream_max_age interval,
@@ -120,6 +121,7 @@ COMMENT ON COLUMN sea_mq.subscription_state.error_kind IS 'Kind of the error, if
 COMMENT ON COLUMN sea_mq.subscription_state.error IS 'What is wrong';
 COMMENT ON COLUMN sea_mq.subscription_state.hint IS 'What to do about it';
 COMMENT ON COLUMN sea_mq.subscription_state.since IS 'When this state began';
+COMMENT ON COLUMN sea_mq.subscription_state.lanes IS 'Number of workers in force; a change of it waits until what was dealt out is handled, so that aggregates stay in order';
 COMMENT ON COLUMN sea_mq.subscription_state.stream_created_us IS 'Creation time of the stream (microseconds since 1970 UTC)';
 COMMENT ON COLUMN sea_mq.subscription_state.stream_sequence IS 'All up to this stream sequence is in the inbox: where to go on should the consumer be lost in NATS';
 COMMENT ON COLUMN sea_mq.subscription_state.stream_max_age IS 'How long the stream keeps messages; NULL: for ever, or not known';
@@ -318,7 +320,8 @@ no-op. Errors: 22004, 22023, 42710 (another one has that name), 42P13 (not a han
 -- As the extension's owner: what the subscriber has no rights on.
 CREATE FUNCTION sea_mq.begin_subscription(subscription text, from_now boolean) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sea_mq.subscription_state (subscription, state) VALUES ($1, 'pending') ON CONFLICT DO NOTHING;
+    INSERT INTO sea_mq.subscription_state (subscription, state, lanes)
+    SELECT $1, 'pending', s.workers FROM sea_mq.subscriptions s WHERE s.subscription = $1 ON CONFLICT DO NOTHING;
     INSERT INTO sea_mq.cursors (sink, done, next_xid, floor)
     SELECT sea_mq.sink_id($1, 'local'), (p.log_position ->> 'done')::pg_snapshot, (p.log_position ->> 'next_xid')::bigint,
         (p.log_position ->> 'floor')::bigint
@@ -385,9 +388,6 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no subscription "%"', subscription
             USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.subscriptions.';
-    END IF;
-    IF alter_subscription.workers IS NOT NULL THEN
-        PERFORM sea_mq.assign_lanes(alter_subscription.subscription);
     END IF;
     PERFORM sea_mq.inbox_wake_at_commit();
 EXCEPTION WHEN check_violation OR not_null_violation THEN

@@ -293,12 +293,13 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.inbox_pending (subscription, status, attempts, delivered_at, lane, message_id, source_context, event_type,
         event_version, subject, aggregate_type, aggregate_id, payload, headers, stream_seq, event_at)
     SELECT $1, $2, CASE $2 WHEN 'processing' THEN 1 ELSE 0 END, CASE $2 WHEN 'processing' THEN clock_timestamp() END,
-        sea_mq.lane(m.value ->> 'aggregate_type', m.value ->> 'aggregate_id', m.value ->> 'message_id', s.workers),
+        sea_mq.lane(m.value ->> 'aggregate_type', m.value ->> 'aggregate_id', m.value ->> 'message_id', coalesce(t.lanes, s.workers)),
         m.value ->> 'message_id', m.value ->> 'source_context', m.value ->> 'event_type', (m.value ->> 'event_version')::integer,
         m.value ->> 'subject', m.value ->> 'aggregate_type', m.value ->> 'aggregate_id', (m.value ->> 'payload')::jsonb,
         (m.value ->> 'headers')::jsonb, (m.value ->> 'stream_seq')::bigint,
         '2000-01-01 00:00:00+00'::timestamptz + (m.value ->> 'event_at')::bigint * interval '1 microsecond'
-    FROM json_array_elements($3) WITH ORDINALITY m(value, place), sea_mq.subscriptions s
+    FROM json_array_elements($3) WITH ORDINALITY m(value, place)
+    CROSS JOIN sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
     WHERE s.subscription = $1
     ORDER BY m.place
     RETURNING id
@@ -311,17 +312,22 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.lane IS 'Which of a subscription''s workers handles a message: the same for all of an aggregate';
 
-CREATE FUNCTION sea_mq.assign_lanes(subscription text) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    -- What is being handled just now is left for another time.
-    UPDATE sea_mq.inbox_pending p SET lane = w.lane
-    FROM (SELECT q.id, sea_mq.lane(q.aggregate_type, q.aggregate_id, q.message_id, s.workers) AS lane
-        FROM sea_mq.inbox_pending q JOIN sea_mq.subscriptions s ON s.subscription = q.subscription
-        WHERE q.subscription = $1 AND q.lane <> sea_mq.lane(q.aggregate_type, q.aggregate_id, q.message_id, s.workers)
-        FOR UPDATE OF q SKIP LOCKED) w
-    WHERE w.id = p.id
-$$;
-COMMENT ON FUNCTION sea_mq.assign_lanes IS 'Deals what waits out to another number of workers; for internal use';
+CREATE FUNCTION sea_mq.assign_lanes(subscription text, lanes integer) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- Later events must not overtake what was dealt out to others before them.
+    IF EXISTS (SELECT FROM sea_mq.inbox_pending p WHERE p.subscription = assign_lanes.subscription
+        AND p.status IN ('received', 'processing') AND p.lease_until IS NULL)
+    THEN
+        RETURN false;
+    END IF;
+    UPDATE sea_mq.subscription_state t SET lanes = assign_lanes.lanes WHERE t.subscription = assign_lanes.subscription;
+    -- What is left are retries, which keep no order.
+    UPDATE sea_mq.inbox_pending p SET lane = sea_mq.lane(p.aggregate_type, p.aggregate_id, p.message_id, assign_lanes.lanes)
+    WHERE p.subscription = assign_lanes.subscription;
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION sea_mq.assign_lanes IS 'Puts another number of workers in force, unless first attempts wait that were dealt out to the number before; for internal use';
 
 CREATE FUNCTION sea_mq.conclude(id bigint, attempt integer, outcome text, sqlstate text, error text, detail text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

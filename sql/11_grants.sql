@@ -22,7 +22,7 @@ GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
 GRANT USAGE ON SEQUENCE sea_mq.subscriptions_id_seq TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
     sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.subject_filter, sea_mq.handler_name, sea_mq.begin_subscription,
-    sea_mq.inbox_wake_at_commit, sea_mq.assign_lanes, sea_mq.guard_subscription, sea_mq.event_name, sea_mq.context_name
+    sea_mq.inbox_wake_at_commit, sea_mq.guard_subscription, sea_mq.event_name, sea_mq.context_name
     TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease, sea_mq.inbox_accept,
     sea_mq.poison, sea_mq.skip TO sea_mq_consumer;

@@ -115,17 +115,31 @@ async fn segment(stage: &Stage, shipping: &Database, rate: u32, count: u32) -> O
     })
     .await;
     let acknowledged = acknowledgements.await?;
-    let committed = "SELECT number, (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint FROM orders";
-    let committed: HashMap<i64, i64> =
-        db.query(committed, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let us = |column: &str| format!("(extract(epoch FROM {column}) * 1000000)::bigint");
-    let handled = format!(
-        "SELECT event, number, stream_seq, {}, {}, {} FROM handled",
-        us("stored_at"),
-        us("called_at"),
-        us("pg_xact_commit_timestamp(xmin)")
-    );
-    let rows = shipping.query(&handled, &[]).await?;
+    let committed = format!("SELECT number, {} FROM orders", microseconds("pg_xact_commit_timestamp(xmin)"));
+    let committed = db.query(&committed, &[]).await?;
+    let committed = committed.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let events = complete(shipping, &sent, &committed, &acknowledged).await?;
+    if events.len() != count as usize {
+        return Err(format!("{count} events were emitted and {} handled", events.len()).into());
+    }
+    Ok(events)
+}
+
+/// An SQL expression for a time in microseconds since 1970.
+fn microseconds(time: &str) -> String {
+    format!("(extract(epoch FROM {time}) * 1000000)::bigint")
+}
+
+/// Puts together what is known of each event that was handled: `sent` by its id, `committed` by the order's number,
+/// `acknowledged` by the message's sequence.
+async fn complete(
+    shipping: &Database,
+    sent: &HashMap<Uuid, Sent>,
+    committed: &HashMap<i64, i64>,
+    acknowledged: &HashMap<i64, i64>,
+) -> Outcome<Vec<Event>> {
+    let times = ["stored_at", "called_at", "pg_xact_commit_timestamp(xmin)"].map(microseconds).join(", ");
+    let rows = shipping.query(&format!("SELECT event, number, stream_seq, {times} FROM handled"), &[]).await?;
     let mut events = HashMap::with_capacity(rows.len());
     for row in rows {
         let (id, number, sequence): (Uuid, i64, i64) = (row.get(0), row.get(1), row.get(2));
@@ -137,9 +151,6 @@ async fn segment(stage: &Stage, shipping: &Database, rate: u32, count: u32) -> O
         if events.insert(id, Event { sent, committed, stored, called, handled, acknowledged }).is_some() {
             return Err(format!("event {id} was handled twice").into());
         }
-    }
-    if events.len() != count as usize {
-        return Err(format!("{count} events were emitted and {} handled", events.len()).into());
     }
     Ok(events.into_values().collect())
 }
@@ -177,7 +188,7 @@ impl Event {
     }
 
     /// Milliseconds from the return of COMMIT to the acknowledgement.
-    fn to_acknowledgement(&self) -> f64 {
+    fn until_acknowledged(&self) -> f64 {
         milliseconds(self.sent.commit_returned, self.acknowledged)
     }
 }
@@ -192,7 +203,7 @@ impl Found {
             Row::new(format!("{rate}/s: {figure}"), format!("{value:.2} ms"), range)
         };
         let all = self.series(Event::commit_to_commit);
-        let acknowledged = self.series(Event::to_acknowledgement);
+        let acknowledged = self.series(Event::until_acknowledged);
         let p50 = |of: fn(&Event) -> f64| self.series(of).median();
         vec![
             row("commit to handler's commit, p50", all.median(), self.p50.range(2, " ms")),
@@ -208,7 +219,7 @@ impl Found {
 
     fn panel(&self, rate: u32) -> Panel {
         let all = self.series(Event::commit_to_commit);
-        let acknowledged = self.series(Event::to_acknowledgement);
+        let acknowledged = self.series(Event::until_acknowledged);
         let bar = |label: &str, value: f64, (least, most): (f64, f64)| Bar {
             label: label.into(),
             value,
@@ -236,7 +247,7 @@ impl Found {
         json!({
             "events_per_s": rate, "events": self.events.len(),
             "commit_to_handlers_commit": spread(Event::commit_to_commit),
-            "commit_returned_to_acknowledged": spread(Event::to_acknowledgement),
+            "commit_returned_to_acknowledged": spread(Event::until_acknowledged),
             "commit_to_stored": spread(|event| milliseconds(event.committed, event.stored)),
             "stored_to_handler_called": spread(|event| milliseconds(event.stored, event.called)),
             "handler_called_to_commit": spread(|event| milliseconds(event.called, event.handled)),

@@ -76,24 +76,7 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
     let mut bench = Bench { stage, messages: 0, runs: 0, first: Series::default() };
     let mut groups = OUTSTANDING.map(|outstanding| Group { outstanding, rates: Default::default() });
     for repetition in 0..=options.repetitions {
-        let warm_up = repetition == 0;
-        let (count, title) = match repetition {
-            0 => ((options.inbox_messages / 5).max(2), "warm-up".to_owned()),
-            _ => (options.inbox_messages, format!("{repetition} of {}", options.repetitions)),
-        };
-        bench.fill(count).await?;
-        for (number, group) in groups.iter_mut().enumerate() {
-            // Each comes first, second, … in turn.
-            for turn in 0..Contender::ALL.len() {
-                let index = (turn + 2 * repetition as usize + number) % Contender::ALL.len();
-                let rate = bench.run(Contender::ALL[index], group.outstanding, warm_up).await?;
-                let label = Contender::ALL[index].label();
-                say(format!("inbox, {title}: {}, {label}: {} messages/s", group.outstanding, whole(rate)));
-                if !warm_up {
-                    group.rates[index].push(rate);
-                }
-            }
-        }
+        bench.round(&mut groups, repetition, options).await?;
     }
     let messages = whole(options.inbox_messages.into());
     let mut rows: Vec<Row> = groups.iter().flat_map(Group::rows).collect();
@@ -140,6 +123,30 @@ impl Bench {
         let stored = self.stage.broker.count(EVENTS).await;
         if stored != u64::from(count) {
             return Err(format!("the stream has {stored} messages instead of {count}").into());
+        }
+        Ok(())
+    }
+
+    /// Has each contender work the stream off once; round 0 is the warm-up, over a part of the messages.
+    async fn round(&mut self, groups: &mut [Group], number: u32, options: &Options) -> Outcome<()> {
+        let warm_up = number == 0;
+        let (count, title) = if warm_up {
+            ((options.inbox_messages / 5).max(2), "warm-up".to_owned())
+        } else {
+            (options.inbox_messages, format!("{number} of {}", options.repetitions))
+        };
+        self.fill(count).await?;
+        for (place, group) in groups.iter_mut().enumerate() {
+            // Each comes first, second, … in turn.
+            for turn in 0..Contender::ALL.len() {
+                let index = (turn + 2 * number as usize + place) % Contender::ALL.len();
+                let rate = self.run(Contender::ALL[index], group.outstanding, warm_up).await?;
+                let label = Contender::ALL[index].label();
+                say(format!("inbox, {title}: {}, {label}: {} messages/s", group.outstanding, whole(rate)));
+                if !warm_up {
+                    group.rates[index].push(rate);
+                }
+            }
         }
         Ok(())
     }

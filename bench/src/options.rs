@@ -21,6 +21,18 @@ pub enum PartName {
     Inbox,
 }
 
+impl PartName {
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "drain" => Some(Self::Drain),
+            "latency" => Some(Self::Latency),
+            "writer" => Some(Self::Writer),
+            "inbox" => Some(Self::Inbox),
+            _ => None,
+        }
+    }
+}
+
 /// What to measure, and how much of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -82,12 +94,12 @@ impl Options {
         let (mut parts, mut amount) = (Vec::new(), None);
         let mut rest = arguments.into_iter();
         while let Some(argument) = rest.next() {
+            if let Some(part) = PartName::named(&argument) {
+                parts.push(part);
+                continue;
+            }
             let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
             match argument.as_str() {
-                "drain" => parts.push(PartName::Drain),
-                "latency" => parts.push(PartName::Latency),
-                "writer" => parts.push(PartName::Writer),
-                "inbox" => parts.push(PartName::Inbox),
                 "--quick" => {}
                 "--amount" => amount = Some(number(&value()?)?),
                 "--repetitions" => options.repetitions = number(&value()?)?,
@@ -103,18 +115,23 @@ impl Options {
             options.parts = parts;
         }
         if let Some(amount) = amount {
-            match options.parts.as_slice() {
-                [PartName::Latency] => options.latency_events = amount,
-                [PartName::Writer] => options.rounds = amount,
-                [PartName::Inbox] => options.inbox_messages = amount,
-                _ => options.drain_events = amount,
-            }
+            options.set_amount(amount);
         }
         // Rates are taken between two messages, and the latency run has three segments.
         options.drain_events = options.drain_events.max(2);
         options.inbox_messages = options.inbox_messages.max(2);
         options.latency_events = options.latency_events.max(30);
         Ok(options)
+    }
+
+    /// What the amount is of depends on the parts.
+    fn set_amount(&mut self, amount: u32) {
+        match self.parts.as_slice() {
+            [PartName::Latency] => self.latency_events = amount,
+            [PartName::Writer] => self.rounds = amount,
+            [PartName::Inbox] => self.inbox_messages = amount,
+            _ => self.drain_events = amount,
+        }
     }
 
     fn shrink(&mut self) {

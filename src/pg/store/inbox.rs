@@ -364,9 +364,11 @@ pub fn conclude_crashed(subscription: &str, lane: i16, age: Duration) -> usize {
     rows.len()
 }
 
-/// Deals what waits out to the lanes that a subscription has now.
-pub fn assign_lanes(subscription: &str) {
-    spi::execute("SELECT sea_mq.assign_lanes($1)", &[Arg::Text(subscription)]);
+/// Puts another number of lanes in force. `false`: first attempts still wait that were dealt out to the number before.
+pub fn assign_lanes(subscription: &str, lanes: i16) -> bool {
+    let sql = "SELECT sea_mq.assign_lanes($1, $2::integer)";
+    let rows = spi::execute(sql, &[Arg::Text(subscription), Arg::Int8(i64::from(lanes))]);
+    rows.first().is_some_and(|row| spi::flag(row, 0))
 }
 
 /// Gives back messages whose lease has run out, of all subscriptions.

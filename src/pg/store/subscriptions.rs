@@ -27,7 +27,10 @@ pub struct Subscription {
     pub start: DeliverFrom,
     /// It began with what was committed after it was subscribed; its cursor says what that is.
     pub from_now: bool,
+    /// The number of workers in force.
     pub workers: i16,
+    /// The number that is wanted. Nothing new is taken until it is in force.
+    pub wanted_workers: i16,
     pub paused: bool,
     /// The installation that its consumer is for.
     pub owner: Option<Uuid>,
@@ -76,8 +79,9 @@ pub fn all() -> Vec<(Subscription, Option<Resume>)> {
     let rows = spi::query(
         "SELECT s.id, s.subscription, s.stream, s.source_context, s.subject_filter, s.handler IS NOT NULL, s.priority,
             (extract(epoch FROM s.ack_wait) * 1000)::bigint, s.max_ack_pending, s.start_sequence,
-            (extract(epoch FROM s.start_at) * 1000000)::bigint, s.workers, s.paused, t.stream_created_us, t.stream_sequence,
-            i.install_id, s.take_over, s.start_from = 'new'
+            (extract(epoch FROM s.start_at) * 1000000)::bigint,
+            CASE WHEN s.handler IS NULL THEN s.workers ELSE coalesce(t.lanes, s.workers) END, s.paused, t.stream_created_us, t.stream_sequence,
+            i.install_id, s.take_over, s.start_from = 'new', s.workers
          FROM sea_mq.subscriptions s CROSS JOIN sea_mq.installation i LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
          ORDER BY s.priority DESC, s.subscription",
         &[],
@@ -100,8 +104,9 @@ pub fn taken_over(name: &str) {
 
 /// Changes with any description.
 pub fn fingerprint() -> String {
-    let sql = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(s::text, 0)), 0)
-            || ' ' || (SELECT count(*) FROM sea_mq.streams d WHERE d.kind = 'dlq') FROM sea_mq.subscriptions s";
+    let sql = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(s::text, coalesce(t.lanes, 0))), 0)
+            || ' ' || (SELECT count(*) FROM sea_mq.streams d WHERE d.kind = 'dlq')
+        FROM sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription";
     spi::query(sql, &[]).first().map(|row| spi::parsed(row, 0)).unwrap_or_default()
 }
 
@@ -124,6 +129,7 @@ fn described(row: &TextRow) -> Subscription {
         start,
         from_now: spi::flag(row, 17),
         workers: spi::parsed(row, 11),
+        wanted_workers: spi::parsed(row, 18),
         paused: spi::flag(row, 12),
         owner: spi::optional(row, 15),
         take_over: spi::flag(row, 16),

@@ -81,8 +81,9 @@ impl Worker {
 
     /// Looks for changed descriptions and at what waits.
     pub(super) fn look(&mut self) -> Result<(), Failed> {
+        let assigned = self.assign_lanes()?;
         let print = session::transaction(subscriptions::fingerprint)?;
-        if self.fingerprint.as_ref() != Some(&print) {
+        if assigned || self.fingerprint.as_ref() != Some(&print) {
             self.refresh()?;
             self.fingerprint = Some(print);
             return Ok(());
@@ -176,16 +177,27 @@ impl Worker {
         database.want_handlers(if self.held.is_some() { 0 } else { count });
     }
 
-    /// Ends the attempts of processes that are gone, those that began longer ago than `age`; and deals what waits out to
-    /// the lanes that there are. This process makes no attempt just now.
+    /// Ends the attempts of processes that are gone: those that began longer ago than `age`. This process makes no attempt
+    /// just now.
     pub(super) fn recover(&mut self, age: Duration) -> Result<(), Failed> {
-        for served in self.served.iter_mut().filter(|served| served.waiting > 0 && served.subscription.has_handler) {
-            let Subscription { name, .. } = &*served.subscription;
-            session::transaction(|| inbox::assign_lanes(name))?;
-            if served.subscription.is_direct() && session::transaction(|| inbox::conclude_crashed(name, 0, age))? > 0 {
+        for served in self.served.iter_mut().filter(|served| served.waiting > 0 && served.subscription.is_direct()) {
+            let name = &served.subscription.name;
+            if session::transaction(|| inbox::conclude_crashed(name, 0, age))? > 0 {
                 served.look()?;
             }
         }
         Ok(())
+    }
+
+    /// Puts the wanted number of workers in force where that is possible now. Returns whether it was somewhere.
+    fn assign_lanes(&mut self) -> Result<bool, Failed> {
+        let mut any = false;
+        for served in &self.served {
+            let Subscription { name, workers, wanted_workers, .. } = &*served.subscription;
+            if workers != wanted_workers {
+                any |= session::transaction(|| inbox::assign_lanes(name, *wanted_workers))?;
+            }
+        }
+        Ok(any)
     }
 }

@@ -54,6 +54,7 @@ impl Served {
     /// Whether it can take more messages now.
     pub fn has_room(&self, now: Instant) -> bool {
         !self.subscription.paused
+            && self.subscription.workers == self.subscription.wanted_workers
             && self.blocked_until.is_none_or(|until| until <= now)
             && self.waiting < self.subscription.max_ack_pending
     }
