@@ -1,7 +1,7 @@
 -- The inbox: every received message once for each subscription. What waits is in inbox_pending, which is small; what is done
 -- is in inbox_log, an append-only ring of slots. docs/inbox.md has the states of a message.
 CREATE SEQUENCE sea_mq.inbox_id AS bigint;
-COMMENT ON SEQUENCE sea_mq.inbox_id IS 'Numbers of inbox messages, in the order in which they were received';
+COMMENT ON SEQUENCE sea_mq.inbox_id IS 'Numbers of inbox messages';
 
 CREATE TABLE sea_mq.inbox_pending (
     id bigint PRIMARY KEY DEFAULT nextval('sea_mq.inbox_id'),

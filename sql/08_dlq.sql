@@ -230,9 +230,12 @@ BEGIN
     ELSIF EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.subscription = letter.subscription) THEN
         -- The stream belongs to another database, and publishing there would take its relay's place in the order; or the
         -- message does not fit any more with the headers of a replay.
-        INSERT INTO sea_mq.inbox_pending (subscription, message_id, status, source_context, event_type, event_version, subject,
+        INSERT INTO sea_mq.inbox_pending (subscription, message_id, status, lane, source_context, event_type, event_version, subject,
             aggregate_type, aggregate_id, payload, headers, event_at)
-        VALUES (letter.subscription, new_id::text, 'received', letter.source_context, letter.event_type, letter.event_version,
+        VALUES (letter.subscription, new_id::text, 'received', sea_mq.lane(letter.aggregate_type, letter.aggregate_id, new_id::text,
+                (SELECT coalesce(t.lanes, s.workers) FROM sea_mq.subscriptions s
+                    LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
+                    WHERE s.subscription = letter.subscription)), letter.source_context, letter.event_type, letter.event_version,
             letter.original_subject, letter.aggregate_type, letter.aggregate_id, coalesce(dlq_replay.payload, letter.payload),
             letter.headers || new_headers || jsonb_build_object('Nats-Msg-Id', new_id), clock_timestamp());
     ELSE

@@ -133,7 +133,7 @@ UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See sea_mq.subscription_status.')
 FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused')
 UNION ALL
-SELECT 5, format('%s dead letters of %s wait for a decision: %s', d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
+SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'
 FROM sea_mq.dlq_status d WHERE d.open > 0
 UNION ALL

@@ -11,3 +11,4 @@ pub mod scheduled;
 pub mod spi;
 pub mod streams;
 pub mod subscriptions;
+pub mod waiting;

@@ -17,8 +17,9 @@ use crate::pg::error::raise;
 use crate::pg::handler::{self, Handler, Runner};
 use crate::pg::relation::Scratch;
 use crate::pg::store::consumers::Trouble;
-use crate::pg::store::inbox::{self, EventShape, LogWriter, Probe, Row, Standing, Waiting};
+use crate::pg::store::inbox::{self, EventShape, LogWriter, Probe, Row};
 use crate::pg::store::subscriptions::{self, Subscription};
+use crate::pg::store::waiting::{self, Standing, Waiting};
 
 /// How long one transaction goes on taking messages: its locks are others' waiting time.
 const BATCH_TIME: Duration = Duration::from_millis(50);
@@ -82,8 +83,8 @@ pub fn batch(
         handler::as_worker(|| {
             let messages: Vec<&Message> = failed.iter().map(|(message, _)| message).collect();
             if !messages.is_empty() {
-                let ids = inbox::store(&subscription.name, &messages, Standing::Processing);
-                ids.into_iter().zip(&failed).for_each(|(id, (_, outcome))| inbox::conclude(id, 1, outcome));
+                let ids = waiting::store(&subscription.name, &messages, Standing::Processing);
+                ids.into_iter().zip(&failed).for_each(|(id, (_, outcome))| waiting::conclude(id, 1, outcome));
             }
             save(handled, processed, duplicates);
         });
@@ -102,7 +103,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
             Err(trouble) => return Batch::Blocked(trouble),
         };
         // Somebody may have unsubscribed, or dealt the messages out anew.
-        let held: HashSet<i64> = inbox::lock_waiting(waiting).into_iter().collect();
+        let held: HashSet<i64> = waiting::lock_waiting(waiting).into_iter().collect();
         inbox::lock_current_slot();
         let mut bench = Bench::new(&handler);
         let begin = Instant::now();
@@ -125,11 +126,11 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
         }
         handler::as_worker(|| {
             if !processed.is_empty() {
-                inbox::settle_processed(&processed);
+                waiting::settle_processed(&processed);
             }
             for (id, outcome) in &failed {
-                inbox::begin_attempt(*id);
-                inbox::conclude(*id, 1, outcome);
+                waiting::begin_attempt(*id);
+                waiting::conclude(*id, 1, outcome);
             }
         });
         let count = i64::try_from(processed.len()).unwrap_or(i64::MAX);
@@ -156,7 +157,7 @@ fn note(subscription: &Subscription, message: &Message) -> Result<Option<(i64, M
             if inbox::holds(&message.message_id, &subscription.name) {
                 return None;
             }
-            inbox::store(&subscription.name, &[message], Standing::Processing).first().copied()
+            waiting::store(&subscription.name, &[message], Standing::Processing).first().copied()
         })
     };
     match store(message) {
@@ -176,7 +177,7 @@ fn note(subscription: &Subscription, message: &Message) -> Result<Option<(i64, M
 /// # Errors
 /// An error of the database that is nobody's fault.
 pub fn retry(subscription: &Subscription, waiting: &Waiting) -> Result<Option<Batch>, Failure> {
-    let there = handler::transaction(|| inbox::begin_attempt(waiting.id))?;
+    let there = handler::transaction(|| waiting::begin_attempt(waiting.id))?;
     if there { attempt(subscription, waiting).map(Some) } else { Ok(None) }
 }
 
@@ -193,7 +194,7 @@ fn attempt(subscription: &Subscription, waiting: &Waiting) -> Result<Batch, Fail
                 Outcome::Again(_) if turn < TURNS => wait_a_little(turn),
                 outcome => {
                     let attempt = waiting.attempts + 1;
-                    handler::transaction(|| inbox::conclude(waiting.id, attempt, &outcome))?;
+                    handler::transaction(|| waiting::conclude(waiting.id, attempt, &outcome))?;
                     return Ok(Batch::Done { handled: 1, processed: 0, duplicates: 0, failed: true });
                 }
             },
@@ -210,7 +211,7 @@ fn attempt_once(subscription: &Subscription, waiting: &Waiting, last: bool, agai
     let handler = match subscriptions::handler(&subscription.name) {
         Ok(handler) => handler,
         Err(trouble) => {
-            inbox::take_attempt_back(waiting.id);
+            waiting::take_attempt_back(waiting.id);
             return Batch::Blocked(trouble);
         }
     };
@@ -221,7 +222,7 @@ fn attempt_once(subscription: &Subscription, waiting: &Waiting, last: bool, agai
         again.set(true);
         undo(failure);
     }
-    handler::as_worker(|| inbox::conclude(waiting.id, waiting.attempts + 1, &outcome));
+    handler::as_worker(|| waiting::conclude(waiting.id, waiting.attempts + 1, &outcome));
     let failed = outcome != Outcome::Processed;
     Batch::Done { handled: 1, processed: i64::from(!failed), duplicates: 0, failed }
 }

@@ -9,7 +9,7 @@ use super::waiting::serve_lane;
 use super::worker::RECYCLE;
 use crate::pg::gucs;
 use crate::pg::shmem::{Phase as Life, Role};
-use crate::pg::store::{inbox, subscriptions};
+use crate::pg::store::{subscriptions, waiting};
 use crate::pg::worker::process::{self, Process, Work};
 use crate::pg::worker::session::{self, Failed};
 
@@ -103,7 +103,7 @@ impl Handler {
             let mut served = match known.map(|place| before.swap_remove(place)) {
                 Some(served) => served,
                 None => {
-                    session::transaction(|| inbox::conclude_crashed(&subscription.name, lane, Duration::ZERO))?;
+                    session::transaction(|| waiting::conclude_crashed(&subscription.name, lane, Duration::ZERO))?;
                     Served::new(Rc::new(subscription.clone()))
                 }
             };

@@ -13,7 +13,7 @@ use crate::consume::Effect;
 use crate::consume::intake::Described;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::subscriptions::{self, Subscription};
-use crate::pg::store::{dlq, inbox};
+use crate::pg::store::{dlq, waiting};
 use crate::pg::worker::session::{self, Failed};
 
 /// Messages of one subscription that the I/O thread may hold, whatever `max_ack_pending` is.
@@ -182,7 +182,7 @@ impl Worker {
     pub(super) fn recover(&mut self, age: Duration) -> Result<(), Failed> {
         for served in self.served.iter_mut().filter(|served| served.waiting > 0 && served.subscription.is_direct()) {
             let name = &served.subscription.name;
-            if session::transaction(|| inbox::conclude_crashed(name, 0, age))? > 0 {
+            if session::transaction(|| waiting::conclude_crashed(name, 0, age))? > 0 {
                 served.look()?;
             }
         }
@@ -195,7 +195,7 @@ impl Worker {
         for served in &self.served {
             let Subscription { name, workers, wanted_workers, .. } = &*served.subscription;
             if workers != wanted_workers {
-                any |= session::transaction(|| inbox::assign_lanes(name, *wanted_workers))?;
+                any |= session::transaction(|| waiting::assign_lanes(name, *wanted_workers))?;
             }
         }
         Ok(any)

@@ -8,8 +8,9 @@ use crate::consume::intake::Intake;
 use crate::domain::message::Message;
 use crate::domain::outcome::{Failure, Outcome};
 use crate::pg::handler;
-use crate::pg::store::inbox::{self, Standing};
+use crate::pg::store::inbox;
 use crate::pg::store::subscriptions::Subscription;
+use crate::pg::store::waiting::{self, Standing};
 use crate::pg::worker::session::Failed;
 
 use super::attempt::is_for_another;
@@ -65,7 +66,7 @@ pub(super) fn store(subscription: &Subscription, messages: &[Message], save: imp
             .collect();
         let (sound, defective): (Vec<&Message>, Vec<&Message>) =
             new.iter().partition(|message| message.defect.is_none());
-        let refused = handler::savepoint(|| drop(inbox::store(&subscription.name, &sound, Standing::Received)));
+        let refused = handler::savepoint(|| drop(waiting::store(&subscription.name, &sound, Standing::Received)));
         if refused.is_some() {
             sound.iter().for_each(|message| store_alone(subscription, message));
         }
@@ -75,7 +76,7 @@ pub(super) fn store(subscription: &Subscription, messages: &[Message], save: imp
 }
 
 fn store_alone(subscription: &Subscription, message: &Message) {
-    let refused = handler::savepoint(|| drop(inbox::store(&subscription.name, &[message], Standing::Received)));
+    let refused = handler::savepoint(|| drop(waiting::store(&subscription.name, &[message], Standing::Received)));
     if let Some(failure) = refused {
         let mut message = message.clone();
         message.refuse_payload(&failure.message);
@@ -86,7 +87,7 @@ fn store_alone(subscription: &Subscription, message: &Message) {
 fn bury(subscription: &Subscription, message: &Message) {
     let failure =
         Failure { sqlstate: "22P02".into(), message: message.defect.clone().unwrap_or_default(), detail: None };
-    for id in inbox::store(&subscription.name, &[message], Standing::Processing) {
-        inbox::conclude(id, 1, &Outcome::Poison(failure.clone()));
+    for id in waiting::store(&subscription.name, &[message], Standing::Processing) {
+        waiting::conclude(id, 1, &Outcome::Poison(failure.clone()));
     }
 }

@@ -5,7 +5,7 @@ use super::direct::{AT_ONCE, alone};
 use super::served::Served;
 use super::worker::Worker;
 use crate::domain::outcome::Failure;
-use crate::pg::store::inbox::{self, Waiting};
+use crate::pg::store::waiting::{self, Waiting};
 use crate::pg::worker::session::{self, Failed};
 
 impl Worker {
@@ -27,7 +27,7 @@ impl Worker {
 /// Handles what is due in a lane: first attempts together, further ones each alone. Returns whether there may be more.
 pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed> {
     let subscription = std::rc::Rc::clone(&served.subscription);
-    let due = session::transaction(|| inbox::due(&subscription.name, lane, AT_ONCE))?;
+    let due = session::transaction(|| waiting::due(&subscription.name, lane, AT_ONCE))?;
     if due.is_empty() {
         return Ok(false);
     }
