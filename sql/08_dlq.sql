@@ -132,6 +132,7 @@ BEGIN
         message.event_version, message.aggregate_type, message.aggregate_id, message.payload,
         sea_mq.own_headers(message.headers) || jsonb_strip_nulls(jsonb_build_object(
             'X-Original-Subject', message.subject, 'X-Original-Message-Id', sea_mq.header_value(message.message_id),
+            'X-Original-Source-Context', message.source_context, 'X-Original-Causation-Id', message.headers ->> 'X-Causation-Id',
             'X-Original-Stream-Sequence', message.stream_seq::text, 'X-Subscription', message.subscription,
             'X-Failure-Reason', bury.reason, 'X-Failure-Count', letter.failure_count::text,
             'X-Error', sea_mq.header_value(letter.error),
@@ -161,7 +162,8 @@ BEGIN
         event_version, aggregate_type, aggregate_id, payload, headers, reason, failure_count, error, first_failed_at,
         last_failed_at, dlq_message_id, stream, stream_seq)
     VALUES (split_part(subject, '.', 1), coalesce(headers ->> 'X-Original-Subject', substring(subject FROM '^[^.]+\.[^.]+\.(.+)$'), subject),
-        headers ->> 'X-Subscription', coalesce(headers ->> 'X-Original-Message-Id', dlq_message_id), headers ->> 'X-Source-Context',
+        headers ->> 'X-Subscription', coalesce(headers ->> 'X-Original-Message-Id', dlq_message_id),
+        coalesce(headers ->> 'X-Original-Source-Context', headers ->> 'X-Source-Context'),
         event_type, event_version, aggregate_type, aggregate_id, payload, headers, 'foreign',
         coalesce(substring(headers ->> 'X-Failure-Count' FROM '^[0-9]{1,9}$')::integer, 1), headers ->> 'X-Error', stored_at,
         stored_at, dlq_message_id, stream, stream_seq)

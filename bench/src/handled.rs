@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::figures::Series;
-use crate::latency::SEGMENTS;
+use crate::latency::{SEGMENTS, SLOWEST};
 use crate::pace::{self, Sent, milliseconds};
 use crate::plot::{Bar, Panel, Scale};
 use crate::report::Row;
@@ -244,6 +244,14 @@ impl Found {
 
     fn json(&self, rate: u32) -> Value {
         let spread = |of: fn(&Event) -> f64| self.series(of).spread("ms");
+        let mut slowest = self.events.clone();
+        slowest.sort_unstable_by_key(|event| event.committed - event.handled);
+        let slowest = slowest.iter().take(SLOWEST).map(|event| {
+            json!({ "committed_at_us": event.committed, "ms": event.commit_to_commit(),
+                "to_stored_ms": milliseconds(event.committed, event.stored),
+                "to_called_ms": milliseconds(event.stored, event.called) })
+        });
+        let slowest: Vec<Value> = slowest.collect();
         json!({
             "events_per_s": rate, "events": self.events.len(),
             "commit_to_handlers_commit": spread(Event::commit_to_commit),
@@ -253,7 +261,7 @@ impl Found {
             "handler_called_to_commit": spread(|event| milliseconds(event.called, event.handled)),
             "commit_returned_to_handlers_commit":
                 spread(|event| milliseconds(event.sent.commit_returned, event.handled)),
-            "segments_p50": self.p50.json("ms"), "segments_p99": self.p99.json("ms"),
+            "segments_p50": self.p50.json("ms"), "segments_p99": self.p99.json("ms"), "slowest": slowest,
         })
     }
 }

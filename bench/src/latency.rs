@@ -31,7 +31,7 @@ use crate::{Options, Outcome, now, say};
 /// Pieces of a run, with the floor measured before, between and after them.
 pub const SEGMENTS: u32 = 3;
 /// How many of the slowest events the JSON tells about.
-const SLOWEST: usize = 10;
+pub const SLOWEST: usize = 10;
 
 /// # Errors
 /// When something breaks, an event that does not arrive for instance.

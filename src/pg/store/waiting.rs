@@ -100,11 +100,12 @@ fn as_json(message: &Message) -> serde_json::Value {
     })
 }
 
-/// Marks a waiting message as being handled, and counts the attempt. `false`: it is not there any more.
-pub fn begin_attempt(id: i64) -> bool {
+/// Marks a waiting message as being handled, and counts the attempt. `false`: it is gone, or somebody else has made an
+/// attempt meanwhile. `attempts`: those before this one.
+pub fn begin_attempt(id: i64, attempts: i32) -> bool {
     let sql = "UPDATE sea_mq.inbox_pending SET status = 'processing', lease_until = NULL, attempts = attempts + 1,
-        delivered_at = clock_timestamp() WHERE id = $1 AND status <> 'processing' RETURNING 1";
-    !spi::execute(sql, &[Arg::Int8(id)]).is_empty()
+        delivered_at = clock_timestamp() WHERE id = $1 AND attempts = $2 AND status <> 'processing' RETURNING 1";
+    !spi::execute(sql, &[Arg::Int8(id), Arg::Int8(i64::from(attempts))]).is_empty()
 }
 
 /// The attempt was none: the handler could not be run.
@@ -115,12 +116,13 @@ pub fn take_attempt_back(id: i64) {
     spi::execute(sql, &[Arg::Int8(id)]);
 }
 
-/// Locks those of the messages that still wait, until the transaction ends.
+/// Locks those of the messages that still wait for their first attempt, until the transaction ends.
 pub fn lock_waiting(waiting: &[Waiting]) -> Vec<i64> {
     let ids: Vec<i64> = waiting.iter().map(|one| one.id).collect();
     let list = serde_json::to_string(&ids).unwrap_or_else(|_| "[]".into());
     let sql = "SELECT p.id FROM sea_mq.inbox_pending p
         WHERE p.id IN (SELECT i.value::text::bigint FROM json_array_elements($1::json) i) AND p.status <> 'processing'
+            AND p.attempts = 0
         ORDER BY p.id FOR UPDATE";
     spi::execute(sql, &[Arg::Text(&list)]).iter().map(|row| spi::parsed(row, 0)).collect()
 }

@@ -199,6 +199,8 @@ unsafe extern "C-unwind" fn stand_up(_code: i32, place: pg_sys::Datum) {
 }
 
 fn prepare_session(role: Role) {
+    // The consumer and the handlers run functions of users, which get back what they are used to.
+    handler::prepare();
     let settings = [
         (c"statement_timeout", c"0"),
         (c"idle_in_transaction_session_timeout", c"0"),
@@ -208,8 +210,6 @@ fn prepare_session(role: Role) {
         (c"plan_cache_mode", c"force_generic_plan"),
     ];
     settings.into_iter().for_each(|(name, value)| set(name, value));
-    // The consumer and the handlers run functions of users, which get back what they are used to.
-    handler::prepare();
     set(c"search_path", c"pg_catalog");
     if role == Role::Relay {
         set(c"lock_timeout", c"5s");

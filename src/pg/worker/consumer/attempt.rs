@@ -129,7 +129,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
                 waiting::settle_processed(&processed);
             }
             for (id, outcome) in &failed {
-                waiting::begin_attempt(*id);
+                waiting::begin_attempt(*id, 0);
                 waiting::conclude(*id, 1, outcome);
             }
         });
@@ -177,7 +177,7 @@ fn note(subscription: &Subscription, message: &Message) -> Result<Option<(i64, M
 /// # Errors
 /// An error of the database that is nobody's fault.
 pub fn retry(subscription: &Subscription, waiting: &Waiting) -> Result<Option<Batch>, Failure> {
-    let there = handler::transaction(|| waiting::begin_attempt(waiting.id))?;
+    let there = handler::transaction(|| waiting::begin_attempt(waiting.id, waiting.attempts))?;
     if there { attempt(subscription, waiting).map(Some) } else { Ok(None) }
 }
 
