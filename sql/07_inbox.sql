@@ -256,7 +256,7 @@ message as skipped';
 -- For applications that handle messages themselves.
 
 CREATE FUNCTION sea_mq.release_expired(subscription text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     message sea_mq.inbox_pending;
 BEGIN
@@ -273,7 +273,7 @@ CREATE FUNCTION sea_mq.receive(subscription text, max integer DEFAULT 10, lease 
 RETURNS TABLE (id bigint, message_id text, source_context text, event_type text, event_version integer, subject text,
     aggregate_type text, aggregate_id text, payload jsonb, headers jsonb, correlation_id text, causation_id text,
     attempts integer, created_at timestamptz, lease_until timestamptz)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
     IF max IS NULL OR max < 1 OR lease IS NULL OR lease <= '0' THEN
@@ -304,7 +304,7 @@ transaction that has the effects. A message whose lease runs out is given back, 
 42704';
 
 CREATE FUNCTION sea_mq.taken(id bigint) RETURNS sea_mq.inbox_pending
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     message sea_mq.inbox_pending;
 BEGIN

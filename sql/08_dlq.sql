@@ -291,19 +291,23 @@ $$;
 COMMENT ON FUNCTION sea_mq.dlq_replay_all IS
 'Replays all dead letters that dlq_list shows for the same filters, in one transaction, and returns how many. Errors: those of dlq_replay';
 
--- What the consumer's processes call. They are the only callers, as the extension's owner.
+-- What the consumer's processes call. A plan made while a table is empty would read it from end to end until the next
+-- ANALYZE, so what looks for single rows is planned without that (here, and in the functions of the pull API). The processes
+-- are the only callers, as the extension's owner.
 
 CREATE FUNCTION sea_mq.store_messages(subscription text, status text, messages json) RETURNS SETOF bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.inbox_pending (subscription, status, attempts, delivered_at, lane, message_id, source_context, event_type,
         event_version, subject, aggregate_type, aggregate_id, payload, headers, stream_seq, event_at)
     SELECT $1, $2, CASE $2 WHEN 'processing' THEN 1 ELSE 0 END, CASE $2 WHEN 'processing' THEN clock_timestamp() END,
-        sea_mq.lane(m.value ->> 'aggregate_type', m.value ->> 'aggregate_id', m.value ->> 'message_id', coalesce(t.lanes, s.workers)),
-        m.value ->> 'message_id', m.value ->> 'source_context', m.value ->> 'event_type', (m.value ->> 'event_version')::integer,
-        m.value ->> 'subject', m.value ->> 'aggregate_type', m.value ->> 'aggregate_id', (m.value ->> 'payload')::jsonb,
-        (m.value ->> 'headers')::jsonb, (m.value ->> 'stream_seq')::bigint,
-        '2000-01-01 00:00:00+00'::timestamptz + (m.value ->> 'event_at')::bigint * interval '1 microsecond'
-    FROM json_array_elements($3) WITH ORDINALITY m(value, place)
+        sea_mq.lane(m.aggregate_type, m.aggregate_id, m.message_id, coalesce(t.lanes, s.workers)),
+        m.message_id, m.source_context, m.event_type, m.event_version, m.subject, m.aggregate_type, m.aggregate_id,
+        m.payload::jsonb, m.headers::jsonb, m.stream_seq,
+        '2000-01-01 00:00:00+00'::timestamptz + m.event_at * interval '1 microsecond'
+    FROM ROWS FROM (json_to_recordset($3) AS (message_id text, source_context text, event_type text, event_version integer,
+        subject text, aggregate_type text, aggregate_id text, payload text, headers text, stream_seq bigint, event_at bigint))
+        WITH ORDINALITY AS m(message_id, source_context, event_type, event_version, subject, aggregate_type, aggregate_id, payload,
+            headers, stream_seq, event_at, place)
     CROSS JOIN sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
     WHERE s.subscription = $1
     ORDER BY m.place
@@ -312,7 +316,8 @@ $$;
 COMMENT ON FUNCTION sea_mq.store_messages IS 'Stores messages among what waits, in order; for internal use';
 
 CREATE FUNCTION sea_mq.lane(aggregate_type text, aggregate_id text, message_id text, workers integer) RETURNS smallint
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Without a search_path of its own, so that it can be inlined; those who call it have one.
+LANGUAGE sql IMMUTABLE AS $$
     SELECT (abs(hashtextextended(coalesce($1 || '/' || $2, $3), 0) % $4))::smallint
 $$;
 COMMENT ON FUNCTION sea_mq.lane IS 'Which of a subscription''s workers handles a message: the same for all of an aggregate';
@@ -366,7 +371,7 @@ END $$;
 COMMENT ON FUNCTION sea_mq.conclude IS 'Does what follows from an attempt that was counted; for internal use';
 
 CREATE FUNCTION sea_mq.settle_processed(ids json) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     WITH done AS (
         DELETE FROM sea_mq.inbox_pending p WHERE p.id IN (SELECT i.value::text::bigint FROM json_array_elements($1) i)
         RETURNING p.*),

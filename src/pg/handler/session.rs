@@ -38,6 +38,7 @@ thread_local! {
 struct Settings {
     search_path: CString,
     isolation: CString,
+    seq_scans: CString,
 }
 
 /// A handler begins that may run for so long.
@@ -87,6 +88,7 @@ pub fn prepare() {
         SETTINGS.set(Settings {
             search_path: setting(c"search_path"),
             isolation: setting(c"default_transaction_isolation"),
+            seq_scans: setting(c"enable_seqscan"),
         });
         LAST_TIMEOUT.set(Some(RegisterTimeout(FREE_TIMEOUT, end_process)));
     }
@@ -190,7 +192,10 @@ pub fn become_owner(owner: pg_sys::Oid) {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
     }
-    SETTINGS.with_borrow(|settings| set_local(c"search_path", &settings.search_path));
+    SETTINGS.with_borrow(|settings| {
+        set_local(c"search_path", &settings.search_path);
+        set_local(c"enable_seqscan", &settings.seq_scans);
+    });
 }
 
 /// Runs `f` as the worker's own role, with a search path that nobody else has a say in.
@@ -202,6 +207,7 @@ pub fn as_worker<T>(f: impl FnOnce() -> T) -> T {
         pg_sys::SetUserIdAndSecContext(pg_sys::GetSessionUserId(), 0);
         let nest = pg_sys::NewGUCNestLevel();
         set_local(c"search_path", c"pg_catalog, pg_temp");
+        set_local(c"enable_seqscan", c"off");
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         let result = f();
         pg_sys::PopActiveSnapshot();

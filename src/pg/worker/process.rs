@@ -211,6 +211,10 @@ fn prepare_session(role: Role) {
     ];
     settings.into_iter().for_each(|(name, value)| set(name, value));
     set(c"search_path", c"pg_catalog");
+    if role != Role::Relay {
+        // What waits comes and goes: a plan made while there is nothing would read the whole table until the next ANALYZE.
+        set(c"enable_seqscan", c"off");
+    }
     if role == Role::Relay {
         set(c"lock_timeout", c"5s");
         // A lost save of a cursor repeats nothing: the stream's tail is read before anything is published again.

@@ -17,7 +17,9 @@ const ROUND: Duration = Duration::from_secs(1);
 impl Worker {
     pub(super) fn keep_house(&mut self) -> Result<(), Failed> {
         self.house_at = Instant::now() + ROUND;
-        session::transaction(inbox::release_expired)?;
+        if self.served.iter().any(|served| !served.subscription.has_handler) {
+            session::transaction(inbox::release_expired)?;
+        }
         session::transaction(inbox::fold_tally)?;
         // No handler runs for so long that its process is not gone.
         self.recover(STALE)?;
