@@ -372,6 +372,8 @@ pub enum FaultKind {
     UnreadableMessage,
     /// The message is larger than the server or the stream takes.
     MessageTooLarge,
+    /// The message cannot be written in the protocol's terms: a subject or header that is none.
+    InvalidMessage,
     /// The stream or the account is at its limit and discards new messages.
     Full,
     /// No answer in time.
@@ -402,6 +404,7 @@ impl FaultKind {
             }
             Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
             Self::Full => "Raise the stream's limits with sea_mq.alter_stream, or the account's in NATS.",
+            Self::InvalidMessage => "Emit it again with a subject and headers that NATS can carry.",
             Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
             Self::UnreadableMessage => {
                 "Look at the stream's next messages with `nats stream get`; remove one with malformed headers with `nats stream rmm`."

@@ -193,6 +193,39 @@ impl Event {
     }
 }
 
+/// A text of somebody else's as a header can carry it: one line of bounded length.
+pub fn one_line(text: &str) -> String {
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    while line.len() > MAX_TEXT {
+        line.pop();
+    }
+    line.trim().to_owned()
+}
+
+/// The headers of somebody else's message as they can be sent on: what cannot is left out or made one line.
+pub fn headers_to_send_on(json: Option<&str>) -> Option<String> {
+    let fit: Map<String, Value> = parse_headers(json)
+        .into_iter()
+        .map(|(name, value)| (name, Value::String(one_line(&value))))
+        .filter(|(name, value)| check_header(name, value).is_ok())
+        .collect();
+    (!fit.is_empty()).then(|| Value::Object(fit).to_string())
+}
+
+/// Refuses what is no subject to publish on.
+pub fn check_subject(subject: &str) -> Result<(), Invalid> {
+    let is_token = |token: &str| {
+        !token.is_empty() && !token.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '*' | '>'))
+    };
+    if subject.split('.').all(is_token) {
+        return Ok(());
+    }
+    Err(Invalid::value(
+        format!("\"{}\" is not a subject to publish on", subject.escape_debug()),
+        "Tokens separated by dots, without white space, * and >.",
+    ))
+}
+
 /// `{context}.event.{name}.v{version}`.
 pub fn event_subject(context: &str, event_type: &str, version: i32) -> String {
     format!("{context}.event.{event_type}.v{version}")
@@ -402,6 +435,18 @@ mod tests {
         assert!(first.same_content(&Event::new(args(), &defaults).unwrap()));
         let other = EmitArgs { payload: Some("{}".into()), ..args() };
         assert!(!first.same_content(&Event::new(other, &defaults).unwrap()));
+    }
+
+    #[test]
+    fn what_others_sent_is_made_fit_to_be_sent_on() {
+        assert_eq!(one_line(" a\r\nb\u{7}"), "a  b");
+        assert_eq!(one_line(&"ü".repeat(2000)).len(), MAX_TEXT);
+        let json = "{\"X-A\": \"1\\r\\n2\", \"b c\": \"x\", \"Nats-Msg-Id\": \"y\", \"X-Event-Type\": \"z\"}";
+        assert_eq!(headers_to_send_on(Some(json)).unwrap(), "{\"X-A\":\"1  2\"}");
+        assert!(check_subject("orders.dlq.orders.event.paid.v1").is_ok());
+        for subject in ["", "a..b", "a b", "a.*", "a.>", "a\r\nPUB x"] {
+            assert_eq!(check_subject(subject).unwrap_err().kind, InvalidKind::Value, "{subject:?}");
+        }
     }
 
     #[test]

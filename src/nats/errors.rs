@@ -23,6 +23,8 @@ pub(super) struct ApiError {
 
 /// `err_code` of a stream that does not exist.
 pub(super) const STREAM_NOT_FOUND: u32 = 10059;
+/// `err_code` of a message that does not exist.
+pub(super) const NO_MESSAGE_FOUND: u32 = 10037;
 /// `err_code` of a consumer that does not exist.
 pub(super) const CONSUMER_NOT_FOUND: u32 = 10014;
 /// `err_code`s of a message that is not in the stream.
@@ -111,7 +113,7 @@ pub(super) fn request_fault(subject: &str, error: &RequestError) -> Fault {
 pub(super) fn publish_fault(error: &PublishError) -> Fault {
     let kind = match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => FaultKind::MessageTooLarge,
-        PublishErrorKind::InvalidSubject => FaultKind::Server,
+        PublishErrorKind::InvalidSubject => FaultKind::InvalidMessage,
         PublishErrorKind::Send => FaultKind::Unreachable,
     };
     Fault::new(kind, causes(error))

@@ -231,7 +231,7 @@ impl Flow {
 /// The headers as the library wants them. What cannot be written as a header would break the protocol's framing.
 fn headers(pairs: &[(String, String)], expected: Option<u64>, previous_id: Option<&str>) -> Result<HeaderMap, Fault> {
     let unusable = |name: &str| {
-        Fault::new(FaultKind::Server, format!("header {name:?} cannot be sent: not a valid name or value"))
+        Fault::new(FaultKind::InvalidMessage, format!("header {name:?} cannot be sent: not a valid name or value"))
     };
     let mut map = HeaderMap::new();
     for (name, value) in pairs {

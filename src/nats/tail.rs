@@ -3,18 +3,22 @@
 //! A message that is missed here is published twice, so completeness is proved and not assumed: deliveries must be
 //! numbered without a gap, and the end is the end only if the stream's leader holds nothing more up to its last sequence.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::Stream;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::api::Api;
+use super::api::{Api, found};
 use super::errors;
+use super::flow::MESSAGE_ID;
 use super::streams::check_name;
 use crate::broker::{Fault, FaultKind, Stored};
 
@@ -42,12 +46,38 @@ pub(super) async fn read(api: &Api, stream: &str, after: u64) -> Result<Tail, Fa
     let mut reader =
         Reader { api, handle, stream, last, seen: after, found: Found::default(), progress: Instant::now() };
     // A consumer would take part in the retention of the other kinds of stream.
-    if info.pointer("/config/retention").and_then(Value::as_str) == Some("limits") {
-        reader.by_consumer().await?;
-    } else {
-        reader.one_by_one().await?;
-    }
+    let limits = info.pointer("/config/retention").and_then(Value::as_str) == Some("limits");
+    let reading = Reading::begin(stream);
+    let result = if limits && reading.tries <= TRIES { reader.by_consumer().await } else { reader.one_by_one().await };
+    reading.end();
+    result?;
     Ok((reader.found.into_messages(), last))
+}
+
+/// Reads by consumer that a lost session may have ended, before the messages are asked for one by one: the client library
+/// gives a connection up over a delivered message whose header block is malformed.
+const TRIES: u32 = 2;
+
+/// Streams whose tail was begun to be read, and how often in a row without coming to an end.
+static BEGUN: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+
+/// A read under way. One that is dropped with its session has not come to an end.
+struct Reading<'a> {
+    stream: &'a str,
+    tries: u32,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(stream: &'a str) -> Self {
+        let mut begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
+        let tries = begun.entry(stream.to_owned()).or_default();
+        *tries += 1;
+        Self { stream, tries: *tries }
+    }
+
+    fn end(self) {
+        BEGUN.lock().unwrap_or_else(PoisonError::into_inner).remove(self.stream);
+    }
 }
 
 struct Reader<'a> {
@@ -106,7 +136,8 @@ impl Reader<'_> {
                 }
                 delivered = info.consumer_sequence;
                 pending = info.pending;
-                self.note(info.stream_sequence, message.headers.as_ref());
+                let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
+                self.note(info.stream_sequence, id.map(|id| id.as_str()));
             }
             if (pending == 0 || self.seen == before) && self.at_end().await? {
                 self.seen = self.last;
@@ -133,28 +164,27 @@ impl Reader<'_> {
     async fn one_by_one(&mut self) -> Result<(), Fault> {
         while self.seen < self.last {
             match self.next_stored().await? {
-                Some((sequence, headers)) if sequence <= self.last => self.note(sequence, Some(&headers)),
+                Some((sequence, id)) if sequence <= self.last => self.note(sequence, id.as_deref()),
                 Some(_) | None => self.seen = self.last,
             }
         }
         Ok(())
     }
 
-    /// The first message beyond what was seen, from the leader.
-    async fn next_stored(&self) -> Result<Option<(u64, HeaderMap)>, Fault> {
-        let get = self.handle.raw_message_builder().sequence(self.seen + 1).next_by_subject(">").send();
-        match get.await {
-            Ok(message) => Ok(Some((message.sequence, message.headers))),
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
-            Err(error) => Err(server(&error)),
-        }
+    /// Sequence and id of the first message beyond what was seen, from the leader.
+    async fn next_stored(&self) -> Result<Option<(u64, Option<String>)>, Fault> {
+        let request = json!({ "seq": self.seen + 1, "next_by_subj": ">" });
+        let answer = self.api.call(&format!("STREAM.MSG.GET.{}", self.stream), &request).await;
+        let Some(answer) = found(answer, errors::NO_MESSAGE_FOUND)? else { return Ok(None) };
+        let sequence = answer.pointer("/message/seq").and_then(Value::as_u64);
+        let headers = answer.pointer("/message/hdrs").and_then(Value::as_str).unwrap_or_default();
+        Ok(sequence.map(|sequence| (sequence, message_id(headers))))
     }
 
-    fn note(&mut self, sequence: u64, headers: Option<&HeaderMap>) {
+    fn note(&mut self, sequence: u64, id: Option<&str>) {
         self.progress = Instant::now();
         if sequence > self.seen && sequence <= self.last {
-            let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID));
-            self.found.push(sequence, id.map(|id| id.as_str()));
+            self.found.push(sequence, id);
         }
         self.seen = self.seen.max(sequence.min(self.last));
     }
@@ -171,6 +201,17 @@ impl Reader<'_> {
     fn timed_out(&self) -> Fault {
         Fault::new(FaultKind::Timeout, format!("reading stream {} stopped at sequence {}", self.stream, self.seen))
     }
+}
+
+/// The id in a header block, whatever else is in it. `headers`: the block in base64.
+fn message_id(headers: &str) -> Option<String> {
+    let block = BASE64.decode(headers).ok()?;
+    let text = String::from_utf8_lossy(&block);
+    let value = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case(MESSAGE_ID).then(|| value.trim().to_owned())
+    };
+    text.split("\r\n").find_map(value)
 }
 
 /// What was found so far, the ids in one piece. A string each, allocated among the library's short-lived buffers, would
@@ -212,6 +253,24 @@ fn server(error: &(dyn std::error::Error + 'static)) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_found_in_a_malformed_header_block() {
+        let block = |text: &[u8]| BASE64.encode(text);
+        assert_eq!(message_id(&block(b"NATS/1.0\r\nno colon\r\nnats-msg-id: 7\r\n\r\n")).as_deref(), Some("7"));
+        assert_eq!(message_id(&block(b"NATS/1.0\r\nX: \xff\xfe\r\nNats-Msg-Id:a:b\r\n\r\n")).as_deref(), Some("a:b"));
+        assert_eq!(message_id(""), None);
+        assert_eq!(message_id("?"), None);
+    }
+
+    #[test]
+    fn a_read_that_never_ends_is_tried_another_way() {
+        for tries in 1..=3 {
+            assert_eq!(Reading::begin("NEVER").tries, tries);
+        }
+        Reading::begin("NEVER").end();
+        assert_eq!(Reading::begin("NEVER").tries, 1);
+    }
 
     #[test]
     fn each_message_gets_its_own_id_back() {

@@ -356,7 +356,8 @@ impl Sink {
         }
         let first = self.first_in_flight().map(|entry| entry.id);
         match (fault.kind, first) {
-            (FaultKind::MessageTooLarge, Some(id)) => {
+            // The event's own fault: it is set aside, and the others go on.
+            (FaultKind::MessageTooLarge | FaultKind::InvalidMessage, Some(id)) => {
                 self.refused.insert(id);
                 self.forget_in_flight();
                 self.link = Link::Waiting { until: now };

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::domain::event::Event;
+use crate::domain::event::{self, Event};
 use crate::domain::invalid::{Invalid, InvalidKind};
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::api::emit::check_size;
@@ -37,19 +37,24 @@ sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
     let context = text(1);
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let subject = text(2);
+    event::check_subject(&subject).or_refuse();
+    // It came from somebody else, whose texts may be no headers.
+    let line = |n| event::one_line(&text(n));
+    let optional = |n| Some(line(n)).filter(|text| !text.is_empty());
     let event = Event {
         id: call.uuid(3).unwrap_or_default(),
         sink: sink_id(&context, kind),
-        subject: call.text(2),
-        event_type: text(4),
+        subject: Some(subject),
+        event_type: line(4),
         event_version: call.int4(5).unwrap_or(1),
-        aggregate_type: text(6),
-        aggregate_id: text(7),
+        aggregate_type: line(6),
+        aggregate_id: line(7),
         payload: call.jsonb(8).unwrap_or_else(|| "null".into()),
-        headers: call.jsonb(9),
-        correlation_id: call.text(10),
-        causation_id: call.text(11),
-        visibility: call.text(12).unwrap_or_else(|| "internal".into()),
+        headers: event::headers_to_send_on(call.jsonb(9).as_deref()),
+        correlation_id: optional(10),
+        causation_id: optional(11),
+        visibility: optional(12).unwrap_or_else(|| "internal".into()),
         created_at: now,
         available_at: None,
         context,

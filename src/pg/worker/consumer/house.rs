@@ -11,10 +11,22 @@ use crate::pg::worker::session::{self, Failed};
 
 /// An attempt that began so long ago and has not ended is nobody's any more; settings allow a day at most.
 const STALE: Duration = Duration::from_secs(3 * 86_400);
+/// Longest pause between looks at old dead letters.
+const LETTERS: Duration = Duration::from_secs(60);
 /// Pause between rounds.
 const ROUND: Duration = Duration::from_secs(1);
 
 impl Worker {
+    /// Removes dead letters that were decided about long ago. It looks at all of them, so it does that less often.
+    fn forget_letters(&mut self) -> Result<(), Failed> {
+        let (now, age) = (Instant::now(), gucs::dlq_retention());
+        if now >= self.letters_at {
+            self.letters_at = now + (age / 8).clamp(ROUND, LETTERS);
+            session::transaction(|| dlq::forget_old(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn keep_house(&mut self) -> Result<(), Failed> {
         self.house_at = Instant::now() + ROUND;
         if self.served.iter().any(|served| !served.subscription.has_handler) {
@@ -33,8 +45,6 @@ impl Worker {
                 log!("sea_mq: slot {slot} of the inbox was emptied");
             }
         }
-        let age = i64::try_from(gucs::dlq_retention().as_millis()).unwrap_or(i64::MAX);
-        session::transaction(|| dlq::forget_old(age))?;
-        Ok(())
+        self.forget_letters()
     }
 }

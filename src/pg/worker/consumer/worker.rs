@@ -46,6 +46,8 @@ pub struct Worker {
     /// They are to be looked at again.
     look_due: bool,
     pub(super) house_at: Instant,
+    /// When dead letters are looked at for old ones.
+    pub(super) letters_at: Instant,
     started: Instant,
     /// The process has run functions of users.
     pub(super) handled_anything: bool,
@@ -66,6 +68,7 @@ impl Worker {
             looked_at: now,
             look_due: false,
             house_at: now,
+            letters_at: now,
             started: now,
             handled_anything: false,
         })

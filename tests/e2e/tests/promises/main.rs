@@ -9,6 +9,7 @@ mod dlq;
 mod examples;
 mod failure;
 mod handlers;
+mod hostile;
 mod inbox;
 mod lifecycle;
 mod local;
