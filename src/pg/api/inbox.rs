@@ -37,8 +37,14 @@ sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
     let context = text(1);
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    let subject = text(2);
-    event::check_subject(&subject).or_refuse();
+    let subject = match kind {
+        // A dead letter must not fail; X-Original-Subject says what it was.
+        SinkKind::DeadLetter => event::fit_subject(&text(2)),
+        SinkKind::Event | SinkKind::Local => {
+            event::check_subject(&text(2)).or_refuse();
+            text(2)
+        }
+    };
     // It came from somebody else, whose texts may be no headers.
     let line = |n| event::one_line(&text(n));
     let optional = |n| Some(line(n)).filter(|text| !text.is_empty());
