@@ -90,11 +90,6 @@ impl Intake {
         self.link == Link::Consuming
     }
 
-    /// Messages that the consumer has not delivered yet, as the broker said last.
-    pub fn pending(&self) -> Option<u64> {
-        self.queue.back().map(|last| last.pending).or_else(|| self.info.map(|info| info.pending))
-    }
-
     /// The subject and sequence of the next message.
     pub fn first(&self) -> Option<&Delivery> {
         self.queue.front()

@@ -11,7 +11,7 @@ use super::event::Logged;
 use crate::broker::Delivery;
 
 /// Microseconds from the Unix epoch to PostgreSQL's.
-const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+pub const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
 /// Says how the payload stands for a body that is not JSON: `text` or `base64`.
 const BODY_HEADER: &str = "X-Sea-Body";

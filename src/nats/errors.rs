@@ -28,7 +28,7 @@ pub(super) const NO_MESSAGE_FOUND: u32 = 10037;
 /// `err_code` of a consumer that does not exist.
 pub(super) const CONSUMER_NOT_FOUND: u32 = 10014;
 /// `err_code`s of a message that is not in the stream.
-pub(super) const MESSAGE_NOT_FOUND: [u32; 2] = [10037, 10043];
+pub(super) const MESSAGE_NOT_FOUND: [u32; 2] = [NO_MESSAGE_FOUND, 10043];
 /// `err_code` of a message that could not be deleted; the description says why.
 pub(super) const DELETE_FAILED: u32 = 10057;
 /// `err_code` of a stream name that is taken by a stream with another configuration.

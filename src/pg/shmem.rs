@@ -89,8 +89,7 @@ impl Database {
 
     /// There is work for the consumer or the handlers.
     pub fn note_inbox(&self) {
-        self.inbox.store(true, Ordering::Release);
-        self.seat(Role::Consumer).wake();
+        self.note_room();
         self.wake_handlers();
     }
 

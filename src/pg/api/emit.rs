@@ -74,10 +74,15 @@ sql_function!(event_name_wrapper, pg_finfo_event_name_wrapper, |call| normalised
 sql_function!(context_name_wrapper, pg_finfo_context_name_wrapper, |call| normalised(call, name::context_name));
 
 sql_function!(sink_id_wrapper, pg_finfo_sink_id_wrapper, |call| {
-    let kind = SinkKind::from_token(&call.text(1).unwrap_or_default())
-        .ok_or_else(|| Invalid::value("the kind of a sink is event, dlq or local", "Pass one of them."));
-    pg_sys::Datum::from(sink_id(&call.text(0).unwrap_or_default(), kind.or_refuse()))
+    let kind = sink_kind(&call.text(1).unwrap_or_default()).or_refuse();
+    pg_sys::Datum::from(sink_id(&call.text(0).unwrap_or_default(), kind))
 });
+
+/// The kind that a call names.
+pub fn sink_kind(token: &str) -> Result<SinkKind, Invalid> {
+    SinkKind::from_token(token)
+        .ok_or_else(|| Invalid::value("the kind of a sink is event, dlq or local", "Pass one of them."))
+}
 
 fn normalised(call: Call, normalise: fn(&str) -> Result<String, Invalid>) -> pg_sys::Datum {
     text_datum(&normalise(&call.text(0).unwrap_or_default()).or_refuse())

@@ -3,9 +3,8 @@
 use pgrx::pg_sys;
 
 use crate::domain::event::{self, Event};
-use crate::domain::invalid::{Invalid, InvalidKind};
 use crate::domain::sink::{SinkKind, sink_id};
-use crate::pg::api::emit::check_size;
+use crate::pg::api::emit::{check_size, sink_kind};
 use crate::pg::commit::owe;
 use crate::pg::datum::{jsonb_datum, sql_function};
 use crate::pg::error::OrRefuse;
@@ -32,17 +31,14 @@ sql_function!(log_position_wrapper, pg_finfo_log_position_wrapper, |_call| {
 
 sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
     let text = |n| call.text(n).unwrap_or_default();
-    let unknown = || Invalid::new(InvalidKind::Value, "the kind of a sink is event or dlq", "Pass one of the two.");
-    let kind = SinkKind::from_token(&text(0)).ok_or_else(unknown).or_refuse();
-    let context = text(1);
-    // SAFETY: reads the clock.
-    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let kind = sink_kind(&text(0)).or_refuse();
+    let (context, subject) = (text(1), text(2));
     let subject = match kind {
         // A dead letter must not fail; X-Original-Subject says what it was.
-        SinkKind::DeadLetter => event::fit_subject(&text(2)),
+        SinkKind::DeadLetter => event::fit_subject(&subject),
         SinkKind::Event | SinkKind::Local => {
-            event::check_subject(&text(2)).or_refuse();
-            text(2)
+            event::check_subject(&subject).or_refuse();
+            subject
         }
     };
     // It came from somebody else, whose texts may be no headers.
@@ -61,7 +57,7 @@ sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
         correlation_id: optional(10),
         causation_id: optional(11),
         visibility: optional(12).unwrap_or_else(|| "internal".into()),
-        created_at: now,
+        created_at: inbox::clock(),
         available_at: None,
         context,
     };

@@ -107,7 +107,7 @@ unsafe extern "C-unwind" fn end_process() {
 /// As [`transaction`].
 pub fn handling<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
     let isolation = SETTINGS.with_borrow(|settings| settings.isolation.clone());
-    set_default(c"default_transaction_isolation", &isolation);
+    session::set_default(c"default_transaction_isolation", &isolation);
     let result = transaction(|| {
         let result = f();
         if let Some(time) = TIME_MS.get() {
@@ -124,24 +124,11 @@ pub fn handling<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
         }
         pg_sys::QueryCancelPending = 0;
     }
-    set_default(c"default_transaction_isolation", c"read committed");
+    session::set_default(c"default_transaction_isolation", c"read committed");
     if TIME_MS.take().is_some() {
         clear_session();
     }
     result
-}
-
-/// Sets what the session's transactions begin with.
-fn set_default(name: &CStr, value: &CStr) {
-    // SAFETY: C strings; outside of a transaction.
-    unsafe {
-        pg_sys::SetConfigOption(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
-        );
-    }
 }
 
 /// Another owner's handler may be the next, and must not find a table of this one's where it looks for its own.

@@ -1,5 +1,8 @@
 //! Dead letters: the mirror of the DLQ streams, and what is to be removed from them.
 
+use std::time::Duration;
+
+use super::inbox::millis;
 use super::spi::{self, Arg};
 use crate::broker::SinkId;
 use crate::domain::message::Message;
@@ -63,9 +66,9 @@ pub fn save_removal(stream: &str, sequence: u64, error: Option<&str>) {
     }
 }
 
-/// Removes dead letters that were replayed or discarded longer ago than this, in milliseconds.
-pub fn forget_old(age: i64) -> usize {
+/// Removes dead letters that were replayed or discarded longer ago than this.
+pub fn forget_old(age: Duration) {
     let sql = "DELETE FROM sea_mq.dlq_messages
-        WHERE coalesce(replayed_at, discarded_at) < clock_timestamp() - make_interval(secs => $1::float8 / 1000) RETURNING 1";
-    spi::execute(sql, &[Arg::Int8(age)]).len()
+        WHERE coalesce(replayed_at, discarded_at) < clock_timestamp() - make_interval(secs => $1::float8 / 1000)";
+    spi::execute(sql, &[Arg::Int8(millis(age))]);
 }

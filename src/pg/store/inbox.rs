@@ -222,13 +222,11 @@ pub fn release_expired() {
     spi::execute(sql, &[]);
 }
 
-/// Adds up what was counted since the last time. Returns whether there was anything.
-pub fn fold_tally() -> bool {
-    if !spi::query("SELECT EXISTS (SELECT FROM sea_mq.inbox_tally)", &[]).first().is_some_and(|row| spi::flag(row, 0)) {
-        return false;
+/// Adds up what was counted since the last time.
+pub fn fold_tally() {
+    if spi::query("SELECT EXISTS (SELECT FROM sea_mq.inbox_tally)", &[]).first().is_some_and(|row| spi::flag(row, 0)) {
+        spi::execute("SELECT sea_mq.fold_tally()", &[]);
     }
-    spi::execute("SELECT sea_mq.fold_tally()", &[]);
-    true
 }
 
 /// Moves on to the next slot if the current one is old and the next is empty. `false`: not now.

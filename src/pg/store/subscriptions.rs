@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::consumers::Trouble;
 use super::spi::{self, Arg, TextRow};
 use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Resume, SinkId, SubscriptionId};
+use crate::domain::message::POSTGRES_EPOCH_US;
 use crate::pg::gucs;
 use crate::pg::handler::Handler;
 
@@ -64,7 +65,6 @@ impl Subscription {
     /// Whether it wants an event of this time (microseconds since 2000-01-01 UTC) and place, where it does not go by a
     /// stream's word.
     pub fn begins_before(&self, event_at: i64, seq: i64) -> bool {
-        const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
         match self.start {
             _ if self.from_now => true,
             DeliverFrom::All | DeliverFrom::New => true,

@@ -1,7 +1,6 @@
 //! What a database's worker processes have in common: what each needs before it can work, and what follows when it ends.
 
 use std::cell::Cell;
-use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -209,28 +208,16 @@ fn prepare_session(role: Role) {
         (c"jit", c"off"),
         (c"plan_cache_mode", c"force_generic_plan"),
     ];
-    settings.into_iter().for_each(|(name, value)| set(name, value));
-    set(c"search_path", c"pg_catalog");
+    settings.into_iter().for_each(|(name, value)| session::set_default(name, value));
+    session::set_default(c"search_path", c"pg_catalog");
     if role != Role::Relay {
         // What waits comes and goes: a plan made while there is nothing would read the whole table until the next ANALYZE.
-        set(c"enable_seqscan", c"off");
+        session::set_default(c"enable_seqscan", c"off");
     }
     if role == Role::Relay {
-        set(c"lock_timeout", c"5s");
+        session::set_default(c"lock_timeout", c"5s");
         // A lost save of a cursor repeats nothing: the stream's tail is read before anything is published again.
-        set(c"synchronous_commit", c"off");
-    }
-}
-
-fn set(name: &CStr, value: &CStr) {
-    // SAFETY: C strings; the settings exist in every supported version.
-    unsafe {
-        pg_sys::SetConfigOption(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
-        );
+        session::set_default(c"synchronous_commit", c"off");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the processes share: signals, transactions that survive errors, waiting.
 
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -23,6 +24,19 @@ pub fn attach_signals() {
         pg_sys::pqsignal(libc::SIGTERM, Some(die));
         #[cfg(feature = "pg18")]
         pg_sys::pqsignal_be(libc::SIGTERM, Some(die));
+    }
+}
+
+/// Sets what the session's transactions begin with. For settings that exist in every supported version.
+pub fn set_default(name: &CStr, value: &CStr) {
+    // SAFETY: C strings; outside of a transaction.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
 

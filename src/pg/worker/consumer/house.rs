@@ -22,7 +22,7 @@ impl Worker {
         let (now, age) = (Instant::now(), gucs::dlq_retention());
         if now >= self.letters_at {
             self.letters_at = now + (age / 8).clamp(ROUND, LETTERS);
-            session::transaction(|| dlq::forget_old(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))?;
+            session::transaction(|| dlq::forget_old(age))?;
         }
         Ok(())
     }

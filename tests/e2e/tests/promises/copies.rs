@@ -1,20 +1,12 @@
 //! Several databases with the same subscriptions: copies, and others that happen to use the same names.
 
-use harness::{Cluster, Stage, ledger, until};
+use harness::{Cluster, ledger, until};
 
 use crate::SOON;
 use crate::receiving::{
-    FORGETFUL, assert_handled_once, emit_numbers, make_recorder, recorded, until_acknowledged, until_provisioned,
+    assert_handled_once, emit_numbers, make_recorder, prepared, recorded, until_acknowledged, until_provisioned,
     until_state,
 };
-
-async fn prepared(name: &str) -> Stage {
-    let stage = Stage::new(name).await;
-    let db = stage.connect().await;
-    db.run(FORGETFUL).await;
-    make_recorder(&db).await;
-    stage
-}
 
 /// It has the same subscriptions, by the same names, and the broker would share the messages out between the two.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

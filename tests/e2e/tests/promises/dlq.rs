@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 
 use crate::receiving::{
-    FORGETFUL, LONG, ask, emit_numbers, kill_consumer, make_recorder, publish, recorded, until_acknowledged,
-    until_it_waits, until_recorded, until_state, until_status,
+    self, LONG, ask, emit_numbers, kill_consumer, make_recorder, publish, recorded, until_acknowledged, until_it_waits,
+    until_recorded, until_state, until_status,
 };
 use crate::{A_WHILE, SOON};
 
@@ -14,10 +14,8 @@ const DLQ: &str = "ORDERS_DLQ";
 
 /// A stage where `app__orders` refuses what is not marked as good, and `app__others` takes everything.
 async fn prepared(name: &str) -> (Stage, Database) {
-    let stage = Stage::new(name).await;
+    let stage = receiving::prepared(name).await;
     let db = stage.connect().await;
-    db.run(FORGETFUL).await;
-    make_recorder(&db).await;
     db.run(
         "CREATE FUNCTION demand(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
          BEGIN

@@ -4,22 +4,14 @@ use harness::{EVENTS, Stage, StageOptions, Stored, freeze, holds_for, ledger, th
 use serde_json::json;
 
 use crate::receiving::{
-    FORGETFUL, LONG, ask, assert_handled_once, emit_numbers, kill_consumer, make_recorder, publish_again, recorded,
-    until_acknowledged, until_provisioned, until_recorded, until_state, until_status, worker,
+    FORGETFUL, LONG, ask, assert_handled_once, emit_numbers, kill_consumer, make_recorder, prepared, publish_again,
+    recorded, until_acknowledged, until_provisioned, until_recorded, until_state, until_status, worker,
 };
 use crate::{A_WHILE, SOON};
 
 const EVENT_COUNT: i64 = 50_000;
 
 /// A stage with the handler `record`, and a broker that does not remember message ids.
-async fn prepared(name: &str) -> Stage {
-    let stage = Stage::new(name).await;
-    let db = stage.connect().await;
-    db.run(FORGETFUL).await;
-    make_recorder(&db).await;
-    stage
-}
-
 /// As `prepared`, with events in the stream and a subscription that is beginning to handle them.
 async fn busy(name: &str) -> Stage {
     let stage = prepared(name).await;

@@ -8,17 +8,14 @@ use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 
 use crate::receiving::{
-    FORGETFUL, LONG, emit_numbers, make_recorder, until_acknowledged, until_it_waits, until_provisioned, until_state,
-    until_status,
+    self, LONG, emit_numbers, until_acknowledged, until_it_waits, until_provisioned, until_state, until_status,
 };
 use crate::{A_WHILE, SOON};
 
 /// A stage with the subscription `app__pull`, whose messages wait for `receive`.
 async fn prepared(name: &str, options: &str) -> (Stage, Database) {
-    let stage = Stage::new(name).await;
+    let stage = receiving::prepared(name).await;
     let db = stage.connect().await;
-    db.run(FORGETFUL).await;
-    make_recorder(&db).await;
     db.run(&format!("SELECT sea_mq.subscribe('app__pull', 'orders', {options})")).await;
     (stage, db)
 }

@@ -17,6 +17,15 @@ pub const LONG: Duration = Duration::from_secs(120);
 /// A broker that forgets message ids at once, so that it is no help against doubles.
 pub const FORGETFUL: &str = "SELECT sea_mq.create_stream('orders', duplicate_window => '100 ms')";
 
+/// A stage with the stream of `orders`, [`FORGETFUL`], and the handler `record`.
+pub async fn prepared(name: &str) -> Stage {
+    let stage = Stage::new(name).await;
+    let db = stage.connect().await;
+    db.run(FORGETFUL).await;
+    make_recorder(&db).await;
+    stage
+}
+
 /// Makes the handler `record`, which leaves a row in `effects` for each call that commits. Nothing there is unique:
 /// doubles show.
 pub async fn make_recorder(db: &Database) {

@@ -5,14 +5,12 @@ use serde_json::json;
 use tokio_postgres::error::SqlState;
 
 use crate::SOON;
-use crate::receiving::{FORGETFUL, emit_numbers, make_recorder, recorded, until_state, until_status};
+use crate::receiving::{self, emit_numbers, recorded, until_state, until_status};
 
 /// A stage with the handler `record` and the role `clerk`, who is nobody special and may subscribe.
 async fn prepared(name: &str) -> Stage {
-    let stage = Stage::new(name).await;
+    let stage = receiving::prepared(name).await;
     let db = stage.connect().await;
-    db.run(FORGETFUL).await;
-    make_recorder(&db).await;
     db.run(
         "CREATE ROLE clerk LOGIN;
          GRANT sea_mq_consumer, sea_mq_producer TO clerk;

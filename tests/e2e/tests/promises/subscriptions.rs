@@ -7,18 +7,10 @@ use harness::{Database, EVENTS, Stage, StageOptions, holds_for, until};
 use tokio_postgres::error::SqlState;
 
 use crate::receiving::{
-    FORGETFUL, assert_handled_once, emit_numbers, jetstream_consumer, make_recorder, publish, recorded,
+    FORGETFUL, assert_handled_once, emit_numbers, jetstream_consumer, make_recorder, prepared, publish, recorded,
     until_acknowledged, until_provisioned, until_recorded, until_state, until_status,
 };
 use crate::{A_WHILE, SOON};
-
-async fn prepared(name: &str) -> Stage {
-    let stage = Stage::new(name).await;
-    let db = stage.connect().await;
-    db.run(FORGETFUL).await;
-    make_recorder(&db).await;
-    stage
-}
 
 async fn until_recorded_by(db: &Database, subscription: &str, numbers: &[i64]) {
     let last = numbers.last().expect("something is expected");

@@ -2,21 +2,13 @@
 
 use std::collections::HashMap;
 
-use harness::{Database, Stage, kill, ledger, until};
+use harness::{Database, kill, ledger, until};
 
 use crate::SOON;
 use crate::receiving::{
-    FORGETFUL, LONG, assert_handled_once, emit_numbers, kill_consumer, make_recorder, publish_again, recorded,
-    until_acknowledged, until_recorded, until_state, worker,
+    LONG, assert_handled_once, emit_numbers, kill_consumer, prepared, publish_again, recorded, until_acknowledged,
+    until_recorded, until_state, worker,
 };
-
-async fn prepared(name: &str) -> Stage {
-    let stage = Stage::new(name).await;
-    let db = stage.connect().await;
-    db.run(FORGETFUL).await;
-    make_recorder(&db).await;
-    stage
-}
 
 /// Asserts that the events 1 to `last` of each aggregate were handled in their order.
 async fn assert_in_order(db: &Database, last: i64) {
