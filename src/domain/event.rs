@@ -1,10 +1,10 @@
 //! Events: what `emit` accepts, what the log keeps, what is sent.
 
+use sea_mq_contracts::invalid::{Invalid, InvalidKind};
+use sea_mq_contracts::name;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::invalid::{Invalid, InvalidKind};
-use super::name;
 use super::sink::{SinkKind, sink_id};
 use crate::broker::SinkId;
 
@@ -102,12 +102,6 @@ impl Event {
         let event_type = required("event_type", args.event_type.as_deref())?;
         let event_version =
             args.event_version.ok_or_else(|| Invalid::missing("event_version", "Leave it out for 1."))?;
-        if event_version < 1 {
-            return Err(Invalid::value(
-                format!("event_version is {event_version}"),
-                "Versions count from 1; a changed meaning gets the next version.",
-            ));
-        }
         let payload = args.payload.ok_or_else(|| {
             Invalid::missing("payload", "Pass '{}' for an event without content, or 'null'::jsonb for a JSON null.")
         })?;
@@ -119,7 +113,7 @@ impl Event {
             aggregate_type: text("aggregate_type", required("aggregate_type", args.aggregate_type.as_deref())?)?,
             aggregate_id: text("aggregate_id", required("aggregate_id", args.aggregate_id.as_deref())?)?,
             event_type: name::event_name(event_type)?,
-            event_version,
+            event_version: name::event_version(event_version)?,
             payload,
             headers: checked_headers(args.headers.as_deref(), defaults.traceparent.as_deref())?,
             correlation_id: optional("correlation_id", args.correlation_id, &defaults.correlation_id)?,
@@ -135,7 +129,7 @@ impl Event {
     pub fn subject(&self) -> String {
         match &self.subject {
             Some(subject) => subject.clone(),
-            None => event_subject(&self.context, &self.event_type, self.event_version),
+            None => name::event_subject(&self.context, &self.event_type, self.event_version),
         }
     }
 
@@ -235,11 +229,6 @@ pub fn check_subject(subject: &str) -> Result<(), Invalid> {
         format!("\"{}\" is not a subject to publish on", subject.escape_debug()),
         "Tokens separated by dots, without white space, * and >.",
     ))
-}
-
-/// `{context}.event.{name}.v{version}`.
-pub fn event_subject(context: &str, event_type: &str, version: i32) -> String {
-    format!("{context}.event.{event_type}.v{version}")
 }
 
 fn unknown_context() -> Invalid {

@@ -2,9 +2,7 @@
 
 pub mod envelope;
 pub mod event;
-pub mod invalid;
 pub mod message;
-pub mod name;
 pub mod outcome;
 pub mod pace;
 pub mod position;

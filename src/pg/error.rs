@@ -2,8 +2,7 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-
-use crate::domain::invalid::{Invalid, InvalidKind};
+use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 
 /// The SQLSTATE of a refused value (PostgreSQL documentation, appendix A).
 fn sqlstate(kind: InvalidKind) -> PgSqlErrorCode {

@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use pgrx::pg_sys;
+use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use uuid::Uuid;
 
 use super::commit::{self, LockClass, lock_tag};
@@ -20,7 +21,6 @@ use super::store::streams::{self, Facts};
 use super::store::{rows, scheduled};
 use crate::broker::SinkId;
 use crate::domain::event::Event;
-use crate::domain::invalid::{Invalid, InvalidKind};
 use crate::domain::sink::SinkKind;
 
 /// Bytes and events that are kept in memory before all of them move to the tuple store.

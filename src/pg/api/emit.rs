@@ -1,14 +1,14 @@
 //! `sea_mq.emit` and its relatives.
 
 use pgrx::pg_sys;
+use sea_mq_contracts::invalid::{Invalid, InvalidKind};
+use sea_mq_contracts::name;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::envelope::{self, BodyFormat};
 use crate::domain::event::{Defaults, EmitArgs, Event};
-use crate::domain::invalid::{Invalid, InvalidKind};
-use crate::domain::name;
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};

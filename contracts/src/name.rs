@@ -4,7 +4,7 @@
 //! characters without white space, `.`, `*` and `>`. Names are normalised to snake case first, so that `OrderCreated`,
 //! `orderCreated` and `order_created` are one name.
 
-use super::invalid::{Invalid, InvalidKind};
+use crate::invalid::{Invalid, InvalidKind};
 
 /// Longest token in bytes. NATS itself bounds the whole protocol line (4 KiB by default), not the token.
 pub const MAX_TOKEN: usize = 128;
@@ -51,6 +51,22 @@ pub fn context_name(name: &str) -> Result<String, Invalid> {
         ));
     }
     Ok(snake_case(name))
+}
+
+/// A version of an event type, or why it is none.
+pub fn event_version(version: i32) -> Result<i32, Invalid> {
+    if version >= 1 {
+        return Ok(version);
+    }
+    Err(Invalid::value(
+        format!("event_version is {version}"),
+        "Versions count from 1; a changed meaning gets the next version.",
+    ))
+}
+
+/// `{context}.event.{name}.v{version}`.
+pub fn event_subject(context: &str, event_type: &str, version: i32) -> String {
+    format!("{context}.event.{event_type}.v{version}")
 }
 
 fn check_token(parameter: &str, token: &str) -> Result<(), Invalid> {

@@ -1,0 +1,9 @@
+//! Event contracts: what the versions of an event type promise to those who read them.
+//!
+//! Neither PostgreSQL nor NATS is known here, so that the extension, which checks what is emitted, and the command
+//! `sea-mq-contracts`, which checks a directory of schemas, say the same about the same schema.
+
+pub mod event_key;
+pub mod invalid;
+pub mod name;
+pub mod schema;

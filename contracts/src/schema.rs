@@ -1,0 +1,238 @@
+//! JSON Schemas (draft 2020-12, <https://json-schema.org/draft/2020-12>): compiled once, then asked many times.
+
+use std::collections::HashMap;
+
+use jsonschema::{
+    Draft, PatternOptions, ReferencingError, Retrieve, Uri, ValidationError, Validator, error::ValidationErrorKind,
+};
+use serde_json::Value;
+
+use crate::invalid::{Invalid, InvalidKind};
+
+/// The one dialect. A schema that names none is taken for it.
+pub const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// Violations that are reported of one payload at most.
+const MAX_VIOLATIONS: usize = 20;
+
+/// Steps that matching one pattern may take back: an expression that needs more is answered with a violation, not waited
+/// for.
+const BACKTRACKS: usize = 100_000;
+
+/// Levels of nesting that the stack of the caller has room for, whatever the schema.
+const SHALLOW: usize = 16;
+
+/// Bytes of stack for what is nested deeper: 128 levels, which is what serde_json reads, of the deepest schema.
+const DEEP_STACK: usize = 64 << 20;
+
+/// A schema, ready to check payloads.
+#[derive(Debug)]
+pub struct Schema(Validator);
+
+/// One way in which a payload breaks its contract. Never repeats what the payload says: this ends up in logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// JSON Pointer (RFC 6901) into the payload; empty for the whole.
+    pub pointer: String,
+    pub message: String,
+}
+
+/// What the schema refers to, as far as it was found.
+struct Known(HashMap<String, Value>);
+
+impl Retrieve for Known {
+    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+        self.0.get(uri.as_str()).cloned().ok_or_else(|| "it is not registered".into())
+    }
+}
+
+impl Schema {
+    /// Compiles a schema whose own URI is `uri`. What it refers to by `$ref` is asked of `resolve`, by URI and without
+    /// fragment; nothing is ever fetched from elsewhere.
+    pub fn compile(schema: &Value, uri: &str, mut resolve: impl FnMut(&str) -> Option<Value>) -> Result<Self, Invalid> {
+        check_dialect(schema)?;
+        let mut known = HashMap::new();
+        loop {
+            let options = jsonschema::options()
+                .with_draft(Draft::Draft202012)
+                .with_base_uri(uri)
+                .with_retriever(Known(known.clone()))
+                .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACKS))
+                .should_validate_formats(false);
+            let error = match options.build(schema) {
+                Ok(validator) => return Ok(Self(validator)),
+                Err(error) => error,
+            };
+            let missing = missing(&error).ok_or_else(|| not_a_schema(&error))?;
+            let found = resolve(&missing).filter(|_| !known.contains_key(&missing));
+            known.insert(missing.clone(), found.ok_or_else(|| unresolved(&missing))?);
+        }
+    }
+
+    /// How a payload breaks the contract; empty if it does not.
+    pub fn violations(&self, payload: &Value) -> Vec<Violation> {
+        if nested_deeper(payload, SHALLOW) {
+            return stacker::grow(DEEP_STACK, || self.list(payload));
+        }
+        self.list(payload)
+    }
+
+    fn list(&self, payload: &Value) -> Vec<Violation> {
+        if self.0.is_valid(payload) {
+            return Vec::new();
+        }
+        self.0.iter_errors(payload).take(MAX_VIOLATIONS).map(|error| violation(&error)).collect()
+    }
+
+    /// As `violations`, for a payload that is JSON text.
+    pub fn violations_of_text(&self, payload: &str) -> Vec<Violation> {
+        match serde_json::from_str(payload) {
+            Ok(value) => self.violations(&value),
+            // What jsonb holds and this cannot: numbers beyond double precision's range, nesting beyond 128 levels.
+            Err(error) => {
+                vec![Violation { pointer: String::new(), message: format!("cannot be checked: {error}") }]
+            }
+        }
+    }
+}
+
+fn violation(error: &ValidationError) -> Violation {
+    Violation { pointer: error.instance_path().as_str().to_owned(), message: error.masked().to_string() }
+}
+
+fn nested_deeper(value: &Value, levels: usize) -> bool {
+    let inner = |value: &Value| levels == 0 || nested_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => items.iter().any(inner),
+        Value::Object(members) => members.values().any(inner),
+        _ => false,
+    }
+}
+
+fn check_dialect(schema: &Value) -> Result<(), Invalid> {
+    match schema.get("$schema") {
+        None => Ok(()),
+        Some(Value::String(dialect)) if dialect.trim_end_matches('#') == DIALECT => Ok(()),
+        Some(other) => Err(Invalid::value(
+            format!("the schema is written in {other}, which is not supported"),
+            format!("Write it in draft 2020-12, \"$schema\": \"{DIALECT}\"."),
+        )),
+    }
+}
+
+/// The URI that could not be resolved, if that is what is wrong.
+fn missing(error: &ValidationError) -> Option<String> {
+    match error.kind() {
+        ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) => Some(uri.clone()),
+        _ => None,
+    }
+}
+
+fn not_a_schema(error: &ValidationError) -> Invalid {
+    let place = error.instance_path().as_str();
+    let place = if place.is_empty() { String::new() } else { format!(" at {place}") };
+    Invalid::value(
+        format!("this is not a JSON Schema{place}: {error}"),
+        "Draft 2020-12 is expected, see https://json-schema.org/draft/2020-12.",
+    )
+}
+
+fn unresolved(uri: &str) -> Invalid {
+    Invalid::new(
+        InvalidKind::Unknown,
+        format!("the schema refers to \"{uri}\", which is not registered"),
+        "Register what it refers to first; nothing is fetched from the network.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const URI: &str = "sea-mq:/schemas/events/orders/paid.v1.schema.json";
+
+    fn compile(schema: Value) -> Result<Schema, Invalid> {
+        Schema::compile(&schema, URI, |_| None)
+    }
+
+    #[test]
+    fn violations_name_the_place_and_not_the_content() {
+        let schema = compile(json!({"properties": {"card": {"type": "integer"}}, "required": ["total"]})).unwrap();
+        assert_eq!(schema.violations(&json!({"card": 1, "total": 2})), []);
+        let violations = schema.violations(&json!({"card": "4111-1111"}));
+        let places: Vec<_> = violations.iter().map(|violation| violation.pointer.as_str()).collect();
+        assert_eq!(places, ["", "/card"]);
+        assert!(violations.iter().all(|violation| !violation.message.contains("4111")), "{violations:?}");
+        assert!(violations[0].message.contains("total"));
+    }
+
+    #[test]
+    fn references_are_resolved_from_what_is_known_and_nowhere_else() {
+        let schema = json!({"$ref": "../common/money.v1.schema.json"});
+        let money = json!({"type": "object", "properties": {"unit": {"$ref": "unit.v1.schema.json#/$defs/unit"}}});
+        let unit = json!({"$defs": {"unit": {"enum": ["EUR"]}}});
+        let compiled = Schema::compile(&schema, URI, |uri| match uri {
+            "sea-mq:/schemas/events/common/money.v1.schema.json" => Some(money.clone()),
+            "sea-mq:/schemas/events/common/unit.v1.schema.json" => Some(unit.clone()),
+            _ => None,
+        })
+        .unwrap();
+        assert_eq!(compiled.violations(&json!({"unit": "EUR"})), []);
+        assert_eq!(compiled.violations(&json!({"unit": "USD"}))[0].pointer, "/unit");
+        assert_eq!(compile(schema).unwrap_err().kind, InvalidKind::Unknown);
+        assert_eq!(compile(json!({"$ref": "http://127.0.0.1:1/x.json"})).unwrap_err().kind, InvalidKind::Unknown);
+        assert_eq!(compile(json!({"$ref": "file:///etc/passwd"})).unwrap_err().kind, InvalidKind::Unknown);
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused() {
+        let draft7 = json!({"$schema": "http://json-schema.org/draft-07/schema#"});
+        for bad in [json!({"type": "strnig"}), json!({"required": "a"}), json!(1), json!({"pattern": "("}), draft7] {
+            assert_eq!(compile(bad.clone()).unwrap_err().kind, InvalidKind::Value, "{bad}");
+        }
+        assert!(compile(json!({"$ref": "#/nowhere"})).is_err());
+        assert!(compile(json!({"$schema": DIALECT})).is_ok());
+    }
+
+    #[test]
+    fn the_deepest_payload_and_schema_fit_the_stack() {
+        let mut schema = json!({"properties": {"n": {"$ref": "#"}}, "unevaluatedProperties": false});
+        for i in 0..40 {
+            schema = match i % 3 {
+                0 => json!({"allOf": [schema]}),
+                1 => json!({"anyOf": [{"type": "string"}, schema]}),
+                _ => json!({"if": true, "then": schema}),
+            };
+        }
+        let small_stack = std::thread::Builder::new().stack_size(2 << 20);
+        let check = move || {
+            let schema = compile(schema).unwrap();
+            let nested = |inner: &str| format!("{}{inner}{}", "{\"n\":".repeat(120), "}".repeat(120));
+            assert_eq!(schema.violations_of_text(&nested("{}")), []);
+            assert!(!schema.violations_of_text(&nested("{\"other\": 1}")).is_empty());
+            let beyond = format!("{}{}", "[".repeat(200), "]".repeat(200));
+            assert!(schema.violations_of_text(&beyond)[0].message.contains("cannot be checked"));
+        };
+        small_stack.spawn(check).unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_schema_that_refers_to_itself_ends() {
+        for schema in [
+            json!({"$ref": "#"}),
+            json!({"allOf": [{"$ref": "#"}]}),
+            json!({"not": {"$ref": "#"}}),
+            json!({"anyOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+            json!({"if": {"$ref": "#"}, "then": {"type": "integer"}}),
+            json!({"$dynamicAnchor": "x", "allOf": [{"$dynamicRef": "#x"}]}),
+            json!({"dependentSchemas": {"a": {"$ref": "#"}}}),
+            json!({"oneOf": [{"$ref": "#"}, {"type": "string"}], "unevaluatedProperties": false}),
+        ] {
+            if let Ok(compiled) = compile(schema) {
+                compiled.violations(&json!({"a": 1}));
+            }
+        }
+    }
+}
