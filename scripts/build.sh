@@ -6,7 +6,7 @@ cd "$root"
 
 # cargo pgrx takes seconds to find out that there is nothing to do.
 stamp=$pg_prefix/sea_mq.built
-if [ -f "$stamp" ] && [ -z "$(find Cargo.toml Cargo.lock sea_mq.control src sql -newer "$stamp" -print -quit)" ]; then
+if [ -f "$stamp" ] && [ -z "$(find Cargo.toml Cargo.lock sea_mq.control contracts src sql -newer "$stamp" -print -quit)" ]; then
     exit 0
 fi
 log=$(mktemp)
