@@ -4,6 +4,7 @@
 
 mod atomic;
 mod connection;
+mod contracts;
 mod copies;
 mod dlq;
 mod examples;
@@ -11,6 +12,7 @@ mod failure;
 mod handlers;
 mod hostile;
 mod inbox;
+mod ingest;
 mod lifecycle;
 mod local;
 mod message;
