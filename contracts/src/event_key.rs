@@ -1,5 +1,6 @@
 //! What a contract is known by: context, event name and version; and how that is written in subjects, files and URIs.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::invalid::Invalid;
@@ -41,8 +42,7 @@ impl EventKey {
 
     /// The URI that other schemas refer to it by.
     pub fn uri(&self) -> String {
-        let encoded: String = self.path().chars().map(encode).collect();
-        format!("{BASE_URI}{encoded}")
+        format!("{BASE_URI}{}", uri_path(&self.path()))
     }
 
     /// The key of the schema in a file, given its place below `schemas/events`. `None`: the file is not named as an
@@ -69,13 +69,14 @@ fn file_name(event_type: &str) -> String {
     event_type.replace('%', "%25").replace('/', "%2F")
 }
 
-/// What a URI's path cannot carry as it is (RFC 3986, section 3.3).
-fn encode(c: char) -> String {
-    if c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/".contains(c) {
-        return c.to_string();
+/// A text as the path of a URI carries it (RFC 3986, section 3.3).
+pub fn uri_path(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
+    if text.bytes().all(plain) {
+        return text.into();
     }
-    let mut bytes = [0; 4];
-    c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let encode = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]
