@@ -7,3 +7,4 @@ pub mod event_key;
 pub mod invalid;
 pub mod name;
 pub mod schema;
+pub mod sensitive;

@@ -8,7 +8,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use sea_mq_contracts::event_key::{EventKey, uri_path};
+use sea_mq_contracts::event_key::uri_path;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
@@ -170,12 +170,6 @@ impl<'a> Publication<'a> {
     fn correlation_id(&self) -> &str {
         self.event.correlation_id.as_deref().unwrap_or(&self.id)
     }
-}
-
-/// The URI of the schema that an event's type may be registered with.
-pub fn schema_uri(event: &Event) -> String {
-    let (context, event_type) = (event.context.clone(), event.event_type.clone());
-    EventKey { context, event_type, version: event.event_version }.uri()
 }
 
 /// A PostgreSQL timestamp (microseconds since 2000-01-01 UTC) as RFC 3339.

@@ -8,6 +8,7 @@ pub mod headers;
 pub mod message;
 pub mod outcome;
 pub mod pace;
+pub mod policy;
 pub mod position;
 pub mod retry;
 pub mod runs;
