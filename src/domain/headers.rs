@@ -14,6 +14,19 @@ const KEPT_AS_HEADER: [(&str, &str); 4] = [
     ("traceparent", "traceparent"),
 ];
 
+/// Attributes of sea_mq's own, and the headers that say the same.
+const SAID_TWICE: [(&str, &str); 9] = [
+    ("ce-datacontenttype", CONTENT_TYPE),
+    ("ce-context", "X-Source-Context"),
+    ("ce-eventname", "X-Event-Type"),
+    ("ce-eventversion", "X-Event-Version"),
+    ("ce-aggregatetype", "X-Aggregate-Type"),
+    ("ce-aggregateid", "X-Aggregate-Id"),
+    ("ce-correlationid", "X-Correlation-Id"),
+    ("ce-causationid", "X-Causation-Id"),
+    ("ce-visibility", "X-Sea-Visibility"),
+];
+
 /// Headers by name, whatever its case.
 #[derive(Default)]
 pub struct Headers(pub Map<String, Value>);
@@ -76,8 +89,9 @@ impl Headers {
         attributes.iter().for_each(|(name, value)| self.set(&[PREFIX, name].concat(), &cloud_event::encode(value)));
     }
 
-    /// Adds the headers that somebody else's CloudEvent lacks: what is sent on and attempted again is read from them.
-    pub fn complete(&mut self) {
+    /// Adds the headers that somebody else's CloudEvent lacks, since what is sent on and attempted again is read from them;
+    /// and leaves out the attributes that headers say as well, since all this is stored with every message.
+    pub fn settle(&mut self) {
         for (header, attribute) in KEPT_AS_HEADER {
             if self.get(header).is_none()
                 && let Some(value) = self.attribute(attribute)
@@ -85,10 +99,17 @@ impl Headers {
                 self.set(header, &value);
             }
         }
+        let text = |name: &str| self.0.get(name).and_then(Value::as_str);
+        let twice = |(attribute, header): &&(&str, &str)| match (text(attribute), text(header)) {
+            (Some(said), Some(again)) => said == cloud_event::encode(again),
+            _ => false,
+        };
+        let doubled: Vec<&str> = SAID_TWICE.iter().filter(twice).map(|(attribute, _)| *attribute).collect();
+        self.0.retain(|name, _| !doubled.contains(&name.as_str()));
     }
 }
 
 /// jsonb has no way to write this character.
 fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+    if text.as_bytes().contains(&0) { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
 }

@@ -106,7 +106,7 @@ impl Message {
 
     /// What is kept in the headers alone.
     fn from_headers(mut headers: Headers) -> Self {
-        headers.complete();
+        headers.settle();
         Self {
             correlation_id: headers.get("X-Correlation-Id"),
             causation_id: headers.get("X-Causation-Id"),
