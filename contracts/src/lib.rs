@@ -8,4 +8,5 @@ pub mod event_key;
 pub mod invalid;
 pub mod name;
 pub mod schema;
+pub mod sensitive;
 pub mod walk;

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use jsonschema::{
-    Draft, PatternOptions, ReferencingError, Retrieve, Uri, ValidationError, Validator, error::ValidationErrorKind,
-};
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, PatternOptions, ReferencingError, Registry, Retrieve, Uri, ValidationError, Validator};
 use serde_json::Value;
 
 use crate::invalid::{Invalid, InvalidKind};
+use crate::sensitive::{self, Place};
 
 /// The one dialect. A schema that names none is taken for it.
 pub const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -27,7 +27,12 @@ const DEEP_STACK: usize = 64 << 20;
 
 /// A schema, ready to check payloads.
 #[derive(Debug)]
-pub struct Schema(Validator);
+pub struct Schema {
+    validator: Validator,
+    uri: String,
+    /// The schema and what it refers to, if something in it is sensitive.
+    sensitive: Option<Registry<'static>>,
+}
 
 /// One way in which a payload breaks its contract. Never repeats what the payload says: this ends up in logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +65,10 @@ impl Schema {
                 .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACKS))
                 .should_validate_formats(false);
             let error = match options.build(schema) {
-                Ok(validator) => return Ok(Self(validator)),
+                Ok(validator) => {
+                    let sensitive = sensitive_documents(schema, uri, known)?;
+                    return Ok(Self { validator, uri: uri.to_owned(), sensitive });
+                }
                 Err(error) => error,
             };
             let missing = missing(&error).ok_or_else(|| not_a_schema(&error))?;
@@ -78,10 +86,15 @@ impl Schema {
     }
 
     fn list(&self, payload: &Value) -> Vec<Violation> {
-        if self.0.is_valid(payload) {
+        if self.validator.is_valid(payload) {
             return Vec::new();
         }
-        self.0.iter_errors(payload).take(MAX_VIOLATIONS).map(|error| violation(&error)).collect()
+        self.validator.iter_errors(payload).take(MAX_VIOLATIONS).map(|error| violation(&error)).collect()
+    }
+
+    /// The places of a payload that the schema calls sensitive, those of an array last element first.
+    pub fn sensitive_places(&self, payload: &Value) -> Vec<Place> {
+        self.sensitive.as_ref().map_or_else(Vec::new, |documents| sensitive::places(documents, &self.uri, payload))
     }
 
     /// As `violations`, for a payload that is JSON text.
@@ -94,6 +107,28 @@ impl Schema {
             }
         }
     }
+}
+
+/// `None`: nothing in the schema or in what it refers to is sensitive.
+fn sensitive_documents(
+    schema: &Value,
+    uri: &str,
+    known: HashMap<String, Value>,
+) -> Result<Option<Registry<'static>>, Invalid> {
+    if !sensitive::mentions(schema) && !known.values().any(sensitive::mentions) {
+        return Ok(None);
+    }
+    let draft = |contents| Draft::Draft202012.create_resource(contents);
+    let documents = known.into_iter().chain([(uri.to_owned(), schema.clone())]).map(|(uri, found)| (uri, draft(found)));
+    let registry = Registry::new().extend(documents).and_then(|builder| builder.prepare());
+    registry.map(Some).map_err(|error| Invalid::value(error.to_string(), "See what the schema refers to."))
+}
+
+/// Whether a regular expression of a schema matches, as a validator sees it; one that cannot be asked might.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let schema = serde_json::json!({ "pattern": pattern });
+    let built = jsonschema::options().with_draft(Draft::Draft202012).build(&schema);
+    built.map_or(true, |validator| validator.is_valid(&Value::String(text.to_owned())))
 }
 
 fn violation(error: &ValidationError) -> Violation {

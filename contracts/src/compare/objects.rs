@@ -260,8 +260,12 @@ impl Described {
                     Target::Elsewhere(_) => found.unknown = true,
                 }
             }
-            found.unknown |= place.schema.get("patternProperties").is_some();
+            let others = ["additionalProperties", "unevaluatedProperties"];
+            found.unknown |= others.iter().any(|keyword| place.schema.get(keyword).is_some_and(Value::is_object))
+                || place.schema.get("patternProperties").is_some();
             found.names.extend(place.inside("properties").into_iter().map(|(name, _)| name));
+            let required = place.schema.get("required").and_then(Value::as_array).into_iter().flatten();
+            found.names.extend(required.filter_map(Value::as_str).map(str::to_owned));
             open.extend(place.children());
         }
         found

@@ -4,6 +4,7 @@
 
 mod atomic;
 mod connection;
+mod contracts;
 mod copies;
 mod dlq;
 mod examples;
