@@ -9,7 +9,7 @@ use crate::name;
 /// schema has below it, so they mean the same in a directory and in the registry.
 pub const BASE_URI: &str = "sea-mq:/schemas/events/";
 
-const SUFFIX: &str = ".schema.json";
+pub(crate) const SUFFIX: &str = ".schema.json";
 
 /// One version of one event type of one context; both names in normal form.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +41,7 @@ impl EventKey {
 
     /// The URI that other schemas refer to it by.
     pub fn uri(&self) -> String {
-        let encoded: String = self.path().chars().map(encode).collect();
-        format!("{BASE_URI}{encoded}")
+        place_uri(&self.path())
     }
 
     /// The key of the schema that a URI names. `None`: it names none of an event.
@@ -74,17 +73,27 @@ fn file_name(event_type: &str) -> String {
     event_type.replace('%', "%25").replace('/', "%2F")
 }
 
+/// The URI of a place below `schemas/events`.
+pub(crate) fn place_uri(path: &str) -> String {
+    let encoded: String = path.chars().map(encode).collect();
+    format!("{BASE_URI}{encoded}")
+}
+
 /// What a URI's path cannot carry as it is (RFC 3986, section 3.3).
 fn encode(c: char) -> String {
     if c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/".contains(c) {
         return c.to_string();
     }
+    percent(c)
+}
+
+pub(crate) fn percent(c: char) -> String {
     let mut bytes = [0; 4];
     c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 /// What was encoded; `None` for what is not UTF-8.
-fn decode(path: &str) -> Option<String> {
+pub(crate) fn decode(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

@@ -6,7 +6,9 @@
 pub mod compare;
 pub mod event_key;
 pub mod invalid;
+pub mod lint;
 pub mod name;
 pub mod schema;
 pub mod sensitive;
+pub mod set;
 pub mod walk;

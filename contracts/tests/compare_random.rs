@@ -87,7 +87,9 @@ impl Dice {
                 }
                 made
             }
-            6 => one("patternProperties", json!({(*["^a", "b$", "c"].choose(&mut self.0).unwrap()): self.schema(inner)})),
+            6 => {
+                one("patternProperties", json!({(*["^a", "b$", "c"].choose(&mut self.0).unwrap()): self.schema(inner)}))
+            }
             7 => one("items", self.schema(inner)),
             8 => one("prefixItems", self.schemas(inner)),
             9 => {
@@ -142,7 +144,9 @@ impl Dice {
 
     /// The next version: some places are written anew, or lose or gain a keyword.
     fn evolved(&mut self, schema: &Value, depth: u32) -> Value {
-        let Value::Object(object) = schema else { return if self.chance(20) { self.schema(1) } else { schema.clone() } };
+        let Value::Object(object) = schema else {
+            return if self.chance(20) { self.schema(1) } else { schema.clone() };
+        };
         let mut next = Map::new();
         for (keyword, value) in object {
             let kept = self.chance(90) || keyword == "$defs";
@@ -215,11 +219,16 @@ fn described(root: &Value, schemas: &[&Value], payload: &Value) -> Value {
     match payload {
         Value::Object(members) => {
             let open = ["patternProperties", "additionalProperties", "unevaluatedProperties"].iter();
-            let others: Vec<&Value> = open.flat_map(|keyword| inside(keyword)).filter(|schema| schema.is_object()).collect();
+            let others: Vec<&Value> =
+                open.flat_map(|keyword| inside(keyword)).filter(|schema| schema.is_object()).collect();
             let kept = members.iter().filter_map(|(name, value)| {
                 let own: Vec<&Value> = inside("properties").into_iter().filter_map(|all| all.get(name)).collect();
-                let known = !own.is_empty() || inside("required").iter().any(|all| all.as_array().is_some_and(|all| all.contains(&json!(name))));
-                let patterns = inside("patternProperties").into_iter().filter_map(Value::as_object).flat_map(Map::values);
+                let known = !own.is_empty()
+                    || inside("required")
+                        .iter()
+                        .any(|all| all.as_array().is_some_and(|all| all.contains(&json!(name))));
+                let patterns =
+                    inside("patternProperties").into_iter().filter_map(Value::as_object).flat_map(Map::values);
                 let all: Vec<&Value> = own.into_iter().chain(others.iter().copied()).chain(patterns).collect();
                 (known || !others.is_empty()).then(|| (name.clone(), described(root, &all, value)))
             });
@@ -267,7 +276,10 @@ fn what_no_difference_breaks_is_taken() {
             if now.violations(&payload).is_empty() {
                 checked += 1;
                 let violations = before.violations(&payload);
-                assert!(violations.is_empty(), "{payload}\n of {new}\n is not taken by {old}:\n {violations:?}\n{differences:?}");
+                assert!(
+                    violations.is_empty(),
+                    "{payload}\n of {new}\n is not taken by {old}:\n {violations:?}\n{differences:?}"
+                );
             }
         }
     }

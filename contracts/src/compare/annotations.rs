@@ -1,11 +1,13 @@
 //! Keywords that say nothing about which payloads are valid, and the one of them that matters.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::document::{Conjunction, SENSITIVE, is_annotation};
+use super::document::{Conjunction, is_annotation};
 use super::{Difference, Pair};
+use crate::sensitive::{KEYWORD, Treatment, treatment};
 use crate::walk::join;
 
 pub fn differences(pair: &Pair) -> Vec<Difference> {
@@ -34,14 +36,23 @@ fn names<'a>(schema: &'a Conjunction) -> impl Iterator<Item = &'a str> {
     objects.flat_map(|object| object.keys()).map(String::as_str).filter(|keyword| is_annotation(keyword))
 }
 
+/// What left the context in no form, or hashed, may not leave it in a plainer one.
 fn sensitive(pair: &Pair) -> Option<Difference> {
-    match (marked(&pair.old), marked(&pair.new)) {
-        (Some(old), None) => Some(Difference::breaking(old, format!("{SENSITIVE} removed: it may leave the context now"))),
-        (None, Some(new)) => Some(Difference::compatible(new, format!("{SENSITIVE} added"))),
-        _ => None,
+    let (old, new) = (marked(&pair.old), marked(&pair.new));
+    let treatment = |marked: &Option<(Treatment, String)>| marked.as_ref().map(|(treatment, _)| *treatment);
+    let pointer = || new.as_ref().or(old.as_ref()).map_or_else(String::new, |(_, pointer)| pointer.clone());
+    match treatment(&new).cmp(&treatment(&old)) {
+        Ordering::Equal => None,
+        Ordering::Less if new.is_none() => {
+            Some(Difference::breaking(pointer(), format!("{KEYWORD} removed: it may leave the context now")))
+        }
+        Ordering::Less => Some(Difference::breaking(pointer(), format!("{KEYWORD} weakened: it leaves as a hash now"))),
+        Ordering::Greater if old.is_none() => Some(Difference::compatible(pointer(), format!("{KEYWORD} added"))),
+        Ordering::Greater => Some(Difference::compatible(pointer(), format!("{KEYWORD} is stricter"))),
     }
 }
 
-fn marked(schema: &Conjunction) -> Option<String> {
-    schema.values(SENSITIVE).into_iter().find(|place| place.schema == true).map(|place| place.pointer)
+fn marked(schema: &Conjunction) -> Option<(Treatment, String)> {
+    let marks = schema.values(KEYWORD).into_iter().filter_map(|place| Some((treatment(place.schema)?, place.pointer)));
+    marks.max_by_key(|(treatment, _)| *treatment)
 }

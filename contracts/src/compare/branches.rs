@@ -81,7 +81,9 @@ impl<'a> Comparison<'a> {
                 (format!("{}/{keyword}", new.pointer), branches)
             }));
         }
-        if keyword == "oneOf" && holders(&pair.new, "oneOf").iter().any(|new| self.same_members(&olds, &members(new, keyword))) {
+        if keyword == "oneOf"
+            && holders(&pair.new, "oneOf").iter().any(|new| self.same_members(&olds, &members(new, keyword)))
+        {
             return Vec::new();
         }
         if keyword == "oneOf" && !self.exclusive(&olds) {
@@ -144,7 +146,9 @@ impl<'a> Comparison<'a> {
             }
         }
         let unmet = olds.iter().zip(met).filter(|(_, met)| !met);
-        found.extend(unmet.map(|(old, _)| Difference::compatible(&old.pointer, "this alternative is no longer allowed")));
+        found.extend(
+            unmet.map(|(old, _)| Difference::compatible(&old.pointer, "this alternative is no longer allowed")),
+        );
         found
     }
 

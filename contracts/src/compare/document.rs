@@ -6,6 +6,7 @@ use jsonschema::{Uri, json, uri};
 use serde_json::{Map, Value};
 
 use crate::event_key::BASE_URI;
+use crate::sensitive;
 use crate::walk::{self, Carries, Place, carries};
 
 /// Keywords that say nothing about which payloads are valid. `x-…` are such as well, but for `x-sea-sensitive`.
@@ -27,11 +28,8 @@ pub const ANNOTATIONS: &[&str] = &[
 /// Keywords that are not analysed, and neither is what stands beside them.
 const UNFOLLOWED: &[&str] = &["$dynamicRef", "$recursiveRef", "additionalItems", "dependencies"];
 
-/// Marks what must not leave the context.
-pub const SENSITIVE: &str = "x-sea-sensitive";
-
 pub fn is_annotation(keyword: &str) -> bool {
-    ANNOTATIONS.contains(&keyword) || keyword.starts_with("x-") && keyword != SENSITIVE
+    ANNOTATIONS.contains(&keyword) || keyword.starts_with("x-") && keyword != sensitive::KEYWORD
 }
 
 /// Where a reference leads.

@@ -81,12 +81,8 @@ impl fmt::Display for Difference {
 /// The differences between two valid schemas of draft 2020-12; breaking ones first, otherwise in the order of the schema.
 pub fn compare(old: &Value, new: &Value) -> Vec<Difference> {
     stacker::grow(STACK, || {
-        let mut comparison = Comparison {
-            old: Document::new(old),
-            new: Document::new(new),
-            under_way: Vec::new(),
-            steps: 0,
-        };
+        let mut comparison =
+            Comparison { old: Document::new(old), new: Document::new(new), under_way: Vec::new(), steps: 0 };
         let mut differences = comparison.documents();
         let mut known = std::collections::HashSet::new();
         differences.retain(|difference| known.insert((difference.pointer.clone(), difference.change.clone())));
@@ -124,7 +120,8 @@ impl<'a> Comparison<'a> {
         if let Some(pointer) = unfollowed
             && !self.same(&old, &new)
         {
-            let why = "the schema changed and uses keywords that are not analysed ($dynamicRef, an inner $id, dependencies)";
+            let why =
+                "the schema changed and uses keywords that are not analysed ($dynamicRef, an inner $id, dependencies)";
             return vec![Difference::breaking(pointer, why)];
         }
         self.implied(&[old], &[new], false)

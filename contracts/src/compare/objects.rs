@@ -58,7 +58,8 @@ impl<'a> Comparison<'a> {
         let (olds, news) = (pair.old.inside("patternProperties"), pair.new.inside("patternProperties"));
         let mut found = Vec::new();
         for (pattern, old) in &olds {
-            let same: Vec<Place> = news.iter().filter(|(new, _)| new == pattern).map(|(_, place)| place.clone()).collect();
+            let same: Vec<Place> =
+                news.iter().filter(|(new, _)| new == pattern).map(|(_, place)| place.clone()).collect();
             if same.is_empty() {
                 let change = "nothing is said any more about properties of this pattern: not analysed";
                 found.push(Difference::breaking(&old.pointer, change));
@@ -96,7 +97,8 @@ impl<'a> Comparison<'a> {
                 found.push(Difference::breaking(&old.pointer, change));
             }
             (Some(place), Some(_)) if scattered_patterns(pair) && !self.same_parts(pair) => {
-                let change = "changed where patterns in several parts decide which properties are described: not analysed";
+                let change =
+                    "changed where patterns in several parts decide which properties are described: not analysed";
                 found.push(Difference::breaking(&place.pointer, change));
             }
             (Some(_), Some(_)) => found.extend(self.implied(&old, &new, true)),
@@ -249,7 +251,8 @@ impl Described {
         let any_name = schema.values("unevaluatedProperties").iter().any(|place| place.schema.is_object());
         let mut found = Self { names: HashSet::new(), unknown: any_name || !schema.elsewhere.is_empty() };
         let mut seen = HashSet::new();
-        let mut open: Vec<Place> = APART.iter().flat_map(|keyword| schema.inside(keyword)).map(|(_, place)| place).collect();
+        let mut open: Vec<Place> =
+            APART.iter().flat_map(|keyword| schema.inside(keyword)).map(|(_, place)| place).collect();
         while let Some(place) = open.pop() {
             if !seen.insert(place.pointer.clone()) {
                 continue;

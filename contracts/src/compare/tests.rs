@@ -73,7 +73,8 @@ fn what_was_forbidden_stays_forbidden() {
 #[test]
 fn annotations_are_named_and_harmless() {
     let old = json!({"properties": {"title": {"type": "string", "title": "Title"}}, "x-owner": "a", "x-sea-visibility": "internal"});
-    let new = json!({"properties": {"title": {"type": "string", "deprecated": true}}, "x-owner": "b", "description": "d"});
+    let new =
+        json!({"properties": {"title": {"type": "string", "deprecated": true}}, "x-owner": "b", "description": "d"});
     let found = compare(&old, &new);
     assert!(found.iter().all(|difference| difference.change.starts_with("annotation ")), "{found:?}");
     let mut pointers: Vec<_> = found.iter().map(|difference| difference.pointer.as_str()).collect();
@@ -88,8 +89,12 @@ fn what_was_sensitive_stays_sensitive() {
     let marked = json!({"properties": {"card": {"type": "string", "x-sea-sensitive": true}}});
     let unmarked = json!({"properties": {"card": {"type": "string"}}});
     loosens(marked.clone(), unmarked, "/properties/card/x-sea-sensitive");
-    assert_eq!(breaking(marked.clone(), json!({"properties": {"card": {"type": "string", "x-sea-sensitive": false}}})).len(), 1);
+    assert_eq!(
+        breaking(marked.clone(), json!({"properties": {"card": {"type": "string", "x-sea-sensitive": false}}})).len(),
+        1
+    );
     assert_eq!(compare(&marked, &marked), []);
+    loosens(json!({"x-sea-sensitive": "strip"}), json!({"x-sea-sensitive": "hash"}), "/x-sea-sensitive");
 }
 
 #[test]
@@ -119,7 +124,8 @@ fn what_is_not_analysed_breaks_and_says_so() {
         (json!({"oneOf": [{"minimum": 1}, {"maximum": 5}]}), json!({"oneOf": [{"minimum": 2}, {"maximum": 5}]})),
     ] {
         let found = compare(&old, &new);
-        let says = |difference: &super::Difference| difference.is_breaking() && difference.change.contains("not analysed");
+        let says =
+            |difference: &super::Difference| difference.is_breaking() && difference.change.contains("not analysed");
         assert!(found.iter().any(says), "{old} → {new}: {found:?}");
         assert_eq!(compare(&old, &old), []);
         assert_eq!(compare(&new, &new), []);
@@ -150,9 +156,7 @@ fn alternatives_may_go_and_not_come() {
 #[test]
 fn alternatives_that_exclude_each_other_are_analysed() {
     let by = |kinds: &[(&str, i32)]| -> Value {
-        let one = |(kind, limit): &(&str, i32)| {
-            json!({"type": "object", "required": ["kind"], "properties": {"kind": {"const": kind}, "n": {"maximum": limit}}})
-        };
+        let one = |(kind, limit): &(&str, i32)| json!({"type": "object", "required": ["kind"], "properties": {"kind": {"const": kind}, "n": {"maximum": limit}}});
         json!({"oneOf": kinds.iter().map(one).collect::<Vec<_>>()})
     };
     let old = by(&[("card", 5), ("cash", 5)]);
@@ -164,7 +168,10 @@ fn alternatives_that_exclude_each_other_are_analysed() {
 #[test]
 fn a_property_that_moves_into_an_alternative_is_not_taken_for_removed() {
     let old = json!({"properties": {"a": {"type": "string"}}});
-    assert_eq!(breaking(old.clone(), json!({"anyOf": [{"properties": {"a": {"type": "integer"}}}]})), ["/properties/a"]);
+    assert_eq!(
+        breaking(old.clone(), json!({"anyOf": [{"properties": {"a": {"type": "integer"}}}]})),
+        ["/properties/a"]
+    );
     assert_eq!(breaking(old, json!({"$ref": "elsewhere.schema.json"})), ["/properties/a"]);
 }
 

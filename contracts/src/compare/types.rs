@@ -28,7 +28,11 @@ impl Types {
         schema.values("type").iter().fold(Self::ALL, |types, place| match place.schema {
             Value::String(name) => types.and(Self::named(name)),
             Value::Array(names) => types.and(
-                names.iter().filter_map(Value::as_str).map(Self::named).fold(Self::NONE, |all, one| Self(all.0 | one.0)),
+                names
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(Self::named)
+                    .fold(Self::NONE, |all, one| Self(all.0 | one.0)),
             ),
             _ => types,
         })

@@ -62,7 +62,8 @@ fn types(pair: &Pair) -> Vec<Difference> {
 fn listing(pair: &Pair) -> Vec<Difference> {
     let old = listed(&pair.old);
     let place = || {
-        let keyword = if pair.new.values("enum").is_empty() && !pair.new.values("const").is_empty() { "const" } else { "enum" };
+        let keyword =
+            if pair.new.values("enum").is_empty() && !pair.new.values("const").is_empty() { "const" } else { "enum" };
         place_of(pair, keyword)
     };
     match (&old, &pair.listed) {
@@ -80,7 +81,9 @@ fn listing(pair: &Pair) -> Vec<Difference> {
             let removed = old.iter().filter(|value| !holds(new, value));
             added
                 .map(|value| Difference::breaking(place(), format!("value {value} is allowed now")))
-                .chain(removed.map(|value| Difference::compatible(place(), format!("value {value} is no longer allowed"))))
+                .chain(
+                    removed.map(|value| Difference::compatible(place(), format!("value {value} is no longer allowed"))),
+                )
                 .collect()
         }
     }
@@ -166,9 +169,8 @@ impl Bound {
             })
         });
         // A minimal size of 0 is none.
-        let says_something = |bound: &Strictest| {
-            self.applies_to == Types::NUMBER || !self.lower || bound.number.as_f64() != Some(0.0)
-        };
+        let says_something =
+            |bound: &Strictest| self.applies_to == Types::NUMBER || !self.lower || bound.number.as_f64() != Some(0.0);
         bounds.filter(says_something).max_by(|a, b| self.strictness(a, b))
     }
 
@@ -259,7 +261,11 @@ fn texts(pair: &Pair, keyword: &str, applies_to: Types) -> Vec<Difference> {
     if found.is_empty() {
         found.extend(new.iter().filter(|new| !old.iter().any(|old| new.schema == old.schema)).map(|new| {
             let change = format!("{keyword} {} added", new.schema);
-            if narrows { Difference::compatible(&new.pointer, change) } else { Difference::breaking(&new.pointer, change) }
+            if narrows {
+                Difference::compatible(&new.pointer, change)
+            } else {
+                Difference::breaking(&new.pointer, change)
+            }
         }));
     }
     found
