@@ -61,7 +61,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
         THEN to_jsonb(sea_mq.keyed_hash(h.value #>> '{}')) ELSE h.value END), '{}')
     FROM jsonb_each($1) h
     WHERE lower(h.key) NOT IN ('traceparent', 'tracestate', 'baggage', 'x-causation-id', 'ce-causationid', 'x-subscription', 'x-error', 'x-errors')
-        AND lower(h.key) !~ '^(nats-|x-sea-|x-repl|x-original-|x-fail|x-first-failed|x-last-failed|ce-visibility$)'
+        AND lower(h.key) !~ '^(nats-|x-sea-|x-repl|x-original-|x-partner|x-fail|x-first-failed|x-last-failed|ce-visibility$)'
 $$;
 COMMENT ON FUNCTION sea_mq.external_headers IS 'Headers without provenance, the correlation id as a keyed hash; for internal use';
 

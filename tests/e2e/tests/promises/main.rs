@@ -12,6 +12,7 @@ mod failure;
 mod handlers;
 mod hostile;
 mod inbox;
+mod ingest;
 mod lifecycle;
 mod local;
 mod message;
