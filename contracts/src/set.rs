@@ -108,6 +108,12 @@ pub fn is_standalone(schema: &Value) -> bool {
     schema.get(DEFINITION).is_some_and(|value| value == "standalone")
 }
 
+/// Whether a path is one that a schema's file can have: below the directory and in one way only.
+pub fn is_schema_path(path: &str) -> bool {
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.');
+    path.ends_with(SUFFIX) && path.split('/').all(part) && !path.contains(['\\', '\0'])
+}
+
 pub fn kind(path: &str) -> Kind {
     if let Some(key) = EventKey::from_path(path) {
         return Kind::Event(key);
@@ -134,13 +140,7 @@ pub fn uri_of(path: &str) -> String {
 /// The place of a definition that is known by a URI.
 pub fn definition_path(uri: &str) -> String {
     let place = uri.strip_prefix(BASE_URI).and_then(decode);
-    let fits = |path: &String| {
-        path.ends_with(SUFFIX)
-            && path.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
-            && !path.contains(['\\', '\0'])
-            && kind(path) == Kind::Definition
-            && uri_of(path) == uri
-    };
+    let fits = |path: &String| is_schema_path(path) && kind(path) == Kind::Definition && uri_of(path) == uri;
     place.filter(fits).unwrap_or_else(|| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_~.".contains(c);
         let name: String = uri.chars().map(|c| if plain(c) { c.to_string() } else { percent(c) }).collect();
