@@ -15,8 +15,8 @@ DECLARE
     schemas jsonb[] := '{}';
 BEGIN
     FOREACH wanted IN ARRAY ARRAY[$3, $4] LOOP
-        schemas := array_append(schemas, (SELECT t.schema FROM sea_mq.event_types t
-            WHERE t.context = sea_mq.context_name($1) AND t.event_type = sea_mq.event_name($2) AND t.version = wanted));
+        schemas := array_append(schemas, (SELECT sea_mq.contract_file(t.schema, t.description, t.visibility) FROM sea_mq.event_types t
+            WHERE (t.context, t.event_type, t.version) = (sea_mq.context_name($1), sea_mq.event_name($2), wanted)));
         IF schemas[cardinality(schemas)] IS NULL THEN
             RAISE EXCEPTION 'version % of event type "%" is not registered in context "%"', wanted, $2, $1
                 USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.event_types.';

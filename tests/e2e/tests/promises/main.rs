@@ -5,6 +5,7 @@
 mod atomic;
 mod connection;
 mod contracts;
+mod contracts_in_git;
 mod copies;
 mod dlq;
 mod examples;
