@@ -77,6 +77,34 @@ impl ContractSet {
         referred.iter().filter_map(|uri| by_uri.get(uri).copied()).filter(|other| *other != path).collect()
     }
 
+    /// The schema that an example is for: the name begins with the schema's, the folder is the schema's, `examples` aside,
+    /// or that of the only schema with this name.
+    pub fn schema_of(&self, path: &str) -> Option<(&str, &Value)> {
+        let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
+        let folders = folders.split('/').filter(|part| !part.is_empty() && *part != "examples");
+        let folder: String = folders.map(|part| format!("{part}/")).collect();
+        let mut name = file.strip_suffix(EXAMPLE)?;
+        loop {
+            let file = format!("{name}.schema.json");
+            if let Some((path, schema)) = self.schemas.get_key_value(&format!("{folder}{file}")) {
+                return Some((path, schema));
+            }
+            let mut same = self.schemas.iter().filter(|(path, _)| path.rsplit('/').next() == Some(&file));
+            if let (Some((path, schema)), None) = (same.next(), same.next()) {
+                return Some((path, schema));
+            }
+            name = name.rsplit_once('.')?.0;
+        }
+    }
+
+    /// Paths of the schemas that are meant for themselves: they say so, or there is an example of them.
+    pub fn standalone(&self) -> BTreeSet<&str> {
+        let says = |schema: &Value| schema.get(DEFINITION).is_some_and(|value| value == "standalone");
+        let saying = self.schemas.iter().filter(|(_, schema)| says(schema)).map(|(path, _)| path.as_str());
+        let shown = self.examples.keys().filter_map(|example| self.schema_of(example)).map(|(path, _)| path);
+        saying.chain(shown).collect()
+    }
+
     /// All paths of schemas, what is referred to before what refers to it. Where schemas refer to each other in a circle,
     /// one of them comes first all the same.
     pub fn in_order(&self) -> Vec<&str> {
@@ -101,11 +129,6 @@ impl ContractSet {
 pub fn own_id(schema: &Value) -> Option<&str> {
     let id = schema.get("$id")?.as_str()?.trim_end_matches('#');
     id.contains(':').then_some(id)
-}
-
-/// Whether a definition says that it stands for itself.
-pub fn is_standalone(schema: &Value) -> bool {
-    schema.get(DEFINITION).is_some_and(|value| value == "standalone")
 }
 
 /// Whether a path is one that a schema's file can have: below the directory and in one way only.

@@ -212,32 +212,39 @@ fn applicable<'a>(root: &'a Value, schemas: &[&'a Value]) -> Vec<&'a Value> {
     found
 }
 
+/// What a schema says of a property; `None` if it does not describe it.
+fn of_property<'a>(schema: &'a Value, name: &str) -> Option<Vec<&'a Value>> {
+    let own = schema.get("properties").and_then(|all| all.get(name));
+    let others = ["additionalProperties", "unevaluatedProperties"].iter().filter_map(|keyword| schema.get(keyword));
+    let others = others.filter(|schema| own.is_none() && schema.is_object());
+    let patterns = schema.get("patternProperties").and_then(Value::as_object).into_iter().flat_map(Map::values);
+    let found: Vec<&Value> = own.into_iter().chain(others).chain(patterns).collect();
+    let required = schema.get("required").and_then(Value::as_array).is_some_and(|all| all.contains(&json!(name)));
+    (required || !found.is_empty()).then_some(found)
+}
+
+/// What a schema says of the item at an index.
+fn of_item(schema: &Value, index: usize) -> Vec<&Value> {
+    let prefix = schema.get("prefixItems").and_then(|all| all.get(index));
+    let beyond = schema.get("items").filter(|_| prefix.is_none());
+    let any = ["contains", "unevaluatedItems"].iter().filter_map(|keyword| schema.get(keyword));
+    prefix.into_iter().chain(beyond).chain(any).collect()
+}
+
 /// The payload without the properties that a schema does not describe.
 fn described(root: &Value, schemas: &[&Value], payload: &Value) -> Value {
     let schemas = applicable(root, schemas);
-    let inside = |keyword: &str| schemas.iter().filter_map(|schema| schema.get(keyword)).collect::<Vec<_>>();
     match payload {
         Value::Object(members) => {
-            let open = ["patternProperties", "additionalProperties", "unevaluatedProperties"].iter();
-            let others: Vec<&Value> =
-                open.flat_map(|keyword| inside(keyword)).filter(|schema| schema.is_object()).collect();
             let kept = members.iter().filter_map(|(name, value)| {
-                let own: Vec<&Value> = inside("properties").into_iter().filter_map(|all| all.get(name)).collect();
-                let known = !own.is_empty()
-                    || inside("required")
-                        .iter()
-                        .any(|all| all.as_array().is_some_and(|all| all.contains(&json!(name))));
-                let patterns =
-                    inside("patternProperties").into_iter().filter_map(Value::as_object).flat_map(Map::values);
-                let all: Vec<&Value> = own.into_iter().chain(others.iter().copied()).chain(patterns).collect();
-                (known || !others.is_empty()).then(|| (name.clone(), described(root, &all, value)))
+                let of_each: Vec<Vec<&Value>> = schemas.iter().filter_map(|schema| of_property(schema, name)).collect();
+                (!of_each.is_empty()).then(|| (name.clone(), described(root, &of_each.concat(), value)))
             });
             Value::Object(kept.collect())
         }
         Value::Array(items) => {
-            let mut schemas = [inside("items"), inside("contains"), inside("unevaluatedItems")].concat();
-            schemas.extend(inside("prefixItems").into_iter().filter_map(Value::as_array).flatten());
-            items.iter().map(|item| described(root, &schemas, item)).collect()
+            let of = |index| schemas.iter().flat_map(|schema| of_item(schema, index)).collect::<Vec<_>>();
+            items.iter().enumerate().map(|(index, item)| described(root, &of(index), item)).collect()
         }
         other => other.clone(),
     }

@@ -246,8 +246,18 @@ pub(super) struct Described {
 
 impl Described {
     pub fn apart(document: &Document, schema: &Conjunction) -> Self {
-        const APART: &[&str] =
-            &["anyOf", "contains", "dependentSchemas", "else", "if", "not", "oneOf", "then", "unevaluatedProperties"];
+        const APART: &[&str] = &[
+            "anyOf",
+            "contains",
+            "dependentSchemas",
+            "else",
+            "if",
+            "not",
+            "oneOf",
+            "then",
+            "unevaluatedItems",
+            "unevaluatedProperties",
+        ];
         let any_name = schema.values("unevaluatedProperties").iter().any(|place| place.schema.is_object());
         let mut found = Self { names: HashSet::new(), unknown: any_name || !schema.elsewhere.is_empty() };
         let mut seen = HashSet::new();

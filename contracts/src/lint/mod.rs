@@ -10,7 +10,7 @@ use crate::event_key::EventKey;
 use crate::invalid::InvalidKind;
 use crate::schema::Schema;
 use crate::sensitive;
-use crate::set::{ContractSet, Kind, is_standalone, kind, own_id, uri_of};
+use crate::set::{ContractSet, Kind, kind, own_id, uri_of};
 use crate::walk::{self, Place};
 
 const VISIBILITIES: [&str; 4] = ["public", "partner", "internal", "sensitive"];
@@ -184,7 +184,7 @@ impl<'a> Lint<'a> {
 
     fn example_files(&mut self) {
         for (path, example) in &self.set.examples {
-            let Some((schema_path, schema)) = self.schema_of(path) else {
+            let Some((schema_path, schema)) = self.set.schema_of(path) else {
                 let hint =
                     "Name it {schema}.example.json or {schema}.{what}.example.json, beside its schema or in examples/.";
                 self.report("orphan", path, "no schema has an example of this name", hint);
@@ -197,33 +197,11 @@ impl<'a> Lint<'a> {
         }
     }
 
-    /// The schema that an example is for: the name begins with the schema's, the folder is the schema's, `examples` aside,
-    /// or that of the only schema with this name.
-    fn schema_of(&self, path: &str) -> Option<(&'a str, &'a Value)> {
-        let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
-        let folder: String = folders
-            .split('/')
-            .filter(|part| !part.is_empty() && *part != "examples")
-            .map(|part| format!("{part}/"))
-            .collect();
-        let mut name = file.strip_suffix(".example.json")?;
-        loop {
-            let file = format!("{name}.schema.json");
-            if let Some((path, schema)) = self.set.schemas.get_key_value(&format!("{folder}{file}")) {
-                return Some((path, schema));
-            }
-            let mut same = self.set.schemas.iter().filter(|(path, _)| path.rsplit('/').next() == Some(&file));
-            if let (Some((path, schema)), None) = (same.next(), same.next()) {
-                return Some((path, schema));
-            }
-            name = name.rsplit_once('.')?.0;
-        }
-    }
-
     /// Definitions that no event refers to, directly or through others.
     fn orphans(&mut self) {
-        let stands = |(path, schema): &(&'a String, &'a Value)| kind(path) != Kind::Definition || is_standalone(schema);
-        let mut open: Vec<&str> = self.set.schemas.iter().filter(stands).map(|(path, _)| path.as_str()).collect();
+        let standalone = self.set.standalone();
+        let stands = |path: &&str| kind(path) != Kind::Definition || standalone.contains(path);
+        let mut open: Vec<&str> = self.set.schemas.keys().map(String::as_str).filter(stands).collect();
         let mut reached: BTreeSet<&str> = BTreeSet::new();
         while let Some(path) = open.pop() {
             if reached.insert(path) {
@@ -231,13 +209,14 @@ impl<'a> Lint<'a> {
             }
         }
         for path in self.set.schemas.keys().filter(|path| !reached.contains(path.as_str())) {
-            let hint = "An event's schema is in {context}/{name}.v{version}.schema.json; a schema that stands for itself says \"x-sea-definition\": \"standalone\".";
+            let hint = "An event's schema is in {context}/{name}.v{version}.schema.json; a schema that stands for itself has an example or says \"x-sea-definition\": \"standalone\".";
             self.report("orphan", path, "no event refers to this definition", hint);
         }
     }
 
     /// What was released is what consumers rely on.
     fn immutable(&mut self, released: &ContractSet) {
+        let (was_standalone, is_standalone) = (released.standalone(), self.set.standalone());
         for (path, old) in &released.schemas {
             let Some(new) = self.set.schemas.get(path) else {
                 if !self.set.unusable.contains_key(path) {
@@ -251,7 +230,10 @@ impl<'a> Lint<'a> {
             }
             let differences = compare(old, new);
             let breaking = differences.iter().filter(|difference| difference.is_breaking()).count();
-            if is_standalone(old) && is_standalone(new) && breaking == 0 {
+            let standalone = kind(path) == Kind::Definition
+                && was_standalone.contains(path.as_str())
+                && is_standalone.contains(path.as_str());
+            if standalone && breaking == 0 {
                 continue;
             }
             let message = format!("it was released and has changed ({}): {}", number(breaking), list(&differences));

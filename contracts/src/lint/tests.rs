@@ -28,6 +28,8 @@ fn a_clean_set_has_no_findings() {
         ("orders/paid.v2.schema.json", json!({"$ref": "https://example.com/money"})),
         ("common/money.schema.json", json!({"$id": "https://example.com/money", "type": "number"})),
         ("report.schema.json", json!({"x-sea-definition": "standalone"})),
+        ("messages/dead.schema.json", json!({})),
+        ("examples/messages/dead.example.json", json!({})),
         ("orders/examples/paid.v1.example.json", json!({"total": 2})),
         ("examples/paid.v1.large.example.json", json!({"total": 2e9})),
     ];
