@@ -10,7 +10,7 @@ use crate::name;
 /// schema has below it, so they mean the same in a directory and in the registry.
 pub const BASE_URI: &str = "sea-mq:/schemas/events/";
 
-const SUFFIX: &str = ".schema.json";
+pub(crate) const SUFFIX: &str = ".schema.json";
 
 /// One version of one event type of one context; both names in normal form.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,7 +42,7 @@ impl EventKey {
 
     /// The URI that other schemas refer to it by.
     pub fn uri(&self) -> String {
-        format!("{BASE_URI}{}", uri_path(&self.path()))
+        place_uri(&self.path())
     }
 
     /// The key of the schema that a URI names. `None`: it names none of an event.
@@ -76,16 +76,26 @@ fn file_name(event_type: &str) -> String {
 
 /// A text as the path of a URI carries it (RFC 3986, section 3.3).
 pub fn uri_path(text: &str) -> Cow<'_, str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
-    if text.bytes().all(plain) {
+    percent_encode(text, b"-._~!$&'()*+,;=:@/")
+}
+
+/// A text with all of its bytes percent-encoded but ASCII letters, digits and the `plain` ones (RFC 3986, section 2.1).
+pub(crate) fn percent_encode<'a>(text: &'a str, plain: &[u8]) -> Cow<'a, str> {
+    let stays = |byte: u8| byte.is_ascii_alphanumeric() || plain.contains(&byte);
+    if text.bytes().all(stays) {
         return text.into();
     }
-    let encode = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    let encode = |byte: u8| if stays(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(encode).collect()
 }
 
+/// The URI of a place below `schemas/events`.
+pub(crate) fn place_uri(path: &str) -> String {
+    format!("{BASE_URI}{}", uri_path(path))
+}
+
 /// What was encoded; `None` for what is not UTF-8.
-fn decode(path: &str) -> Option<String> {
+pub(crate) fn decode(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

@@ -3,4 +3,5 @@
 mod contracts;
 mod emit;
 mod inbox;
+mod lint;
 mod manage;

@@ -6,6 +6,7 @@ mod atomic;
 mod cloud_events;
 mod connection;
 mod contracts;
+mod contracts_in_git;
 mod copies;
 mod dlq;
 mod examples;
