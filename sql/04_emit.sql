@@ -2,15 +2,16 @@ CREATE FUNCTION sea_mq.emit(
     aggregate_type text, aggregate_id text, event_type text, payload jsonb,
     event_version integer DEFAULT 1, context text DEFAULT NULL, event_id uuid DEFAULT NULL,
     correlation_id text DEFAULT NULL, causation_id text DEFAULT NULL, headers jsonb DEFAULT NULL,
-    visibility text DEFAULT 'internal', available_at timestamptz DEFAULT NULL)
+    visibility text DEFAULT NULL, available_at timestamptz DEFAULT NULL)
 RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_wrapper';
 COMMENT ON FUNCTION sea_mq.emit IS
 'Emits an event in the current transaction and returns its id. It exists if and only if the transaction commits, and is then
 published on {context}.event.{event_type}.v{event_version}. With event_id, repeating the same event is a no-op for as
-long as the first is retained (sea_mq.retention). Errors: 22004 (a
-required argument is NULL), 22023 (a value cannot be used), 42704 (no context), 54000 (too large), 23505 (event_id used for other
-content), 25006 (read-only transaction), 55000 (the transaction is already committing)';
+long as the first is retained (sea_mq.retention). visibility: NULL stands for the registered one (sea_mq.event_types), else internal.
+sea_mq.contracts says whether the event is checked against its contract. Errors: 22004 (a required argument is NULL), 22023 (a value
+cannot be used), 23514 (the contract is broken), 42704 (no context, or not registered), 54000 (too large), 23505 (event_id used for
+other content), 25006 (read-only transaction), 55000 (the transaction is already committing)';
 
 CREATE FUNCTION sea_mq.emit_many(events jsonb[]) RETURNS SETOF uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_many_wrapper';
@@ -102,8 +103,7 @@ COMMENT ON COLUMN sea_mq.outbox_events.stream_seq IS 'Its sequence in the stream
 CREATE FUNCTION sea_mq.outbox_events_insert() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.id := sea_mq.emit(NEW.aggregate_type, NEW.aggregate_id, NEW.event_type, NEW.payload, coalesce(NEW.event_version, 1),
-        NEW.context, NEW.id, NEW.correlation_id, NEW.causation_id, NEW.headers, coalesce(NEW.visibility, 'internal'),
-        NEW.available_at);
+        NEW.context, NEW.id, NEW.correlation_id, NEW.causation_id, NEW.headers, NEW.visibility, NEW.available_at);
     NEW.published := false;
     RETURN NEW;
 END $$;

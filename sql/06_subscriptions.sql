@@ -61,6 +61,7 @@ CREATE TABLE sea_mq.subscriptions (
     timeout interval CHECK (timeout > '0'),
     retry_delay interval CHECK (retry_delay >= '0'),
     retry_delay_max interval CHECK (retry_delay_max >= '0'),
+    contracts text NOT NULL DEFAULT 'off' CHECK (contracts IN ('off', 'warn', 'enforce')),
     paused boolean NOT NULL DEFAULT false,
     take_over boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -89,6 +90,7 @@ COMMENT ON COLUMN sea_mq.subscriptions.workers IS 'Processes that handle in para
 COMMENT ON COLUMN sea_mq.subscriptions.timeout IS 'Longest run of the handler; NULL: sea_mq.handler_timeout';
 COMMENT ON COLUMN sea_mq.subscriptions.retry_delay IS 'Pause before the second attempt, doubled before each further one; NULL: sea_mq.retry_delay';
 COMMENT ON COLUMN sea_mq.subscriptions.retry_delay_max IS 'Longest pause between attempts; NULL: sea_mq.retry_delay_max';
+COMMENT ON COLUMN sea_mq.subscriptions.contracts IS 'Whether messages are checked against the registered contracts: off, warn or enforce (what breaks its contract is poison)';
 COMMENT ON COLUMN sea_mq.subscriptions.paused IS 'Whether handling is paused';
 COMMENT ON COLUMN sea_mq.subscriptions.take_over IS 'Whether its consumer may be taken over from another installation (sea_mq.adopt)';
 COMMENT ON COLUMN sea_mq.subscriptions.created_at IS 'When it was subscribed';
@@ -247,7 +249,8 @@ CREATE FUNCTION sea_mq.subscribe(
     subscription text, source text, handler regproc DEFAULT NULL, filter text DEFAULT NULL, priority integer DEFAULT 0,
     max_deliver integer DEFAULT 20, ack_wait interval DEFAULT '120 s', max_ack_pending integer DEFAULT 50,
     start_from text DEFAULT 'new', workers integer DEFAULT 1, timeout interval DEFAULT NULL,
-    retry_delay interval DEFAULT NULL, retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL)
+    retry_delay interval DEFAULT NULL, retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL,
+    contracts text DEFAULT 'off')
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -285,10 +288,10 @@ BEGIN
     SELECT s.* INTO old FROM sea_mq.subscriptions s WHERE s.subscription = new.subscription;
     IF FOUND THEN
         IF (old.stream, old.subject_filter, old.handler, old.priority, old.max_deliver, old.ack_wait, old.max_ack_pending,
-                old.start_from, old.workers, old.timeout, old.retry_delay, old.retry_delay_max, old.context)
+                old.start_from, old.workers, old.timeout, old.retry_delay, old.retry_delay_max, old.context, old.contracts)
             IS DISTINCT FROM (new.stream, new.subject_filter, new.handler, subscribe.priority, subscribe.max_deliver,
                 subscribe.ack_wait, subscribe.max_ack_pending, subscribe.start_from, subscribe.workers, subscribe.timeout,
-                subscribe.retry_delay, subscribe.retry_delay_max, new.context)
+                subscribe.retry_delay, subscribe.retry_delay_max, new.context, subscribe.contracts)
         THEN
             RAISE EXCEPTION 'there is a subscription "%" already, and it is another one', subscription
                 USING ERRCODE = 'duplicate_object', HINT = 'Change it with sea_mq.alter_subscription, or unsubscribe first.';
@@ -297,10 +300,11 @@ BEGIN
     END IF;
     INSERT INTO sea_mq.subscriptions (subscription, source, stream, source_context, subject_filter, handler, context, filter,
         priority, max_deliver, ack_wait, max_ack_pending, start_from, start_at, start_sequence, workers, timeout, retry_delay,
-        retry_delay_max)
+        retry_delay_max, contracts)
     VALUES (new.subscription, new.source, new.stream, new.source_context, new.subject_filter, new.handler, new.context,
         new.filter, subscribe.priority, subscribe.max_deliver, subscribe.ack_wait, subscribe.max_ack_pending, new.start_from,
-        new.start_at, new.start_sequence, subscribe.workers, subscribe.timeout, subscribe.retry_delay, subscribe.retry_delay_max);
+        new.start_at, new.start_sequence, subscribe.workers, subscribe.timeout, subscribe.retry_delay, subscribe.retry_delay_max,
+        subscribe.contracts);
     PERFORM sea_mq.begin_subscription(new.subscription, subscribe.start_from = 'new');
     PERFORM sea_mq.inbox_wake_at_commit();
 EXCEPTION
@@ -314,7 +318,8 @@ END $$;
 COMMENT ON FUNCTION sea_mq.subscribe IS
 'Receives the events of a context (or of a stream, by its name). With a handler, f(sea_mq.event), each is handled exactly once in
 effect, as the role that subscribes; without one, messages wait for sea_mq.receive. filter: an event type, a type and a version
-(order_created.v2) or a subject with wildcards. start_from: new, all, a stream sequence or a time. Repeating the same call is a
+(order_created.v2) or a subject with wildcards. start_from: new, all, a stream sequence or a time. contracts: off, warn or enforce
+(what breaks its registered contract, or has none, is poison). Repeating the same call is a
 no-op. Errors: 22004, 22023, 42710 (another one has that name), 42P13 (not a handler), 42501, 42704 (no context)';
 
 -- As the extension's owner: what the subscriber has no rights on.
@@ -366,7 +371,7 @@ CREATE FUNCTION sea_mq.alter_subscription(
     subscription text, handler regproc DEFAULT NULL, filter text DEFAULT NULL, priority integer DEFAULT NULL,
     max_deliver integer DEFAULT NULL, ack_wait interval DEFAULT NULL, max_ack_pending integer DEFAULT NULL,
     workers integer DEFAULT NULL, timeout interval DEFAULT NULL, retry_delay interval DEFAULT NULL,
-    retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL, owner name DEFAULT NULL)
+    retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL, owner name DEFAULT NULL, contracts text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -383,7 +388,8 @@ BEGIN
         retry_delay = coalesce(alter_subscription.retry_delay, s.retry_delay),
         retry_delay_max = coalesce(alter_subscription.retry_delay_max, s.retry_delay_max),
         context = coalesce(sea_mq.context_name(alter_subscription.context), s.context),
-        owner = coalesce(alter_subscription.owner, s.owner)
+        owner = coalesce(alter_subscription.owner, s.owner),
+        contracts = coalesce(alter_subscription.contracts, s.contracts)
     WHERE s.subscription = alter_subscription.subscription;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no subscription "%"', subscription

@@ -32,6 +32,13 @@ GRANT SELECT ON sea_mq.subscription_status, sea_mq.inbox_status, sea_mq.dlq_stat
 GRANT SELECT ON sea_mq.inbox_messages, sea_mq.dlq_messages TO sea_mq_monitor, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.inbox_counts, sea_mq.inbox_size, sea_mq.workers TO sea_mq_monitor, sea_mq_operator, sea_mq_consumer;
 
+-- The registry is open to all who use the extension; what is agreed on is registered by operators.
+GRANT SELECT ON sea_mq.event_types, sea_mq.schema_definitions
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.contract_violations, sea_mq.contract_uri
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.register_event, sea_mq.register_schema, sea_mq.deprecate_event TO sea_mq_operator;
+
 -- What the operator's functions do, they do with the rights of the extension's owner.
 ALTER FUNCTION sea_mq.create_stream SECURITY DEFINER;
 ALTER FUNCTION sea_mq.alter_stream SECURITY DEFINER;

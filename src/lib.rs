@@ -34,4 +34,5 @@ pub mod relay;
 ::pgrx::extension_sql_file!("../sql/08_dlq.sql", name = "dlq", requires = ["inbox"]);
 ::pgrx::extension_sql_file!("../sql/09_inbox_views.sql", name = "inbox_views", requires = ["dlq"]);
 ::pgrx::extension_sql_file!("../sql/10_views.sql", name = "views", requires = ["inbox_views"]);
+::pgrx::extension_sql_file!("../sql/11_contracts.sql", name = "contracts", requires = ["views"]);
 ::pgrx::extension_sql_file!("../sql/20_grants.sql", name = "grants", finalize);

@@ -45,6 +45,11 @@ impl EventKey {
         format!("{BASE_URI}{encoded}")
     }
 
+    /// The key of the schema that a URI names. `None`: it names none of an event.
+    pub fn from_uri(uri: &str) -> Option<Self> {
+        Self::from_path(&decode(uri.strip_prefix(BASE_URI)?)?)
+    }
+
     /// The key of the schema in a file, given its place below `schemas/events`. `None`: the file is not named as an
     /// event's schema is.
     pub fn from_path(path: &str) -> Option<Self> {
@@ -78,6 +83,26 @@ fn encode(c: char) -> String {
     c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
+/// What was encoded; `None` for what is not UTF-8.
+fn decode(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|_| byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,8 +114,9 @@ mod tests {
         assert_eq!(key.path(), "orders/order_created.v2.schema.json");
         assert_eq!(key.uri(), "sea-mq:/schemas/events/orders/order_created.v2.schema.json");
         assert_eq!(EventKey::from_path(&key.path()), Some(key));
-        for name in ["a/b", "a%2Fb", "100%"] {
+        for name in ["a/b", "a%2Fb", "100%", "ärger", "what?#"] {
             let key = EventKey::new("orders", name, 1).unwrap();
+            assert_eq!(EventKey::from_uri(&key.uri()).as_ref(), Some(&key), "{name}");
             assert_eq!(EventKey::from_path(&key.path()), Some(key), "{name}");
         }
         assert!(EventKey::new("orders", "ärger", 1).unwrap().uri().ends_with("/%C3%A4rger.v1.schema.json"));

@@ -13,20 +13,23 @@ pub enum InvalidKind {
     Reused,
     /// The thing that the value names does not exist.
     Unknown,
+    /// The value breaks a contract.
+    Broken,
 }
 
-/// A refused value: what is wrong, and a hint.
+/// A refused value: what is wrong, in detail where that is a list, and a hint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Invalid {
     pub kind: InvalidKind,
     pub message: String,
+    pub detail: Option<String>,
     pub hint: String,
 }
 
 impl Invalid {
     pub fn new(kind: InvalidKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: hint.into() }
+        Self { kind, message: message.into(), detail: None, hint: hint.into() }
     }
 
     pub fn value(message: impl Into<String>, hint: impl Into<String>) -> Self {

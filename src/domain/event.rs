@@ -1,5 +1,6 @@
 //! Events: what `emit` accepts, what the log keeps, what is sent.
 
+use sea_mq_contracts::event_key::EventKey;
 use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use sea_mq_contracts::name;
 use serde_json::{Map, Value};
@@ -13,6 +14,15 @@ pub const MAX_TEXT: usize = 1024;
 
 /// Values of `visibility`, widest audience first.
 pub const VISIBILITIES: [&str; 4] = ["public", "partner", "internal", "sensitive"];
+
+/// The visibility of an event for which neither its emitter nor its contract says one.
+pub const DEFAULT_VISIBILITY: &str = "internal";
+
+/// Whether a visibility reaches a wider audience than another.
+pub fn is_wider(visibility: &str, than: &str) -> bool {
+    let place = |visibility| VISIBILITIES.iter().position(|known| *known == visibility).unwrap_or(VISIBILITIES.len());
+    place(visibility) < place(than)
+}
 
 /// Header names that sea_mq sets itself; callers use the parameter instead.
 const OWN_HEADERS: [(&str, &str); 8] = [
@@ -123,6 +133,11 @@ impl Event {
             available_at: checked_time(args.available_at)?.filter(|&at| at > defaults.now),
             context,
         })
+    }
+
+    /// What its contract is known by.
+    pub fn key(&self) -> EventKey {
+        EventKey { context: self.context.clone(), event_type: self.event_type.clone(), version: self.event_version }
     }
 
     /// The subject that the event is published on.
@@ -290,7 +305,7 @@ fn checked_time(available_at: Option<i64>) -> Result<Option<i64>, Invalid> {
 }
 
 fn checked_visibility(visibility: Option<String>) -> Result<String, Invalid> {
-    let visibility = visibility.ok_or_else(|| Invalid::missing("visibility", "Leave it out for \"internal\"."))?;
+    let visibility = visibility.unwrap_or_else(|| DEFAULT_VISIBILITY.to_owned());
     if VISIBILITIES.contains(&visibility.as_str()) {
         return Ok(visibility);
     }

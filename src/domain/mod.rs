@@ -5,6 +5,7 @@ pub mod event;
 pub mod message;
 pub mod outcome;
 pub mod pace;
+pub mod policy;
 pub mod position;
 pub mod retry;
 pub mod runs;

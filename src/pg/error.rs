@@ -12,6 +12,7 @@ fn sqlstate(kind: InvalidKind) -> PgSqlErrorCode {
         InvalidKind::TooLarge => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         InvalidKind::Reused => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
         InvalidKind::Unknown => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        InvalidKind::Broken => PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
     }
 }
 
@@ -23,7 +24,17 @@ pub fn raise(code: PgSqlErrorCode, message: impl Into<String>, hint: impl Into<S
 
 /// Raises a refused value as an ERROR.
 pub fn refuse(invalid: Invalid) -> ! {
-    raise(sqlstate(invalid.kind), invalid.message, invalid.hint)
+    report(invalid, PgLogLevel::ERROR);
+    unreachable!("an ERROR was raised")
+}
+
+/// Reports a refused value. At the level of an ERROR, control leaves by unwinding to the nearest guard.
+pub fn report(invalid: Invalid, level: PgLogLevel) {
+    let report = ErrorReport::new(sqlstate(invalid.kind), invalid.message, "sea_mq").set_hint(invalid.hint);
+    match invalid.detail {
+        Some(detail) => report.set_detail(detail).report(level),
+        None => report.report(level),
+    }
 }
 
 /// The value, or its refusal raised as an ERROR.

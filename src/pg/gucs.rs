@@ -8,6 +8,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sy
 
 use crate::broker::BrokerConfig;
 use crate::domain::event::Defaults;
+use crate::domain::policy::ContractPolicy;
 use crate::pg::handler;
 
 /// What to do when the broker has lost messages that it had acknowledged.
@@ -17,6 +18,17 @@ pub enum OnStreamLoss {
     Republish,
     #[name = c"pause"]
     Pause,
+}
+
+/// What emit does about an event that breaks its contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum Contracts {
+    #[name = c"off"]
+    Off,
+    #[name = c"warn"]
+    Warn,
+    #[name = c"enforce"]
+    Enforce,
 }
 
 type Text = GucSetting<Option<CString>>;
@@ -52,6 +64,7 @@ static RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(500);
 static RETRY_DELAY_MAX: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 static INBOX_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
 static DLQ_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(2_592_000);
+static CONTRACTS: GucSetting<Contracts> = GucSetting::<Contracts>::new(Contracts::Off);
 static ON_STREAM_LOSS: GucSetting<OnStreamLoss> = GucSetting::<OnStreamLoss>::new(OnStreamLoss::Republish);
 
 /// Defines all settings. Called once per process, from `_PG_init`.
@@ -96,6 +109,15 @@ fn define_session() {
     for (name, short, setting) in session {
         text(name, short, setting, GucContext::Userset, GucFlags::default());
     }
+    // Not the session's to choose: a contract binds those who emit.
+    GucRegistry::define_enum_guc(
+        c"sea_mq.contracts",
+        c"Whether emit checks events against their registered contracts.",
+        c"",
+        &CONTRACTS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
 }
 
 fn define_broker() {
@@ -339,6 +361,14 @@ pub fn max_message_size() -> usize {
 
 pub fn max_in_flight() -> usize {
     usize::try_from(MAX_IN_FLIGHT.get()).unwrap_or(1)
+}
+
+pub fn contracts() -> ContractPolicy {
+    match CONTRACTS.get() {
+        Contracts::Off => ContractPolicy::Off,
+        Contracts::Warn => ContractPolicy::Warn,
+        Contracts::Enforce => ContractPolicy::Enforce,
+    }
 }
 
 pub fn on_stream_loss() -> OnStreamLoss {

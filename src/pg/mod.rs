@@ -4,6 +4,7 @@
 
 mod api;
 mod commit;
+mod contracts;
 mod datum;
 mod error;
 mod gucs;

@@ -13,7 +13,7 @@ use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};
 use crate::pg::store::streams::Facts;
-use crate::pg::{gucs, pending, shmem};
+use crate::pg::{contracts, gucs, pending, shmem};
 
 sql_function!(emit_wrapper, pg_finfo_emit_wrapper, |call| {
     let args = EmitArgs {
@@ -100,12 +100,13 @@ fn defaults() -> Defaults {
 
 /// Checks an event and keeps it until the transaction commits.
 fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
-    let given_id = args.event_id.is_some();
-    let event = Event::new(args, defaults)?;
+    let (given_id, given_visibility) = (args.event_id.is_some(), args.visibility.is_some());
+    let mut event = Event::new(args, defaults)?;
     let facts = pending::facts(event.sink, &event.context, SinkKind::Event);
     if !facts.described && !gucs::auto_create_streams() {
         return Err(no_stream(&event.context));
     }
+    contracts::apply(&mut event, given_visibility)?;
     check_size(&event, &facts)?;
     let id = event.id;
     if given_id && let Some(stored) = pending::find(id) {
@@ -201,7 +202,7 @@ fn parse(json: &str) -> Result<EmitArgs, Invalid> {
         correlation_id: item.correlation_id,
         causation_id: item.causation_id,
         headers: item.headers.map(|headers| headers.get().to_owned()),
-        visibility: item.visibility.or_else(|| Some("internal".to_owned())),
+        visibility: item.visibility,
         available_at: item.available_at.map(|text| timestamp(&text)),
     })
 }

@@ -56,7 +56,7 @@ sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
         headers: event::headers_to_send_on(call.jsonb(9).as_deref()),
         correlation_id: optional(10),
         causation_id: optional(11),
-        visibility: optional(12).unwrap_or_else(|| "internal".into()),
+        visibility: optional(12).unwrap_or_else(|| event::DEFAULT_VISIBILITY.into()),
         created_at: inbox::clock(),
         available_at: None,
         context,

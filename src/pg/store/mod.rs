@@ -3,6 +3,7 @@
 pub mod consumers;
 pub mod cursors;
 pub mod dlq;
+pub mod event_types;
 pub mod inbox;
 pub mod log;
 pub mod ring;

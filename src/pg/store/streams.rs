@@ -85,9 +85,9 @@ fn try_lock(sink: SinkId) -> bool {
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
-/// Runs `f` with the rights of the extension's owner and a snapshot: a producer has no rights on the tables, and at
+/// Runs `f` with the rights of the extension's owner and a snapshot taken now: a producer has no rights on the tables, and at
 /// pre-commit there is no snapshot any more.
-pub fn as_owner(f: impl FnOnce()) {
+pub fn as_owner<T>(f: impl FnOnce() -> T) -> T {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: the identity is restored below; if an ERROR passes, the transaction's abort restores it.
     unsafe {
@@ -95,10 +95,11 @@ pub fn as_owner(f: impl FnOnce()) {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
         pg_sys::SetUserIdAndSecContext(owner, context | restricted as i32);
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        f();
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let result = f();
         pg_sys::PopActiveSnapshot();
         pg_sys::SetUserIdAndSecContext(user, context);
+        result
     }
 }
 

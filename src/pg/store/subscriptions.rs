@@ -9,6 +9,7 @@ use super::consumers::Trouble;
 use super::spi::{self, Arg, TextRow};
 use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Resume, SinkId, SubscriptionId};
 use crate::domain::message::POSTGRES_EPOCH_US;
+use crate::domain::policy::ContractPolicy;
 use crate::pg::gucs;
 use crate::pg::handler::Handler;
 
@@ -33,6 +34,8 @@ pub struct Subscription {
     /// The number that is wanted. Nothing new is taken until it is in force.
     pub wanted_workers: i16,
     pub paused: bool,
+    /// Whether what arrives is checked against its contract.
+    pub contracts: ContractPolicy,
     /// The installation that its consumer is for.
     pub owner: Option<Uuid>,
     /// Whether its consumer may be taken over from another installation.
@@ -81,7 +84,7 @@ pub fn all() -> Vec<(Subscription, Option<Resume>)> {
             (extract(epoch FROM s.ack_wait) * 1000)::bigint, s.max_ack_pending, s.start_sequence,
             (extract(epoch FROM s.start_at) * 1000000)::bigint,
             CASE WHEN s.handler IS NULL THEN s.workers ELSE coalesce(t.lanes, s.workers) END, s.paused, t.stream_created_us, t.stream_sequence,
-            i.install_id, s.take_over, s.start_from = 'new', s.workers
+            i.install_id, s.take_over, s.start_from = 'new', s.workers, s.contracts
          FROM sea_mq.subscriptions s CROSS JOIN sea_mq.installation i LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
          ORDER BY s.priority DESC, s.subscription",
         &[],
@@ -131,6 +134,7 @@ fn described(row: &TextRow) -> Subscription {
         workers: spi::parsed(row, 11),
         wanted_workers: spi::parsed(row, 18),
         paused: spi::flag(row, 12),
+        contracts: ContractPolicy::from_token(&spi::parsed::<String>(row, 19)).unwrap_or_default(),
         owner: spi::optional(row, 15),
         take_over: spi::flag(row, 16),
     }

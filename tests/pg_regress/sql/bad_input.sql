@@ -20,7 +20,6 @@ SELECT arguments, refusal(format('SELECT sea_mq.emit(%s)', arguments)) FROM unne
     $$'order', '1', NULL, '{}'$$,
     $$'order', '1', 'A', NULL$$,
     $$'order', '1', 'A', '{}', NULL$$,
-    $$'order', '1', 'A', '{}', visibility => NULL$$,
     -- empty
     $$'', '1', 'A', '{}'$$,
     $$'order', '', 'A', '{}'$$,

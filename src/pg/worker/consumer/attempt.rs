@@ -13,6 +13,8 @@ use pgrx::{PgSqlErrorCode, warning};
 
 use crate::domain::message::Message;
 use crate::domain::outcome::{Failure, Outcome};
+use crate::domain::policy::ContractPolicy;
+use crate::pg::contracts;
 use crate::pg::error::raise;
 use crate::pg::handler::{self, Handler, Runner};
 use crate::pg::relation::Scratch;
@@ -71,7 +73,7 @@ pub fn batch(
                 continue;
             }
             let (message, outcome) =
-                bench.run(message, &subscription.name, 1, |row| writer.append_processed(&subscription.name, row, now));
+                bench.run(message, subscription, 1, |row| writer.append_processed(&subscription.name, row, now));
             match outcome {
                 Outcome::Processed => processed += 1,
                 Outcome::Again(failure) => undo(&failure),
@@ -117,7 +119,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
             if !held.contains(&one.id) {
                 continue;
             }
-            match bench.run(&one.message, &subscription.name, 1, |_| ()).1 {
+            match bench.run(&one.message, subscription, 1, |_| ()).1 {
                 Outcome::Processed => processed.push(one.id),
                 Outcome::Again(failure) => undo(&failure),
                 outcome if !processed.is_empty() && is_of_neighbours(&outcome) => undo_for(&outcome),
@@ -215,7 +217,7 @@ fn attempt_once(subscription: &Subscription, waiting: &Waiting, last: bool, agai
             return Batch::Blocked(trouble);
         }
     };
-    let outcome = Bench::new(&handler).run(&waiting.message, &subscription.name, waiting.attempts + 1, |_| ()).1;
+    let outcome = Bench::new(&handler).run(&waiting.message, subscription, waiting.attempts + 1, |_| ()).1;
     if let Outcome::Again(failure) = &outcome
         && !last
     {
@@ -248,6 +250,14 @@ pub fn is_for_another(message: &Message, subscription: &Subscription) -> bool {
     message.replay_for.as_ref().is_some_and(|name| *name != subscription.name)
 }
 
+/// Why no handler needs to be asked: the message can never be handled.
+pub fn unfit(message: &Message, contracts: ContractPolicy) -> Option<Failure> {
+    let defect = message.defect.as_ref();
+    defect
+        .map(|defect| Failure { sqlstate: "22P02".into(), message: defect.clone(), detail: None })
+        .or_else(|| contracts::refusal(message, contracts))
+}
+
 /// What it takes to run a handler in the current transaction. The process acts as the handler's owner from here on.
 struct Bench {
     runner: Runner,
@@ -266,13 +276,12 @@ impl Bench {
     fn run(
         &mut self,
         message: &Message,
-        subscription: &str,
+        subscription: &Subscription,
         attempt: i32,
         then: impl FnOnce(&Row),
     ) -> (Message, Outcome) {
         let mut message = message.clone();
-        if let Some(defect) = &message.defect {
-            let failure = Failure { sqlstate: "22P02".into(), message: defect.clone(), detail: None };
+        if let Some(failure) = unfit(&message, subscription.contracts) {
             return (message, Outcome::Poison(failure));
         }
         let row = Cell::new(None);
@@ -281,7 +290,7 @@ impl Bench {
             let event = || {
                 let made = Row::new(&message);
                 readable.set(true);
-                let event = made.event(&message, subscription, attempt, &self.shape);
+                let event = made.event(&message, &subscription.name, attempt, &self.shape);
                 row.set(Some(made));
                 event
             };

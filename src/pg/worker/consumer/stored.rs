@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
+use super::attempt::{is_for_another, unfit};
 use super::direct::{self, AT_ONCE};
 use super::worker::Worker;
 use crate::consume::intake::Intake;
 use crate::domain::message::Message;
 use crate::domain::outcome::{Failure, Outcome};
+use crate::domain::policy::ContractPolicy;
 use crate::pg::handler;
 use crate::pg::store::inbox;
 use crate::pg::store::subscriptions::Subscription;
 use crate::pg::store::waiting::{self, Standing};
 use crate::pg::worker::session::Failed;
-
-use super::attempt::is_for_another;
 
 impl Worker {
     /// Stores what was delivered for a subscription, as far as there is room. Returns whether there may be more.
@@ -66,13 +66,20 @@ pub(super) fn store(subscription: &Subscription, messages: &[Message], save: imp
             })
             .copied()
             .collect();
-        let (sound, defective): (Vec<&Message>, Vec<&Message>) =
-            new.iter().partition(|message| message.defect.is_none());
+        // Where a handler follows, the contract is looked at then.
+        let contracts = if subscription.has_handler { ContractPolicy::Off } else { subscription.contracts };
+        let (mut sound, mut poison) = (Vec::new(), Vec::new());
+        for message in &new {
+            match unfit(message, contracts) {
+                None => sound.push(*message),
+                Some(failure) => poison.push((*message, failure)),
+            }
+        }
         let refused = handler::savepoint(|| drop(waiting::store(&subscription.name, &sound, Standing::Received)));
         if refused.is_some() {
             sound.iter().for_each(|message| store_alone(subscription, message));
         }
-        defective.into_iter().for_each(|message| bury(subscription, message));
+        poison.into_iter().for_each(|(message, failure)| bury(subscription, message, failure));
         save(i64::try_from(wanted.len() - new.len()).unwrap_or(0));
     })
 }
@@ -82,13 +89,13 @@ fn store_alone(subscription: &Subscription, message: &Message) {
     if let Some(failure) = refused {
         let mut message = message.clone();
         message.refuse_payload(&failure.message);
-        bury(subscription, &message);
+        if let Some(failure) = unfit(&message, ContractPolicy::Off) {
+            bury(subscription, &message, failure);
+        }
     }
 }
 
-fn bury(subscription: &Subscription, message: &Message) {
-    let failure =
-        Failure { sqlstate: "22P02".into(), message: message.defect.clone().unwrap_or_default(), detail: None };
+fn bury(subscription: &Subscription, message: &Message, failure: Failure) {
     for id in waiting::store(&subscription.name, &[message], Standing::Processing) {
         waiting::conclude(id, 1, &Outcome::Poison(failure.clone()));
     }

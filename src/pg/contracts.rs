@@ -1,0 +1,209 @@
+//! The contracts of events, as this process knows them: read once, compiled once, forgotten when the registry changes.
+//!
+//! Whoever changes the registry sends a relation cache invalidation with the commit, which reaches every process of the
+//! database before its next transaction: a lookup costs a hash, not a query.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
+use sea_mq_contracts::event_key::EventKey;
+use sea_mq_contracts::invalid::{Invalid, InvalidKind};
+use sea_mq_contracts::schema::{Schema, Violation};
+
+use super::error::report;
+use super::gucs;
+use super::relation;
+use super::store::event_types;
+use crate::domain::event::{self, Event};
+use crate::domain::message::Message;
+use crate::domain::outcome::Failure;
+use crate::domain::policy::ContractPolicy;
+
+/// Contracts and names without one that are kept; who emits more names than that makes them up.
+const KEPT: usize = 10_000;
+
+/// The contract of one version.
+pub struct Contract {
+    key: EventKey,
+    pub visibility: String,
+    source: String,
+    deprecated: Option<Option<String>>,
+    /// Compiled when first needed.
+    schema: OnceCell<Result<Schema, Invalid>>,
+    /// That it is deprecated has been said in this process.
+    warned: Cell<bool>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<HashMap<EventKey, Option<Rc<Contract>>>> = RefCell::new(HashMap::new());
+    /// The registry may have changed since it was read.
+    static STALE: Cell<bool> = const { Cell::new(false) };
+    /// The table whose invalidation says so.
+    static TABLE: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
+}
+
+/// Registers for the news of changes. Called once per process, from `_PG_init`.
+pub fn register() {
+    // SAFETY: the callback has static lifetime and takes no argument.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), pg_sys::Datum::from(0)) }
+}
+
+/// Must not fail.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_invalidation(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    if relation == pg_sys::InvalidOid || relation == TABLE.get() {
+        STALE.set(true);
+    }
+}
+
+/// Tells all processes of the database, when this transaction commits, that the registry has changed.
+pub fn announce_change() {
+    // SAFETY: in a transaction that has written to the table.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation::require("event_types")) }
+}
+
+/// The contract of a version, if it is registered.
+pub fn find(key: &EventKey) -> Option<Rc<Contract>> {
+    if STALE.take() {
+        KNOWN.with_borrow_mut(HashMap::clear);
+    }
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(key).cloned()) {
+        return known;
+    }
+    TABLE.set(relation::require("event_types"));
+    let found = event_types::find(key).map(|found| {
+        Rc::new(Contract {
+            key: key.clone(),
+            visibility: found.visibility,
+            source: found.schema,
+            deprecated: found.deprecated,
+            schema: OnceCell::new(),
+            warned: Cell::new(false),
+        })
+    });
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(key.clone(), found.clone());
+    });
+    found
+}
+
+/// Compiles a schema whose own URI is `uri`, with what it refers to taken from the registry.
+pub fn compile(schema: &str, uri: &str) -> Result<Schema, Invalid> {
+    let read = |text: &str| serde_json::from_str(text);
+    let schema = read(schema).map_err(|error| {
+        Invalid::value(
+            format!("the schema cannot be read: {error}"),
+            "It may be 128 levels deep, and its numbers as large as double precision allows.",
+        )
+    })?;
+    Schema::compile(&schema, uri, |uri| event_types::find_schema(uri).and_then(|text| read(&text).ok()))
+}
+
+impl Contract {
+    /// How a payload, JSON text, breaks the contract.
+    pub fn violations(&self, payload: &str) -> Result<Vec<Violation>, Invalid> {
+        let schema = self.schema.get_or_init(|| compile(&self.source, &self.key.uri()));
+        schema.as_ref().map(|schema| schema.violations_of_text(payload)).map_err(Invalid::clone)
+    }
+
+    fn check(&self, payload: &str, visibility: Option<&str>) -> Result<(), Invalid> {
+        if let Some(wider) = visibility.filter(|visibility| event::is_wider(visibility, &self.visibility)) {
+            return Err(Invalid::new(
+                InvalidKind::Broken,
+                format!("{} is {} at most, and this event is {wider}", self.key, self.visibility),
+                "Leave visibility out, or register the wider audience as the next version.",
+            ));
+        }
+        let violations = self.violations(payload)?;
+        if violations.is_empty() { Ok(()) } else { Err(broken(&self.key, &violations)) }
+    }
+
+    fn warn_if_deprecated(&self) {
+        let Some(reason) = self.deprecated.as_ref().filter(|_| !self.warned.replace(true)) else { return };
+        let reason = reason.as_deref().unwrap_or("Emit a newer version.");
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("{} is deprecated", self.key), "sea_mq")
+            .set_hint(reason.to_owned())
+            .report(PgLogLevel::WARNING);
+    }
+}
+
+/// Holds an event that is emitted against its contract, and gives it the registered visibility if the caller gave none.
+pub fn apply(event: &mut Event, visibility_given: bool) -> Result<(), Invalid> {
+    let key = event.key();
+    let contract = find(&key);
+    if let Some(contract) = contract.as_ref().filter(|_| !visibility_given) {
+        event.visibility.clone_from(&contract.visibility);
+    }
+    let policy = gucs::contracts();
+    if policy == ContractPolicy::Off {
+        return Ok(());
+    }
+    let verdict = contract.ok_or_else(|| unregistered(&key)).and_then(|contract| {
+        contract.warn_if_deprecated();
+        contract.check(&event.payload, Some(&event.visibility))
+    });
+    match (verdict, policy) {
+        (Err(invalid), ContractPolicy::Warn) => {
+            report(invalid, PgLogLevel::WARNING);
+            Ok(())
+        }
+        (verdict, _) => verdict,
+    }
+}
+
+/// Why a message that was received is poison for breaking its contract, if it is.
+pub fn refusal(message: &Message, policy: ContractPolicy) -> Option<Failure> {
+    if policy == ContractPolicy::Off {
+        return None;
+    }
+    let invalid = check_received(message).err()?;
+    if policy == ContractPolicy::Warn {
+        pgrx::warning!("sea_mq consumer: message {}: {invalid}", message.message_id);
+        return None;
+    }
+    let sqlstate = if invalid.kind == InvalidKind::Broken { "23514" } else { "42704" };
+    Some(Failure { sqlstate: sqlstate.into(), message: invalid.message, detail: invalid.detail })
+}
+
+fn check_received(message: &Message) -> Result<(), Invalid> {
+    let context = message.source_context.as_deref().unwrap_or_default();
+    let key = EventKey::new(context, &message.event_type, message.event_version.unwrap_or(0))?;
+    find(&key).ok_or_else(|| unregistered(&key))?.check(&message.payload, None)
+}
+
+/// The contract of a version that must be registered.
+pub fn require(key: &EventKey) -> Result<Rc<Contract>, Invalid> {
+    find(key).ok_or_else(|| unregistered(key))
+}
+
+fn unregistered(key: &EventKey) -> Invalid {
+    Invalid::new(
+        InvalidKind::Unknown,
+        format!("{key} is not registered"),
+        "Register its contract with sea_mq.register_event; sea_mq.event_types lists what is.",
+    )
+}
+
+fn broken(key: &EventKey, violations: &[Violation]) -> Invalid {
+    let lines: Vec<String> = violations
+        .iter()
+        .map(|violation| match violation.pointer.as_str() {
+            "" => violation.message.clone(),
+            pointer => format!("{pointer}: {}", violation.message),
+        })
+        .collect();
+    Invalid {
+        detail: Some(lines.join("\n")),
+        ..Invalid::new(
+            InvalidKind::Broken,
+            format!("the payload breaks the contract of {key}"),
+            "Mend the payload; a changed meaning is registered as the next version.",
+        )
+    }
+}
