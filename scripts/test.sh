@@ -31,7 +31,10 @@ part_lint() {
     forbid 'NATS is touched in src/nats alone' '\basync_nats\b' "${files[@]}"
 }
 
-part_unit() { cargo test --quiet --workspace --lib; }
+part_unit() {
+    cargo test --quiet --workspace --lib
+    cargo test --quiet --package sea_mq-contracts --test conformance --test robustness
+}
 
 # Neither needs a broker: what is shown is the database's side, and the relay, which runs, has nowhere to publish to.
 with_cluster() {

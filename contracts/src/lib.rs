@@ -5,5 +5,6 @@
 
 pub mod event_key;
 pub mod invalid;
+mod metered;
 pub mod name;
 pub mod schema;
