@@ -215,10 +215,13 @@ BEGIN
     new_headers := sea_mq.own_headers(letter.headers) || jsonb_strip_nulls(jsonb_build_object(
         'X-Replayed-From', sea_mq.header_value(coalesce(letter.message_id, letter.dlq_message_id)),
         -- The others have handled it: they leave the replay alone.
-        'X-Replay-For', letter.subscription));
+        'X-Replay-For', CASE WHEN letter.subscription NOT LIKE 'ingest:%' THEN letter.subscription END));
     IF payload IS NOT NULL THEN
         new_headers := new_headers - 'X-Sea-Body';
     END IF;
+    -- Before it is sent on: what fails at once finds its history by this.
+    UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = new_id, replayed_by = session_user
+    WHERE d.id = letter.id;
     IF letter.original_subject LIKE origin || '.event.%'
         AND EXISTS (SELECT FROM sea_mq.streams s WHERE s.kind = 'event' AND s.managed AND s.context = origin)
     THEN
@@ -229,6 +232,9 @@ BEGIN
     END IF;
     IF emitted THEN
         NULL;
+    ELSIF letter.subscription LIKE 'ingest:%' THEN
+        PERFORM sea_mq.ingest_once(substr(letter.subscription, 8), coalesce(dlq_replay.payload, letter.payload), new_id::text, new_id,
+            letter.headers ->> 'X-Correlation-Id', new_headers);
     ELSIF EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.subscription = letter.subscription) THEN
         -- The stream belongs to another database, and publishing there would take its relay's place in the order; or the
         -- message does not fit any more with the headers of a replay.
@@ -245,8 +251,6 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                 HINT = format('Replay it where context "%s" is emitted, or subscribe as "%s" again.', origin, letter.subscription);
     END IF;
-    UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = new_id, replayed_by = session_user
-    WHERE d.id = letter.id;
     PERFORM sea_mq.remove_dead_letter(letter);
     RETURN new_id;
 END $$;
@@ -254,7 +258,7 @@ COMMENT ON FUNCTION sea_mq.dlq_replay IS
 'Replays a dead letter, with a mended payload if one is given, in the current transaction, and returns the new message id. Subject
 and headers stay, attempts count anew, X-Replayed-From names the original, and the DLQ stream gives the message up. To the
 original subject if this database emits that context (other subscriptions of sea_mq leave it alone, by X-Replay-For), else to the
-subscription that had failed. Errors: 42704, 55000 (replayed or discarded already, or nowhere to replay it to)';
+subscription that had failed; a partner''s message (sea_mq.ingest) is ingested again. Errors: 42704, 55000 (replayed or discarded already, or nowhere to replay it to)';
 
 CREATE FUNCTION sea_mq.dlq_discard(id bigint, reason text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

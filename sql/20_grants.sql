@@ -37,6 +37,11 @@ GRANT SELECT ON sea_mq.event_types, sea_mq.schema_definitions
     TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 GRANT EXECUTE ON FUNCTION sea_mq.contract_violations, sea_mq.contract_uri
     TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.partner_mappings TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.ingest TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.map_fields TO sea_mq_producer, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.register_mapping, sea_mq.drop_mapping TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.external_view TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.register_event, sea_mq.register_schema, sea_mq.deprecate_event TO sea_mq_operator;
 
 -- What the operator's functions do, they do with the rights of the extension's owner.

@@ -35,4 +35,6 @@ pub mod relay;
 ::pgrx::extension_sql_file!("../sql/09_inbox_views.sql", name = "inbox_views", requires = ["dlq"]);
 ::pgrx::extension_sql_file!("../sql/10_views.sql", name = "views", requires = ["inbox_views"]);
 ::pgrx::extension_sql_file!("../sql/11_contracts.sql", name = "contracts", requires = ["views"]);
+::pgrx::extension_sql_file!("../sql/14_ingest.sql", name = "ingest", requires = ["contracts"]);
+::pgrx::extension_sql_file!("../sql/15_edge.sql", name = "edge", requires = ["contracts"]);
 ::pgrx::extension_sql_file!("../sql/20_grants.sql", name = "grants", finalize);

@@ -5,12 +5,14 @@
 //!   ([`handled`]) from a commit to the handler's commit in another database
 //! - [`writer`]: a transaction with `emit`, against the same one with a conventional outbox table
 //! - [`inbox`]: subscriptions working off a stream ([`subscription`]), against raw pulling and acknowledging ([`pull`])
+//! - [`contracts`]: what a check against its contract adds to an `emit`
 //! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing
 //!
 //! What is compared runs interleaved, after a warm-up, on the same servers; medians and spreads are reported. A slow
 //! figure is not an error. What is wrong (an event lost, a server that does not start) is one, and like the harness this
 //! panics where the harness does.
 
+pub mod contracts;
 pub mod drain;
 pub mod figures;
 pub mod handled;
@@ -51,6 +53,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Latency => latency::measure(options).await?,
             PartName::Writer => writer::measure(options).await?,
             PartName::Inbox => inbox::measure(options).await?,
+            PartName::Contracts => contracts::measure(options).await?,
         };
         report.add(measured);
     }

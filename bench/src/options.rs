@@ -1,8 +1,9 @@
 use std::path::{Path, PathBuf};
 
 /// How the program is called.
-pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer|inbox]… [OPTION]…
-  --amount N       how much: events of a drain; with latency alone, events at each rate; with writer alone, rounds;
+pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer|inbox|contracts]… [OPTION]…
+  --amount N       how much: events of a drain; with latency alone, events at each rate; with writer or contracts
+                   alone, rounds;
                    with inbox alone, messages
   --repetitions N  how often the drain and the inbox are repeated (3)
   --in-flight N    messages without an acknowledgement while publishing raw (4096)
@@ -19,6 +20,7 @@ pub enum PartName {
     Latency,
     Writer,
     Inbox,
+    Contracts,
 }
 
 impl PartName {
@@ -28,6 +30,7 @@ impl PartName {
             "latency" => Some(Self::Latency),
             "writer" => Some(Self::Writer),
             "inbox" => Some(Self::Inbox),
+            "contracts" => Some(Self::Contracts),
             _ => None,
         }
     }
@@ -47,7 +50,7 @@ pub struct Options {
     pub latency_events: u32,
     /// Events per second.
     pub rates: Vec<u32>,
-    /// Rounds of pgbench runs, each of every kind of transaction.
+    /// Rounds of pgbench runs, each of every kind of transaction; and of calls with and without a check.
     pub rounds: u32,
     /// Length of one pgbench run.
     pub seconds: u32,
@@ -60,7 +63,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            parts: vec![PartName::Drain, PartName::Latency, PartName::Writer, PartName::Inbox],
+            parts: vec![PartName::Drain, PartName::Latency, PartName::Writer, PartName::Inbox, PartName::Contracts],
             drain_events: 200_000,
             repetitions: 3,
             in_flight: 4096,
@@ -128,7 +131,7 @@ impl Options {
     fn set_amount(&mut self, amount: u32) {
         match self.parts.as_slice() {
             [PartName::Latency] => self.latency_events = amount,
-            [PartName::Writer] => self.rounds = amount,
+            [PartName::Writer | PartName::Contracts] => self.rounds = amount,
             [PartName::Inbox] => self.inbox_messages = amount,
             _ => self.drain_events = amount,
         }

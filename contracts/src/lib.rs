@@ -8,3 +8,4 @@ pub mod invalid;
 mod metered;
 pub mod name;
 pub mod schema;
+pub mod sensitive;

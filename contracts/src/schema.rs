@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use jsonschema::{
-    Draft, PatternOptions, ReferencingError, Retrieve, Uri, ValidationError, Validator, error::ValidationErrorKind,
-};
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, PatternOptions, ReferencingError, Registry, Retrieve, Uri, ValidationError, Validator};
 use serde_json::Value;
 
 use crate::invalid::{Invalid, InvalidKind};
 use crate::metered::{self, Budget, Metered, Paid, Stopped};
+use crate::sensitive::{self, Place};
 
 /// The one dialect. A schema that names none is taken for it.
 pub const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -54,6 +54,9 @@ const LOOKS_TO_LIST: u64 = 1_000_000;
 pub struct Schema {
     /// `None` while it is dropped.
     validator: Option<Validator<Metered>>,
+    uri: String,
+    /// The schema and what it refers to, if something in it is sensitive.
+    sensitive: Option<Registry<'static>>,
     /// Objects and arrays that it consists of, with all that it refers to.
     containers: usize,
 }
@@ -93,7 +96,10 @@ impl Schema {
                 .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACKS))
                 .should_validate_formats(false);
             let error = match build(|| options.build(schema))? {
-                Ok(validator) => return Ok(Self { validator: Some(validator), containers }),
+                Ok(validator) => {
+                    let sensitive = build(|| sensitive_documents(schema, uri, known))??;
+                    return Ok(Self { validator: Some(validator), uri: uri.to_owned(), sensitive, containers });
+                }
                 Err(error) => error,
             };
             let missing = missing(&error).ok_or_else(|| not_a_schema(&error))?;
@@ -105,10 +111,20 @@ impl Schema {
     /// How a payload breaks the contract; empty if it does not. One that cannot be checked breaks it.
     pub fn violations(&self, payload: &Value) -> Vec<Violation> {
         let Some(validator) = &self.validator else { return Vec::new() };
-        let reserve = self.containers * STACK_PER_CONTAINER + STACK_RESERVE;
+        let reserve = self.stack();
         // A chain of references may lead to the first look, and another one begin behind the last.
         let stack = 2 * reserve + if nested_deeper(payload, SHALLOW) { DEEP_STACK } else { SHALLOW_STACK };
         stacker::maybe_grow(stack, stack, || list(validator, payload, reserve))
+    }
+
+    /// Bytes of stack for a chain of all its parts.
+    fn stack(&self) -> usize {
+        self.containers * STACK_PER_CONTAINER + STACK_RESERVE
+    }
+
+    /// The places of a payload that the schema calls sensitive, those of an array last element first.
+    pub fn sensitive_places(&self, payload: &Value) -> Vec<Place> {
+        self.sensitive.as_ref().map_or_else(Vec::new, |documents| sensitive::places(documents, &self.uri, payload))
     }
 
     /// As `violations`, for a payload that is JSON text.
@@ -126,7 +142,7 @@ impl Schema {
 impl Drop for Schema {
     fn drop(&mut self) {
         // Its parts own each other, link by link.
-        let stack = self.containers * STACK_PER_CONTAINER + STACK_RESERVE;
+        let stack = self.stack();
         stacker::maybe_grow(stack, stack, || self.validator = None);
     }
 }
@@ -170,6 +186,28 @@ fn containers(value: &Value) -> usize {
         Value::Object(members) => 1 + members.values().map(containers).sum::<usize>(),
         _ => 0,
     }
+}
+
+/// `None`: nothing in the schema or in what it refers to is sensitive.
+fn sensitive_documents(
+    schema: &Value,
+    uri: &str,
+    known: HashMap<String, Value>,
+) -> Result<Option<Registry<'static>>, Invalid> {
+    if !sensitive::mentions(schema) && !known.values().any(sensitive::mentions) {
+        return Ok(None);
+    }
+    let draft = |contents| Draft::Draft202012.create_resource(contents);
+    let documents = known.into_iter().chain([(uri.to_owned(), schema.clone())]).map(|(uri, found)| (uri, draft(found)));
+    let registry = Registry::new().extend(documents).and_then(|builder| builder.prepare());
+    registry.map(Some).map_err(|error| Invalid::value(error.to_string(), "See what the schema refers to."))
+}
+
+/// Whether a regular expression of a schema matches, as a validator sees it; one that cannot be asked might.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let schema = serde_json::json!({ "pattern": pattern });
+    let built = jsonschema::options().with_draft(Draft::Draft202012).build(&schema);
+    built.map_or(true, |validator| validator.is_valid(&Value::String(text.to_owned())))
 }
 
 fn violation(error: &ValidationError) -> Violation {

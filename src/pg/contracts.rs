@@ -12,6 +12,7 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
 use sea_mq_contracts::event_key::EventKey;
 use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use sea_mq_contracts::schema::{Schema, Violation};
+use sea_mq_contracts::sensitive::{Place, Treatment};
 
 use super::error::report;
 use super::gucs;
@@ -108,8 +109,18 @@ pub fn compile(schema: &str, uri: &str) -> Result<Schema, Invalid> {
 impl Contract {
     /// How a payload, JSON text, breaks the contract.
     pub fn violations(&self, payload: &str) -> Result<Vec<Violation>, Invalid> {
-        let schema = self.schema.get_or_init(|| compile(&self.source, &self.key.uri()));
-        schema.as_ref().map(|schema| schema.violations_of_text(payload)).map_err(Invalid::clone)
+        self.schema().map(|schema| schema.violations_of_text(payload))
+    }
+
+    /// The sensitive places of a payload, JSON text. What cannot be read is sensitive as a whole.
+    pub fn sensitive_places(&self, payload: &str) -> Result<Vec<Place>, Invalid> {
+        let schema = self.schema()?;
+        let whole = || vec![Place { path: Vec::new(), treatment: Treatment::Strip }];
+        Ok(serde_json::from_str(payload).map_or_else(|_| whole(), |payload| schema.sensitive_places(&payload)))
+    }
+
+    fn schema(&self) -> Result<&Schema, Invalid> {
+        self.schema.get_or_init(|| compile(&self.source, &self.key.uri())).as_ref().map_err(Invalid::clone)
     }
 
     fn check(&self, payload: &str, visibility: Option<&str>) -> Result<(), Invalid> {

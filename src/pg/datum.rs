@@ -36,6 +36,13 @@ impl Call {
         self.datum(n).map(|datum| unsafe { jsonb_text(datum) })
     }
 
+    pub fn bytea(self, n: usize) -> Option<Vec<u8>> {
+        // SAFETY: the SQL declaration gives the argument the type bytea; the copy is freed with the call's memory.
+        self.datum(n).map(|datum| unsafe {
+            pgrx::varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())).to_vec()
+        })
+    }
+
     pub fn int4(self, n: usize) -> Option<i32> {
         self.datum(n).map(|datum| datum.value() as i32)
     }
@@ -129,6 +136,18 @@ pub fn text_datum(value: &str) -> pg_sys::Datum {
     let length = i32::try_from(value.len()).unwrap_or(i32::MAX);
     // SAFETY: the pointer and length are those of a valid slice.
     unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(value.as_ptr().cast(), length)) }
+}
+
+/// A `text[]` value in the current memory context.
+pub fn text_array_datum(values: &[String]) -> pg_sys::Datum {
+    let mut datums: Vec<pg_sys::Datum> = values.iter().map(|value| text_datum(value)).collect();
+    let length = i32::try_from(datums.len()).unwrap_or(i32::MAX);
+    // SAFETY: the datums are texts, and the alignment is that of text.
+    unsafe {
+        let align = pg_sys::TYPALIGN_INT as _;
+        let array = pg_sys::construct_array(datums.as_mut_ptr(), length, pg_sys::TEXTOID, -1, false, align);
+        pg_sys::Datum::from(array)
+    }
 }
 
 /// A `jsonb` value in the current memory context; an error for text that is not JSON.

@@ -101,3 +101,26 @@ RESET ROLE;
 DROP SCHEMA contracts_trap CASCADE;
 DROP ROLE contracts_producer;
 RESET sea_mq.contracts;
+
+-- What those outside may see of an event.
+SELECT sea_mq.register_event('shop', 'CustomerMoved', 1, '{"properties": {"mail": {"x-sea-sensitive": "hash"}, "pin": {"x-sea-sensitive": true},
+    "homes": {"items": {"properties": {"door": {"x-sea-sensitive": "strip"}}}}}}', 'partner');
+CREATE FUNCTION moved(visibility text, payload jsonb, type text DEFAULT 'customer_moved') RETURNS sea_mq.event LANGUAGE sql AS $$
+    SELECT (gen_random_uuid(), 'm', 'app__sub', 'shop', type, 1, 'shop.event.customer_moved.v1', 'customer', '7', payload,
+        '{"X-Correlation-Id": "c", "X-Causation-Id": "d", "traceparent": "t", "X-Replayed-From": "r", "Nats-Msg-Id": "m", "X-Tenant": "acme",
+            "ce-causationid": "d", "ce-correlationid": "c", "ce-type": "x"}',
+        'c', 'd', visibility, 3, 99, now())::sea_mq.event $$;
+SELECT (v.e).payload - 'mail' AS payload, (v.e).payload ->> 'mail' ~ '^hmac-sha256:[0-9a-f]{64}$' AS mail, (v.e).headers - '{X-Correlation-Id,ce-correlationid}'::text[] AS headers,
+    (v.e).correlation_id = (v.e).headers ->> 'X-Correlation-Id' AND (v.e).correlation_id ~ '^hmac' AS correlation, (v.e).causation_id, (v.e).subscription, (v.e).stream_seq
+FROM (SELECT sea_mq.external_view(moved('partner', '{"mail": "a@b", "pin": 1, "n": 12345678901234567890.12, "homes": [{"door": 1, "n": 1}, {"door": 2}]}')) AS e) v;
+SELECT (a.e).payload ->> 'mail' = (b.e).payload ->> 'mail' AS same_hash, (a.e).payload ->> 'mail' = (c.e).payload ->> 'mail' AS other
+FROM (SELECT sea_mq.external_view(moved('partner', '{"mail": "a@b"}')) AS e) a, (SELECT sea_mq.external_view(moved('public', '{"mail": "a@b", "n": 1}')) AS e) b,
+    (SELECT sea_mq.external_view(moved('public', '{"mail": "c@d"}')) AS e) c;
+-- Who it reaches; and what cannot be looked through does not leave.
+SELECT v AS visibility, a AS audience, (sea_mq.external_view(moved(v, '{"pin": 1, "n": 1}'), a)).payload
+FROM unnest('{public,partner,internal,sensitive,NULL}'::text[]) v, unnest('{public,partner,internal,sensitive}'::text[]) a;
+SELECT (sea_mq.external_view(moved('public', '{"n": 1e400}'))).payload, (sea_mq.external_view(moved('public', '{"n": 1e4}', 'unheard_of'))).payload;
+SELECT (sea_mq.external_view(moved('public', '{"mail": null, "pin": null, "n": 1}'))).payload;
+SELECT sea_mq.external_view(moved('public', '{}'), 'all');
+SELECT sea_mq.external_view(NULL);
+DROP FUNCTION moved;

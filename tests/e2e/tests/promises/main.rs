@@ -4,6 +4,7 @@
 
 mod atomic;
 mod connection;
+mod contracts;
 mod copies;
 mod dlq;
 mod examples;
@@ -12,6 +13,7 @@ mod fuzz;
 mod handlers;
 mod hostile;
 mod inbox;
+mod ingest;
 mod lifecycle;
 mod local;
 mod message;
