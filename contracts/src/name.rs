@@ -9,6 +9,7 @@ use crate::invalid::{Invalid, InvalidKind};
 /// Longest token in bytes. NATS itself bounds the whole protocol line (4 KiB by default), not the token.
 pub const MAX_TOKEN: usize = 128;
 
+const HINT_CONTEXT: &str = "Use letters, digits, \"_\" and \"-\", as in \"orders\".";
 const HINT: &str = "Use letters, digits, \"_\" and \"-\", as in \"order_created\".";
 
 /// The snake case form of a name: `OrderCreated` → `order_created`, `HTTPRequestSent` → `http_request_sent`.
@@ -43,7 +44,14 @@ pub fn context_name(name: &str) -> Result<String, Invalid> {
     if let Some(c) = name.chars().find(|c| matches!(c, '/' | '\\')) {
         return Err(Invalid::value(
             format!("context \"{name}\" contains \"{c}\", which a JetStream stream name cannot contain"),
-            "Use letters, digits, \"_\" and \"-\", as in \"orders\".",
+            HINT_CONTEXT,
+        ));
+    }
+    // What nats-server holds for unprintable it writes as \U0010ffff, which is no JSON, into its answers about the stream.
+    if let Some(c) = name.chars().find(|&c| c > '\u{ffff}') {
+        return Err(Invalid::value(
+            format!("context \"{name}\" contains {c:?}, which nats-server cannot name in its answers about a stream"),
+            HINT_CONTEXT,
         ));
     }
     if name.starts_with('$') || name.starts_with('_') {
@@ -144,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_context_must_also_be_a_stream_name() {
-        for bad in ["a/b", "a\\b", "$JS", "_INBOX"] {
+        for bad in ["a/b", "a\\b", "$JS", "_INBOX", "a\u{10ffff}"] {
             assert_eq!(context_name(bad).unwrap_err().kind, InvalidKind::Value, "{bad:?}");
         }
         assert_eq!(context_name("Orders").unwrap(), "orders");

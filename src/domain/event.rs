@@ -12,6 +12,9 @@ use crate::broker::SinkId;
 /// Longest free text (aggregate, correlation and causation ids, one header value) in bytes.
 pub const MAX_TEXT: usize = 1024;
 
+/// Largest header block in bytes that JetStream stores.
+pub const MAX_HEADERS: usize = 65_535;
+
 /// Values of `visibility`, widest audience first.
 pub const VISIBILITIES: [&str; 4] = ["public", "partner", "internal", "sensitive"];
 
@@ -182,15 +185,15 @@ impl Event {
         headers
     }
 
-    /// Bytes that the message takes of the server's `max_payload`: the header block and the body.
-    pub fn wire_size(&self, body: usize) -> usize {
+    /// Bytes of the message's header block; the message takes these and its body of the server's `max_payload`.
+    pub fn header_size(&self) -> usize {
         const STATUS_LINE_AND_END: usize = "NATS/1.0\r\n\r\n".len();
         const EXPECTED: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n\
             Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n"
             .len();
         let lines: usize =
             self.wire_headers().iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
-        STATUS_LINE_AND_END + EXPECTED + lines + body
+        STATUS_LINE_AND_END + EXPECTED + lines
     }
 
     /// The headers that the caller gave, in alphabetical order, without the trace.

@@ -125,7 +125,7 @@ async fn an_event_name_is_accepted_only_if_the_server_carries_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_context_is_accepted_only_if_it_has_a_stream_of_its_own() {
-    let (mut chance, contexts) = Chance::new(60);
+    let (mut chance, contexts) = Chance::new(25);
     let stage = Stage::new("contexts").await;
     let db = stage.connect().await;
     let odd = ["i", "ı", "s", "ſ", "ss", "ß", "μ", "µ", "ß-", "straße", "strasse", "é", "e\u{301}", "ǅ", "ǆ"]
