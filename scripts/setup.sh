@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 readonly pgrx_version=0.18.1 nats_version=2.15.1 rust_minimum=1.89
 # What the examples in docs/examples need.
-readonly psycopg_version=3.3.9 nats_py_version=2.16.0
+readonly psycopg_version=3.3.9 nats_py_version=2.16.0 cloudevents_version=2.2.0
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -91,6 +91,20 @@ python_package() {
     quietly "Installing $1" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check "$1"
 }
 
+# Not part of this repository: it is fetched with what carries it. pip builds its metadata, for which it fetches more.
+json_schema_suite() {
+    [ ! -d "$SEA_MQ_JSON_SCHEMA_SUITE" ] || return 0
+    python_environment
+    local package=jsonschema-$jsonschema_version new=$dev/jsonschema.new
+    rm -rf "$new"
+    mkdir -p "$new"
+    quietly "Fetching the JSON-Schema-Test-Suite with $package" "$dev/venv/bin/pip" download --quiet --disable-pip-version-check \
+        --no-deps --no-binary jsonschema --dest "$new" "jsonschema==$jsonschema_version"
+    tar --extract --gzip --directory="$new" --no-same-owner --file="$new/$package.tar.gz" "$package/json"
+    mv "$new/$package" "$dev/"
+    rm -rf "$new"
+}
+
 nats_server() {
     [ "$("$dev/venv/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$nats_version" ] || return 0
     python_environment
@@ -128,6 +142,8 @@ cargo_pgrx
 nats_server
 python_package "psycopg[binary]==$psycopg_version"
 python_package "nats-py==$nats_py_version"
+python_package "cloudevents==$cloudevents_version"
+json_schema_suite
 private_postgres
 pgrx_home
 mkdir -p "$run_dir"

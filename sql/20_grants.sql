@@ -52,6 +52,10 @@ GRANT EXECUTE ON FUNCTION sea_mq.capture_table, sea_mq.begin_capture, sea_mq.sto
     sea_mq.contract_of, sea_mq.register_capture, sea_mq.install_capture, sea_mq.check_capturable, sea_mq.capture_key,
     sea_mq.capture_events TO sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.capture_members TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.compare_schemas, sea_mq.compare_versions, sea_mq.export_contracts, sea_mq.contract_path,
+    sea_mq.contract_file TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.lint, sea_mq.lint_contracts TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.import_contracts, sea_mq.contract_files TO sea_mq_operator;
 
 -- What the operator's functions do, they do with the rights of the extension's owner.
 ALTER FUNCTION sea_mq.create_stream SECURITY DEFINER;

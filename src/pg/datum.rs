@@ -50,6 +50,11 @@ impl Call {
         })
     }
 
+    /// A `boolean` argument; false for NULL.
+    pub fn boolean(self, n: usize) -> bool {
+        self.datum(n).is_some_and(|datum| datum.value() != 0)
+    }
+
     pub fn int4(self, n: usize) -> Option<i32> {
         self.datum(n).map(|datum| datum.value() as i32)
     }

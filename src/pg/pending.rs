@@ -42,6 +42,8 @@ struct Pending {
     runs: Vec<SubtransactionRun>,
     /// Ids given by callers: place, and fingerprint of the content.
     given: HashMap<Uuid, (usize, u64)>,
+    /// The least and the greatest of the other ids: callers may give one that they got from an earlier call.
+    made: Option<(Uuid, Uuid)>,
     /// Sinks met in this transaction.
     sinks: Vec<(Facts, String, SinkKind)>,
 }
@@ -78,11 +80,14 @@ pub fn add(event: Event, given_id: bool) -> bool {
         }
         if given_id {
             let print = fingerprint(&event);
-            match pending.given.get(&event.id) {
-                Some((_, known)) if *known == print => return false,
+            match pending.fingerprint_of(event.id) {
+                Some(known) if known == print => return false,
                 Some(_) => refuse(reused(event.id)),
                 None => drop(pending.given.insert(event.id, (pending.length(), print))),
             }
+        } else {
+            let (least, greatest) = pending.made.unwrap_or((event.id, event.id));
+            pending.made = Some((least.min(event.id), greatest.max(event.id)));
         }
         if pending.runs.last().is_none_or(|run| run.id != subtransaction) {
             let start = pending.length();
@@ -301,6 +306,22 @@ impl Pending {
             None => self.events.truncate(start),
         }
         self.given.retain(|_, (place, _)| *place < start);
+    }
+
+    /// The content of the event of this transaction that has the id.
+    fn fingerprint_of(&mut self, id: Uuid) -> Option<u64> {
+        if let Some((_, known)) = self.given.get(&id) {
+            return Some(*known);
+        }
+        // All are looked at only if it can be one of ours, which are made in the order of time.
+        self.made.filter(|(least, greatest)| (least..=greatest).contains(&&id))?;
+        let mut found = None;
+        self.each(&mut |event| {
+            if event.id == id {
+                found = Some(fingerprint(event));
+            }
+        });
+        found
     }
 
     fn each(&mut self, visitor: &mut dyn FnMut(&Event)) {

@@ -3,4 +3,5 @@
 mod contracts;
 pub mod emit;
 mod inbox;
+mod lint;
 mod manage;

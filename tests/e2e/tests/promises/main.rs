@@ -4,12 +4,15 @@
 
 mod atomic;
 mod capture;
+mod cloud_events;
 mod connection;
 mod contracts;
+mod contracts_in_git;
 mod copies;
 mod dlq;
 mod examples;
 mod failure;
+mod fuzz;
 mod handlers;
 mod hostile;
 mod inbox;
@@ -17,6 +20,7 @@ mod ingest;
 mod lifecycle;
 mod local;
 mod message;
+mod names;
 mod order;
 mod pull;
 mod receiving;
