@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::domain::envelope::Publication;
 use crate::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
+use crate::domain::policy::ContractPolicy;
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};
@@ -102,10 +103,7 @@ fn defaults() -> Defaults {
 fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
     let (given_id, given_visibility) = (args.event_id.is_some(), args.visibility.is_some());
     let mut event = Event::new(args, defaults)?;
-    let facts = pending::facts(event.sink, &event.context, SinkKind::Event);
-    if !facts.described && !gucs::auto_create_streams() {
-        return Err(no_stream(&event.context));
-    }
+    let facts = required_facts(&event)?;
     contracts::apply(&mut event, given_visibility)?;
     check_size(&event, &facts)?;
     let id = event.id;
@@ -114,6 +112,41 @@ fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
     }
     pending::add(event, given_id);
     Ok(id)
+}
+
+/// Many events of one type that differ in aggregate and payload alone: the rest is checked once.
+pub struct Series {
+    template: Event,
+    facts: Facts,
+    has_policy: bool,
+}
+
+impl Series {
+    pub fn begin(args: EmitArgs) -> Result<Self, Invalid> {
+        let mut template = Event::new(args, &defaults())?;
+        let facts = required_facts(&template)?;
+        if let Some(contract) = contracts::find(&template.key()) {
+            template.visibility.clone_from(&contract.visibility);
+        }
+        Ok(Self { template, facts, has_policy: gucs::contracts() != ContractPolicy::Off })
+    }
+
+    /// Checks the next event and keeps it until the transaction commits. The aggregate's id fits a header.
+    pub fn emit(&self, aggregate_id: String, payload: String) -> Result<(), Invalid> {
+        let mut event = Event { id: Uuid::now_v7(), aggregate_id, payload, ..self.template.clone() };
+        if self.has_policy {
+            contracts::apply(&mut event, false)?;
+        }
+        check_size(&event, &self.facts)?;
+        pending::add(event, false);
+        Ok(())
+    }
+}
+
+/// What is to be known of the stream that an event goes to, which must be there or come by itself.
+fn required_facts(event: &Event) -> Result<Facts, Invalid> {
+    let facts = pending::facts(event.sink, &event.context, SinkKind::Event);
+    if facts.described || gucs::auto_create_streams() { Ok(facts) } else { Err(no_stream(&event.context)) }
 }
 
 fn no_stream(context: &str) -> Invalid {
