@@ -8,9 +8,10 @@ use super::rows::{self, Columns, LOG_COLUMNS, SCHEDULED_COLUMNS, log_column};
 use crate::broker::SinkId;
 use crate::domain::event::{Event, Logged};
 use crate::domain::position::{self, Moment, Position, Snapshot};
+use crate::pg::batch::Batch;
 use crate::pg::contracts;
 use crate::pg::datum::uuid_datum;
-use crate::pg::relation::{self, Appender, Batch, Compare, IndexScan, Key, Relation, Scratch};
+use crate::pg::relation::{self, Appender, Compare, IndexScan, Key, Relation, Scratch};
 
 unsafe extern "C-unwind" {
     /// src/backend/commands/sequence.c; `nextval` without looking at the caller's rights, which producers do not have.
