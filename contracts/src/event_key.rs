@@ -1,5 +1,6 @@
 //! What a contract is known by: context, event name and version; and how that is written in subjects, files and URIs.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::invalid::Invalid;
@@ -73,23 +74,24 @@ fn file_name(event_type: &str) -> String {
     event_type.replace('%', "%25").replace('/', "%2F")
 }
 
+/// A text as the path of a URI carries it (RFC 3986, section 3.3).
+pub fn uri_path(text: &str) -> Cow<'_, str> {
+    percent_encode(text, b"-._~!$&'()*+,;=:@/")
+}
+
+/// A text with all of its bytes percent-encoded but ASCII letters, digits and the `plain` ones (RFC 3986, section 2.1).
+pub(crate) fn percent_encode<'a>(text: &'a str, plain: &[u8]) -> Cow<'a, str> {
+    let stays = |byte: u8| byte.is_ascii_alphanumeric() || plain.contains(&byte);
+    if text.bytes().all(stays) {
+        return text.into();
+    }
+    let encode = |byte: u8| if stays(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
+}
+
 /// The URI of a place below `schemas/events`.
 pub(crate) fn place_uri(path: &str) -> String {
-    let encoded: String = path.chars().map(encode).collect();
-    format!("{BASE_URI}{encoded}")
-}
-
-/// What a URI's path cannot carry as it is (RFC 3986, section 3.3).
-fn encode(c: char) -> String {
-    if c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/".contains(c) {
-        return c.to_string();
-    }
-    percent(c)
-}
-
-pub(crate) fn percent(c: char) -> String {
-    let mut bytes = [0; 4];
-    c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
+    format!("{BASE_URI}{}", uri_path(path))
 }
 
 /// What was encoded; `None` for what is not UTF-8.

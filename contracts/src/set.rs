@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jsonschema::uri;
 use serde_json::Value;
 
-use crate::event_key::{BASE_URI, EventKey, SUFFIX, decode, percent, place_uri};
+use crate::event_key::{BASE_URI, EventKey, SUFFIX, decode, percent_encode, place_uri};
 
 /// Where definitions stand whose URI is no place below `schemas/events`; their file is named after the whole URI.
 const FOREIGN: &str = "external/";
@@ -164,11 +164,7 @@ pub fn uri_of(path: &str) -> String {
 pub fn definition_path(uri: &str) -> String {
     let place = uri.strip_prefix(BASE_URI).and_then(decode);
     let fits = |path: &String| is_schema_path(path) && kind(path) == Kind::Definition && uri_of(path) == uri;
-    place.filter(fits).unwrap_or_else(|| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_~.".contains(c);
-        let name: String = uri.chars().map(|c| if plain(c) { c.to_string() } else { percent(c) }).collect();
-        format!("{FOREIGN}{name}{SUFFIX}")
-    })
+    place.filter(fits).unwrap_or_else(|| format!("{FOREIGN}{}{SUFFIX}", percent_encode(uri, b"-_~.")))
 }
 
 /// The URI in the name of a file in `external/`. An absolute URI has a colon, which no file named after a place has

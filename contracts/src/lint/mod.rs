@@ -1,12 +1,13 @@
 //! What is wrong with a set of contracts.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::{Value, json};
 
 use crate::compare::{Difference, compare};
-use crate::event_key::EventKey;
+use crate::event_key::{EventKey, percent_encode};
 use crate::invalid::InvalidKind;
 use crate::schema::Schema;
 use crate::sensitive;
@@ -276,9 +277,8 @@ fn contract_of(schema: &Value) -> Value {
 }
 
 /// A JSON Pointer as a URI fragment.
-fn fragment(pointer: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?".contains(c);
-    pointer.chars().map(|c| if plain(c) { c.to_string() } else { crate::event_key::percent(c) }).collect()
+fn fragment(pointer: &str) -> Cow<'_, str> {
+    percent_encode(pointer, b"-._~!$&'()*+,;=:@/?")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::rows::{self, LOG_COLUMNS, log_column};
 use crate::broker::SinkId;
 use crate::domain::event::{Event, Logged};
 use crate::domain::position::{Batch, Moment, Position, Snapshot};
+use crate::pg::contracts;
 use crate::pg::datum::uuid_datum;
 use crate::pg::relation::{self, Appender, Compare, IndexScan, Key, Relation, Scratch};
 
@@ -115,6 +116,7 @@ pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
         source.advance();
     }
     drop(sources);
+    read.events.iter_mut().for_each(|logged| logged.schema = contracts::schema_uri(&logged.event));
     let last = read.events.last().map(|logged| logged.seq);
     read.after = at.after(batch, last, finished);
     read

@@ -117,7 +117,7 @@ pub fn log_sink(columns: Columns<LOG_COLUMNS>) -> i64 {
     Reader(columns).int8(2)
 }
 
-/// An event of the log.
+/// An event of the log, without its schema.
 pub fn read_logged(columns: Columns<LOG_COLUMNS>) -> Logged {
     let r = Reader(columns);
     let event = Event {
@@ -137,7 +137,7 @@ pub fn read_logged(columns: Columns<LOG_COLUMNS>) -> Logged {
         causation_id: r.optional_text(17),
         visibility: r.text(18),
     };
-    Logged { seq: r.int8(0), xid: r.int8(1).cast_unsigned(), event }
+    Logged { seq: r.int8(0), xid: r.int8(1).cast_unsigned(), event, schema: None }
 }
 
 /// A scheduled event.
