@@ -35,7 +35,7 @@ isolation: build ## concurrent sessions, with pg_isolation_regress
 e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit runs a part
 	@scripts/test.sh e2e $(FILTER)
 
-bench: build ## how fast it is, in a table and target/bench; ONLY=drain|latency|writer|inbox|contracts, N=how much, ARGS=--quick
+bench: build ## how fast it is, in a table and target/bench; ONLY=drain|latency|writer|inbox|contracts|capture, N=how much, ARGS=--quick
 	@. scripts/lib.sh && cargo run --quiet --release --package sea_mq-bench -- $(ONLY) $(if $(N),--amount $(N)) $(ARGS)
 
 check: setup ## format, lint, unit tests: before every commit

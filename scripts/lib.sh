@@ -60,6 +60,9 @@ locate() {
 }
 locate
 
+# The Python package whose source distribution contains the official JSON-Schema-Test-Suite.
+readonly jsonschema_version=4.26.0
+export SEA_MQ_JSON_SCHEMA_SUITE=$dev/jsonschema-$jsonschema_version/json
 export PGRX_HOME=$dev/pgrx
 export PATH=$dev/cargo/bin:$dev/venv/bin:$PATH
 # A server of the user's own must not be reached by accident.

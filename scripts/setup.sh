@@ -91,6 +91,20 @@ python_package() {
     quietly "Installing $1" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check "$1"
 }
 
+# Not part of this repository: it is fetched with what carries it. pip builds its metadata, for which it fetches more.
+json_schema_suite() {
+    [ ! -d "$SEA_MQ_JSON_SCHEMA_SUITE" ] || return 0
+    python_environment
+    local package=jsonschema-$jsonschema_version new=$dev/jsonschema.new
+    rm -rf "$new"
+    mkdir -p "$new"
+    quietly "Fetching the JSON-Schema-Test-Suite with $package" "$dev/venv/bin/pip" download --quiet --disable-pip-version-check \
+        --no-deps --no-binary jsonschema --dest "$new" "jsonschema==$jsonschema_version"
+    tar --extract --gzip --directory="$new" --no-same-owner --file="$new/$package.tar.gz" "$package/json"
+    mv "$new/$package" "$dev/"
+    rm -rf "$new"
+}
+
 nats_server() {
     [ "$("$dev/venv/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$nats_version" ] || return 0
     python_environment
@@ -129,6 +143,7 @@ nats_server
 python_package "psycopg[binary]==$psycopg_version"
 python_package "nats-py==$nats_py_version"
 python_package "cloudevents==$cloudevents_version"
+json_schema_suite
 private_postgres
 pgrx_home
 mkdir -p "$run_dir"

@@ -1,6 +1,8 @@
+-- ASCII letters alone become capitals: others would by the rules of the database's locale, where two contexts may have the
+-- same capitals (i and ı) and two databases have different rules for one context.
 CREATE FUNCTION sea_mq.default_stream(context text, kind text) RETURNS sea_mq.streams
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT upper($1) || CASE $2 WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, $2, sea_mq.sink_id($1, $2),
+    SELECT upper($1 COLLATE "C") || CASE $2 WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, $2, sea_mq.sink_id($1, $2),
         ARRAY[$1 || '.' || $2 || '.>'], 'limits', interval '7 days', 10737418240, -1::bigint, -1, 'file', 1, interval '2 minutes',
         'payload', true, i.install_id, false, now(), now()
     FROM sea_mq.installation i
@@ -38,7 +40,7 @@ BEGIN
         RAISE EXCEPTION 'kind "%" is not known', kind
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use event or dlq.';
     END IF;
-    new_name := coalesce(create_stream.name, upper(ctx) || CASE kind WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END);
+    new_name := coalesce(create_stream.name, upper(ctx COLLATE "C") || CASE kind WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END);
     INSERT INTO sea_mq.streams (name, context, kind, sink, subjects, retention, max_age, max_bytes, max_msgs, max_msg_size,
         storage, replicas, duplicate_window, body, managed, owner)
     SELECT new_name, ctx, create_stream.kind, sea_mq.sink_id(ctx, create_stream.kind),

@@ -269,7 +269,7 @@ BEGIN
     IF NOT FOUND THEN
         -- Capital letters are for streams.
         new.source_context := CASE WHEN subscribe.source = lower(subscribe.source) THEN sea_mq.context_name(subscribe.source) END;
-        new.stream := coalesce(upper(new.source_context) || '_EVENTS', subscribe.source);
+        new.stream := coalesce(upper(new.source_context COLLATE "C") || '_EVENTS', subscribe.source);
     END IF;
     new.filter := subscribe.filter;
     new.subject_filter := sea_mq.subject_filter(new.source_context, subscribe.filter);

@@ -36,6 +36,8 @@ pub mod relay;
 ::pgrx::extension_sql_file!("../sql/10_views.sql", name = "views", requires = ["inbox_views"]);
 ::pgrx::extension_sql_file!("../sql/11_contracts.sql", name = "contracts", requires = ["views"]);
 ::pgrx::extension_sql_file!("../sql/12_lint.sql", name = "lint", requires = ["contracts"]);
+::pgrx::extension_sql_file!("../sql/13_capture.sql", name = "capture", requires = ["contracts"]);
+::pgrx::extension_sql_file!("../sql/13_capture_table.sql", name = "capture_table", requires = ["capture"]);
 ::pgrx::extension_sql_file!("../sql/14_ingest.sql", name = "ingest", requires = ["contracts"]);
 ::pgrx::extension_sql_file!("../sql/15_edge.sql", name = "edge", requires = ["contracts"]);
 ::pgrx::extension_sql_file!("../sql/20_grants.sql", name = "grants", finalize);

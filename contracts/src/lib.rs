@@ -7,6 +7,7 @@ pub mod compare;
 pub mod event_key;
 pub mod invalid;
 pub mod lint;
+mod metered;
 pub mod name;
 pub mod schema;
 pub mod sensitive;

@@ -9,12 +9,16 @@ use crate::invalid::{Invalid, InvalidKind};
 /// Longest token in bytes. NATS itself bounds the whole protocol line (4 KiB by default), not the token.
 pub const MAX_TOKEN: usize = 128;
 
+const HINT_CONTEXT: &str = "Use letters, digits, \"_\" and \"-\", as in \"orders\".";
+const HINT: &str = "Use letters, digits, \"_\" and \"-\", as in \"order_created\".";
+
 /// The snake case form of a name: `OrderCreated` → `order_created`, `HTTPRequestSent` → `http_request_sent`.
 pub fn snake_case(name: &str) -> String {
     let chars: Vec<char> = name.chars().collect();
     let mut out = String::with_capacity(name.len() + 4);
     for (i, &c) in chars.iter().enumerate() {
-        if !c.is_uppercase() {
+        // Some capitals have no small letter: left as they are, they must not be taken for capitals the next time.
+        if !c.is_uppercase() || c.to_lowercase().eq([c]) {
             out.push(c);
             continue;
         }
@@ -31,17 +35,23 @@ pub fn snake_case(name: &str) -> String {
 
 /// The name of an event type as it stands in subjects, or why it cannot stand there.
 pub fn event_name(name: &str) -> Result<String, Invalid> {
-    check_token("event_type", name)?;
-    Ok(snake_case(name))
+    normalised("event_type", name)
 }
 
 /// The name of a context as it stands in subjects and, in capitals, in stream names.
 pub fn context_name(name: &str) -> Result<String, Invalid> {
-    check_token("context", name)?;
+    let normal = normalised("context", name)?;
     if let Some(c) = name.chars().find(|c| matches!(c, '/' | '\\')) {
         return Err(Invalid::value(
             format!("context \"{name}\" contains \"{c}\", which a JetStream stream name cannot contain"),
-            "Use letters, digits, \"_\" and \"-\", as in \"orders\".",
+            HINT_CONTEXT,
+        ));
+    }
+    // What nats-server holds for unprintable it writes as \U0010ffff, which is no JSON, into its answers about the stream.
+    if let Some(c) = name.chars().find(|&c| c > '\u{ffff}') {
+        return Err(Invalid::value(
+            format!("context \"{name}\" contains {c:?}, which nats-server cannot name in its answers about a stream"),
+            HINT_CONTEXT,
         ));
     }
     if name.starts_with('$') || name.starts_with('_') {
@@ -50,7 +60,7 @@ pub fn context_name(name: &str) -> Result<String, Invalid> {
             "Begin the context with a letter, as in \"orders\".",
         ));
     }
-    Ok(snake_case(name))
+    Ok(normal)
 }
 
 /// A version of an event type, or why it is none.
@@ -69,17 +79,29 @@ pub fn event_subject(context: &str, event_type: &str, version: i32) -> String {
     format!("{context}.event.{event_type}.v{version}")
 }
 
-fn check_token(parameter: &str, token: &str) -> Result<(), Invalid> {
-    let hint = "Use letters, digits, \"_\" and \"-\", as in \"order_created\".";
-    if token.is_empty() {
-        return Err(Invalid::value(format!("{parameter} must not be empty"), hint));
+/// The normal form of a name. It may be longer than the name, and must be a name itself.
+fn normalised(parameter: &str, name: &str) -> Result<String, Invalid> {
+    check_length(parameter, name)?;
+    check_token(parameter, name)?;
+    let normal = snake_case(name);
+    check_length(parameter, &normal)?;
+    Ok(normal)
+}
+
+fn check_length(parameter: &str, token: &str) -> Result<(), Invalid> {
+    if token.len() <= MAX_TOKEN {
+        return Ok(());
     }
-    if token.len() > MAX_TOKEN {
-        return Err(Invalid::new(
-            InvalidKind::TooLarge,
-            format!("{parameter} is {} bytes long, the limit is {MAX_TOKEN}", token.len()),
-            hint,
-        ));
+    Err(Invalid::new(
+        InvalidKind::TooLarge,
+        format!("{parameter} is {} bytes long, the limit is {MAX_TOKEN}", token.len()),
+        HINT,
+    ))
+}
+
+fn check_token(parameter: &str, token: &str) -> Result<(), Invalid> {
+    if token.is_empty() {
+        return Err(Invalid::value(format!("{parameter} must not be empty"), HINT));
     }
     match token.chars().find(|c| c.is_whitespace() || c.is_control() || matches!(c, '.' | '*' | '>')) {
         None => Ok(()),
@@ -88,7 +110,7 @@ fn check_token(parameter: &str, token: &str) -> Result<(), Invalid> {
                 "{parameter} \"{}\" contains {c:?}, which a NATS subject token cannot contain",
                 token.escape_debug()
             ),
-            hint,
+            HINT,
         )),
     }
 }
@@ -110,8 +132,13 @@ mod tests {
 
     #[test]
     fn normalising_twice_changes_nothing() {
-        for name in ["OrderCreated", "HTTPRequestSent", "aB1C", "ÄrgerGemeldet", "x_Y_z"] {
+        // The last ones have capitals without a small letter, and letters whose small form is longer.
+        for name in ["OrderCreated", "HTTPRequestSent", "aB1C", "ÄrgerGemeldet", "x_Y_z", "A𝐁", "🄰b", "İİ"] {
             assert_eq!(snake_case(&snake_case(name)), snake_case(name), "{name}");
+        }
+        for part in ["aB", "İ", "x"] {
+            let longest = (1..=MAX_TOKEN).rev().find_map(|n| event_name(&part.repeat(n)).ok()).unwrap();
+            assert_eq!(event_name(&longest), Ok(longest.clone()), "{part}");
         }
     }
 
@@ -125,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_context_must_also_be_a_stream_name() {
-        for bad in ["a/b", "a\\b", "$JS", "_INBOX"] {
+        for bad in ["a/b", "a\\b", "$JS", "_INBOX", "a\u{10ffff}"] {
             assert_eq!(context_name(bad).unwrap_err().kind, InvalidKind::Value, "{bad:?}");
         }
         assert_eq!(context_name("Orders").unwrap(), "orders");

@@ -1,12 +1,14 @@
 //! JSON Schemas (draft 2020-12, <https://json-schema.org/draft/2020-12>): compiled once, then asked many times.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ReferencingError, Registry, Retrieve, Uri, ValidationError, Validator};
 use serde_json::Value;
 
 use crate::invalid::{Invalid, InvalidKind};
+use crate::metered::{self, Budget, Metered, Paid, Stopped};
 use crate::sensitive::{self, Place};
 
 /// The one dialect. A schema that names none is taken for it.
@@ -19,19 +21,44 @@ const MAX_VIOLATIONS: usize = 20;
 /// for.
 const BACKTRACKS: usize = 100_000;
 
-/// Levels of nesting that the stack of the caller has room for, whatever the schema.
+/// Objects and arrays that a schema, with all that it refers to, may consist of.
+const MAX_CONTAINERS: usize = 100_000;
+
+/// Bytes of stack for compiling: what is nested in a schema 128 levels deep (as deep as serde_json reads) in the nine
+/// schemas that the compiler has in hand at once.
+const COMPILE_STACK: usize = 64 << 20;
+
+/// Levels of nesting of a payload that SHALLOW_STACK has room for.
 const SHALLOW: usize = 16;
 
-/// Bytes of stack for what is nested deeper: 128 levels, which is what serde_json reads, of the deepest schema.
+/// Bytes of stack for checking a payload that is not nested deeper than that, with an ordinary schema.
+const SHALLOW_STACK: usize = 1 << 20;
+
+/// The same for one that is: 128 levels, which is what serde_json reads.
 const DEEP_STACK: usize = 64 << 20;
+
+/// Bytes of stack that a part of a schema takes when it is applied to the value that the part around it is applied to.
+const STACK_PER_CONTAINER: usize = 2 << 10;
+
+/// Bytes of stack for what looks at nothing of the payload any more.
+const STACK_RESERVE: usize = 256 << 10;
+
+/// Looks at a payload until it is known whether it is valid: about a second of them.
+const LOOKS_TO_CHECK: u64 = 20_000_000;
+
+/// Looks at a payload until its violations are known. The validator keeps each that it finds, all in memory.
+const LOOKS_TO_LIST: u64 = 1_000_000;
 
 /// A schema, ready to check payloads.
 #[derive(Debug)]
 pub struct Schema {
-    validator: Validator,
+    /// `None` while it is dropped.
+    validator: Option<Validator<Metered>>,
     uri: String,
     /// The schema and what it refers to, if something in it is sensitive.
     sensitive: Option<Registry<'static>>,
+    /// Objects and arrays that it consists of, with all that it refers to.
+    containers: usize,
 }
 
 /// One way in which a payload breaks its contract. Never repeats what the payload says: this ends up in logs.
@@ -58,16 +85,20 @@ impl Schema {
         check_dialect(schema)?;
         let mut known = HashMap::new();
         loop {
-            let options = jsonschema::options()
+            let containers = known.values().map(containers).sum::<usize>() + containers(schema);
+            if containers > MAX_CONTAINERS {
+                return Err(too_large());
+            }
+            let options = jsonschema::options_for::<Metered>()
                 .with_draft(Draft::Draft202012)
                 .with_base_uri(uri)
                 .with_retriever(Known(known.clone()))
                 .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACKS))
                 .should_validate_formats(false);
-            let error = match options.build(schema) {
+            let error = match build(|| options.build(schema))? {
                 Ok(validator) => {
-                    let sensitive = sensitive_documents(schema, uri, known)?;
-                    return Ok(Self { validator, uri: uri.to_owned(), sensitive });
+                    let sensitive = build(|| sensitive_documents(schema, uri, known))??;
+                    return Ok(Self { validator: Some(validator), uri: uri.to_owned(), sensitive, containers });
                 }
                 Err(error) => error,
             };
@@ -77,19 +108,18 @@ impl Schema {
         }
     }
 
-    /// How a payload breaks the contract; empty if it does not.
+    /// How a payload breaks the contract; empty if it does not. One that cannot be checked breaks it.
     pub fn violations(&self, payload: &Value) -> Vec<Violation> {
-        if nested_deeper(payload, SHALLOW) {
-            return stacker::grow(DEEP_STACK, || self.list(payload));
-        }
-        self.list(payload)
+        let Some(validator) = &self.validator else { return Vec::new() };
+        let reserve = self.stack();
+        // A chain of references may lead to the first look, and another one begin behind the last.
+        let stack = 2 * reserve + if nested_deeper(payload, SHALLOW) { DEEP_STACK } else { SHALLOW_STACK };
+        stacker::maybe_grow(stack, stack, || list(validator, payload, reserve))
     }
 
-    fn list(&self, payload: &Value) -> Vec<Violation> {
-        if self.validator.is_valid(payload) {
-            return Vec::new();
-        }
-        self.validator.iter_errors(payload).take(MAX_VIOLATIONS).map(|error| violation(&error)).collect()
+    /// Bytes of stack for a chain of all its parts.
+    fn stack(&self) -> usize {
+        self.containers * STACK_PER_CONTAINER + STACK_RESERVE
     }
 
     /// The places of a payload that the schema calls sensitive, those of an array last element first.
@@ -103,9 +133,58 @@ impl Schema {
             Ok(value) => self.violations(&value),
             // What jsonb holds and this cannot: numbers beyond double precision's range, nesting beyond 128 levels.
             Err(error) => {
-                vec![Violation { pointer: String::new(), message: format!("cannot be checked: {error}") }]
+                vec![of_the_whole(format!("cannot be checked: {error}"))]
             }
         }
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        // Its parts own each other, link by link.
+        let stack = self.stack();
+        stacker::maybe_grow(stack, stack, || self.validator = None);
+    }
+}
+
+/// Compiles, with stack enough. A panic is a defect of the library and must not become the caller's.
+fn build<T>(compile: impl FnOnce() -> T) -> Result<T, Invalid> {
+    stacker::maybe_grow(COMPILE_STACK, COMPILE_STACK, || catch_unwind(AssertUnwindSafe(compile))).map_err(|_| {
+        Invalid::value(
+            "the schema cannot be compiled",
+            "It hits a defect of the JSON Schema library; write it differently.",
+        )
+    })
+}
+
+fn list(validator: &Validator<Metered>, payload: &Value, stack: usize) -> Vec<Violation> {
+    match metered::within(Budget { looks: LOOKS_TO_CHECK, stack }, || validator.is_valid(Paid(payload))) {
+        Ok(true) => return Vec::new(),
+        Ok(false) => {}
+        Err(stopped) => return vec![of_the_whole(format!("cannot be checked: {}", why(stopped)))],
+    }
+    let all = || validator.iter_errors(Paid(payload)).take(MAX_VIOLATIONS).map(|error| violation(&error)).collect();
+    metered::within(Budget { looks: LOOKS_TO_LIST, stack }, all)
+        .unwrap_or_else(|stopped| vec![of_the_whole(format!("is not valid; where is not known: {}", why(stopped)))])
+}
+
+fn why(stopped: Stopped) -> &'static str {
+    match stopped {
+        Stopped::Exhausted => "the schema takes too many steps",
+        Stopped::Panicked => "the JSON Schema library has a defect",
+    }
+}
+
+fn of_the_whole(message: String) -> Violation {
+    Violation { pointer: String::new(), message }
+}
+
+/// How many objects and arrays a value consists of.
+fn containers(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(containers).sum::<usize>(),
+        Value::Object(members) => 1 + members.values().map(containers).sum::<usize>(),
+        _ => 0,
     }
 }
 
@@ -175,6 +254,14 @@ fn not_a_schema(error: &ValidationError) -> Invalid {
     Invalid::value(
         format!("this is not a JSON Schema{place}: {error}"),
         "Draft 2020-12 is expected, see https://json-schema.org/draft/2020-12.",
+    )
+}
+
+fn too_large() -> Invalid {
+    Invalid::new(
+        InvalidKind::TooLarge,
+        format!("the schema consists of more than {MAX_CONTAINERS} objects and arrays, with what it refers to"),
+        "Describe the event more coarsely, or split it.",
     )
 }
 

@@ -35,6 +35,13 @@ impl BodyFormat {
     }
 }
 
+/// Bytes of a message: its header block and its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub headers: usize,
+    pub body: usize,
+}
+
 /// An event about to become a message.
 pub struct Publication<'a> {
     event: &'a Event,
@@ -68,14 +75,14 @@ impl<'a> Publication<'a> {
         Outgoing { subject: self.event.subject(), headers, body: self.body(format) }
     }
 
-    /// Bytes that the message takes of the server's `max_payload`: the header block and the body.
-    pub fn size(&self, format: BodyFormat) -> usize {
+    /// What the message takes of the server's `max_payload`.
+    pub fn size(&self, format: BodyFormat) -> Size {
         const FRAME: usize = "NATS/1.0\r\nNats-Msg-Id: \r\n\r\n".len();
         const EXPECTED: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n\
             Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n"
             .len();
         let message = self.message(format);
-        FRAME + EXPECTED + message.headers.size() + message.body.len()
+        Size { headers: FRAME + EXPECTED + message.headers.size(), body: message.body.len() }
     }
 
     /// The headers but for `Nats-Msg-Id`, which is the event's id; the caller's own come last.
@@ -275,7 +282,7 @@ mod tests {
             let message = publication.message(format);
             let expected = "Nats-Expected-Last-Sequence: 18446744073709551615\r\nNats-Expected-Last-Msg-Id: \r\n".len();
             let block = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", message.headers.into_lines().unwrap()).len();
-            assert_eq!(publication.size(format), block + expected + 36 + message.body.len());
+            assert_eq!(publication.size(format), Size { headers: block + expected + 36, body: message.body.len() });
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::broker::SinkId;
 /// Longest free text (aggregate, correlation and causation ids, one header value) in bytes.
 pub const MAX_TEXT: usize = 1024;
 
+/// Largest header block in bytes that JetStream stores.
+pub const MAX_HEADERS: usize = 65_535;
+
 /// Values of `visibility`, widest audience first.
 pub const VISIBILITIES: [&str; 4] = ["public", "partner", "internal", "sensitive"];
 

@@ -1,6 +1,6 @@
 //! `sea_mq.emit` and its relatives.
 
-use pgrx::pg_sys;
+use pgrx::{PgTryBuilder, pg_sys};
 use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use sea_mq_contracts::name;
 use serde::Deserialize;
@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::envelope::Publication;
-use crate::domain::event::{Defaults, EmitArgs, Event};
+use crate::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
+use crate::domain::policy::ContractPolicy;
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};
@@ -102,10 +103,7 @@ fn defaults() -> Defaults {
 fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
     let (given_id, given_visibility) = (args.event_id.is_some(), args.visibility.is_some());
     let mut event = Event::new(args, defaults)?;
-    let facts = pending::facts(event.sink, &event.context, SinkKind::Event);
-    if !facts.described && !gucs::auto_create_streams() {
-        return Err(no_stream(&event.context));
-    }
+    let facts = required_facts(&event)?;
     contracts::apply(&mut event, given_visibility)?;
     check_size(&event, &facts)?;
     let id = event.id;
@@ -114,6 +112,41 @@ fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
     }
     pending::add(event, given_id);
     Ok(id)
+}
+
+/// Many events of one type that differ in aggregate and payload alone: the rest is checked once.
+pub struct Series {
+    template: Event,
+    facts: Facts,
+    has_policy: bool,
+}
+
+impl Series {
+    pub fn begin(args: EmitArgs) -> Result<Self, Invalid> {
+        let mut template = Event::new(args, &defaults())?;
+        let facts = required_facts(&template)?;
+        if let Some(contract) = contracts::find(&template.key()) {
+            template.visibility.clone_from(&contract.visibility);
+        }
+        Ok(Self { template, facts, has_policy: gucs::contracts() != ContractPolicy::Off })
+    }
+
+    /// Checks the next event and keeps it until the transaction commits. The aggregate's id fits a header.
+    pub fn emit(&self, aggregate_id: String, payload: String) -> Result<(), Invalid> {
+        let mut event = Event { id: Uuid::now_v7(), aggregate_id, payload, ..self.template.clone() };
+        if self.has_policy {
+            contracts::apply(&mut event, false)?;
+        }
+        check_size(&event, &self.facts)?;
+        pending::add(event, false);
+        Ok(())
+    }
+}
+
+/// What is to be known of the stream that an event goes to, which must be there or come by itself.
+fn required_facts(event: &Event) -> Result<Facts, Invalid> {
+    let facts = pending::facts(event.sink, &event.context, SinkKind::Event);
+    if facts.described || gucs::auto_create_streams() { Ok(facts) } else { Err(no_stream(&event.context)) }
 }
 
 fn no_stream(context: &str) -> Invalid {
@@ -132,11 +165,19 @@ pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
     let optional = [&event.headers, &event.correlation_id, &event.causation_id];
     let rough = texts.iter().map(|text| text.len()).sum::<usize>()
         + optional.iter().map(|text| text.as_ref().map_or(0, String::len)).sum::<usize>();
-    if event.payload.len() + 16 * rough + 2048 <= limit {
+    if event.payload.len() + 16 * rough + 2048 <= limit.min(event.payload.len() + MAX_HEADERS) {
         return Ok(());
     }
     // Its type may be registered until it is published.
     let size = Publication::new(event, Some(&event.key().uri())).size(facts.body);
+    if size.headers > MAX_HEADERS {
+        return Err(Invalid::new(
+            InvalidKind::TooLarge,
+            format!("the headers would be {} bytes long, the limit is {MAX_HEADERS}", size.headers),
+            "Long content belongs into the payload.",
+        ));
+    }
+    let size = size.headers + size.body;
     if size <= limit {
         return Ok(());
     }
@@ -200,21 +241,30 @@ fn parse(json: &str) -> Result<EmitArgs, Invalid> {
         causation_id: item.causation_id,
         headers: item.headers.map(|headers| headers.get().to_owned()),
         visibility: item.visibility,
-        available_at: item.available_at.map(|text| timestamp(&text)),
+        available_at: item.available_at.as_deref().map(timestamp).transpose()?,
     })
 }
 
-/// What PostgreSQL reads as a `timestamptz`; an ERROR for anything else.
-fn timestamp(text: &str) -> i64 {
-    let text = std::ffi::CString::new(text).unwrap_or_default();
-    // SAFETY: timestamptz_in takes a C string, an OID that it ignores, and a type modifier.
-    let datum = unsafe {
-        pgrx::direct_function_call_as_datum(
-            pg_sys::timestamptz_in,
-            &[Some(pg_sys::Datum::from(text.as_ptr())), Some(pg_sys::Datum::from(0)), Some(pg_sys::Datum::from(-1))],
-        )
+/// What PostgreSQL reads as a `timestamptz`.
+fn timestamp(text: &str) -> Result<i64, Invalid> {
+    let refused = || Invalid::value("available_at is not a time", "As in \"2030-01-31 12:00:00+00\".");
+    let c_text = std::ffi::CString::new(text).map_err(|_| refused())?;
+    let read = move || {
+        // SAFETY: timestamptz_in takes a C string, an OID that it ignores, and a type modifier.
+        let datum = unsafe {
+            pgrx::direct_function_call_as_datum(
+                pg_sys::timestamptz_in,
+                &[
+                    Some(pg_sys::Datum::from(c_text.as_ptr())),
+                    Some(pg_sys::Datum::from(0)),
+                    Some(pg_sys::Datum::from(-1)),
+                ],
+            )
+        };
+        datum.map(|datum| datum.value() as i64)
     };
-    datum.map_or(0, |datum| datum.value() as i64)
+    // Its ERROR becomes ours, which says where; the transaction fails with the one as it would with the other.
+    PgTryBuilder::new(read).catch_others(|_| None).execute().ok_or_else(refused)
 }
 
 fn at_place(place: usize, invalid: Invalid) -> Invalid {

@@ -5,6 +5,7 @@
 //! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
 //! - [`ledger`]: whether a stream holds what it should, once and in order
+//! - [`Chance`]: random values that can be had again, for tests that try to break it
 //! - [`until`]: waiting for a condition; nothing here sleeps for a time and hopes
 //!
 //! Like the tests, this panics with a message that says what was being done.
@@ -13,6 +14,7 @@
 //! servers' directories are made), both set by the Makefile.
 
 mod broker;
+mod chance;
 mod cluster;
 mod database;
 mod directory;
@@ -23,6 +25,7 @@ mod stored;
 mod wait;
 
 pub use broker::{Broker, BrokerOptions, TestCertificates};
+pub use chance::Chance;
 pub use cluster::Cluster;
 pub use database::{Connector, Database};
 pub use directory::Directory;
