@@ -108,7 +108,9 @@ impl Message {
         let envelope = envelope(&payload).filter(|found| named.is_none() || id.as_ref() == Some(&found.id));
         let (subject_context, subject_type, subject_version) = of_subject(&delivery.subject);
         let from_envelope = |take: fn(&Envelope) -> Option<String>| envelope.as_ref().and_then(take);
-        let message_id = id.or_else(|| from_envelope(|e| Some(e.id.clone()))).unwrap_or_else(|| {
+        // An empty id would make all messages that have it doubles of the first.
+        let from_body = || from_envelope(|e| Some(e.id.clone())).filter(|id| !id.is_empty());
+        let message_id = id.or_else(from_body).unwrap_or_else(|| {
             // The time tells a stream that was created anew from the one before.
             format!("{stream}:{}:{}", delivery.sequence, delivery.stored_us.saturating_mul(1000))
         });
@@ -247,6 +249,13 @@ mod tests {
         assert_eq!(message.source_context.as_deref(), Some("orders"));
         assert_eq!((message.event_type.as_str(), message.event_version), ("order_paid", Some(3)));
         assert_eq!(Message::from_delivery(&delivery("a.b", &[], "1"), "S").event_type, "a.b");
+    }
+
+    #[test]
+    fn an_empty_id_is_none() {
+        let body = r#"{"specversion":"1.0","id":"","type":"t","source":"/o","eventname":"paid","data":{"x":1}}"#;
+        let message = Message::from_delivery(&delivery("s", &[("Nats-Msg-Id", "")], body), "S");
+        assert_eq!((message.message_id.as_str(), message.event_type.as_str()), ("S:7:946684800000005000", "paid"));
     }
 
     #[test]
