@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::event::Logged;
+use super::event::{Logged, MAX_TEXT};
 use crate::broker::Delivery;
 
 /// Microseconds from the Unix epoch to PostgreSQL's.
@@ -73,11 +73,10 @@ impl Headers {
         // Those that steer the broker are of no interest any more.
         let kept = pairs.iter().filter(|(name, _)| !name.starts_with("Nats-") || name == "Nats-Msg-Id");
         for (name, value) in kept {
-            // jsonb has no way to write this character.
-            let value = value.replace('\0', "\u{fffd}");
+            let value = storable(value);
             match map.get_mut(name) {
                 Some(Value::String(known)) => *known = format!("{known}, {value}"),
-                _ => drop(map.insert(name.replace('\0', "\u{fffd}"), Value::String(value))),
+                _ => drop(map.insert(storable(name), Value::String(value))),
             }
         }
         Self(map)
@@ -96,7 +95,7 @@ impl Message {
     /// What a delivery from `stream` says. Never fails: what cannot be handled says so in `defect`.
     pub fn from_delivery(delivery: &Delivery, stream: &str) -> Self {
         let mut headers = Headers::new(&delivery.headers);
-        let id = headers.get("Nats-Msg-Id");
+        let id = headers.get("Nats-Msg-Id").filter(|id| can_be_id(id));
         let named = headers.get("X-Event-Type");
         let (payload, defect) = match json_text(&delivery.body) {
             Ok(text) => (text.to_owned(), None),
@@ -106,10 +105,11 @@ impl Message {
             }
         };
         let envelope = envelope(&payload).filter(|found| named.is_none() || id.as_ref() == Some(&found.id));
-        let (subject_context, subject_type, subject_version) = of_subject(&delivery.subject);
-        let from_envelope = |take: fn(&Envelope) -> Option<String>| envelope.as_ref().and_then(take);
-        // An empty id would make all messages that have it doubles of the first.
-        let from_body = || from_envelope(|e| Some(e.id.clone())).filter(|id| !id.is_empty());
+        let subject = storable(&delivery.subject);
+        let (subject_context, subject_type, subject_version) = of_subject(&subject);
+        let from_envelope =
+            |take: fn(&Envelope) -> Option<String>| envelope.as_ref().and_then(take).as_deref().map(storable);
+        let from_body = || from_envelope(|e| Some(e.id.clone())).filter(|id| can_be_id(id));
         let message_id = id.or_else(from_body).unwrap_or_else(|| {
             // The time tells a stream that was created anew from the one before.
             format!("{stream}:{}:{}", delivery.sequence, delivery.stored_us.saturating_mul(1000))
@@ -122,7 +122,7 @@ impl Message {
             event_type: named
                 .or_else(|| from_envelope(|e| e.eventname.clone()))
                 .or(subject_type)
-                .unwrap_or_else(|| delivery.subject.clone()),
+                .unwrap_or_else(|| subject.clone()),
             event_version: headers
                 .get("X-Event-Version")
                 .and_then(|version| version.parse().ok())
@@ -140,7 +140,7 @@ impl Message {
                 .map_or_else(|| payload.clone(), |e| e.data.map_or("null", RawValue::get).to_owned()),
             headers: Value::Object(headers.0).to_string(),
             message_id,
-            subject: delivery.subject.clone(),
+            subject,
             stream_seq: i64::try_from(delivery.sequence).ok(),
             event_at: delivery.stored_us - POSTGRES_EPOCH_US,
             defect,
@@ -174,13 +174,23 @@ impl Message {
 
     /// Marks a message whose payload PostgreSQL refuses to store. The payload becomes a JSON string of it.
     pub fn refuse_payload(&mut self, why: &str) {
-        self.payload = Value::String(self.payload.replace('\0', "\u{fffd}")).to_string();
+        self.payload = Value::String(storable(&self.payload)).to_string();
         if let Ok(Value::Object(mut headers)) = serde_json::from_str(&self.headers) {
             headers.insert(BODY_HEADER.into(), Value::String("text".into()));
             self.headers = Value::Object(headers).to_string();
         }
         self.defect = Some(format!("PostgreSQL cannot store the body: {why}"));
     }
+}
+
+/// A text without the one character that PostgreSQL's has no room for.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// An empty id would make all messages that have it doubles of the first, and a long one fits into no index.
+fn can_be_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= MAX_TEXT
 }
 
 /// The body as JSON text; else a JSON string that stands for it, and how.
@@ -252,10 +262,23 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_id_is_none() {
-        let body = r#"{"specversion":"1.0","id":"","type":"t","source":"/o","eventname":"paid","data":{"x":1}}"#;
-        let message = Message::from_delivery(&delivery("s", &[("Nats-Msg-Id", "")], body), "S");
-        assert_eq!((message.message_id.as_str(), message.event_type.as_str()), ("S:7:946684800000005000", "paid"));
+    fn an_id_that_is_empty_or_too_long_is_none() {
+        for id in [String::new(), "x".repeat(MAX_TEXT + 1)] {
+            let body =
+                serde_json::json!({"specversion": "1.0", "id": id, "type": "t", "source": "/o", "eventname": "paid"});
+            let message = Message::from_delivery(&delivery("s", &[("Nats-Msg-Id", &id)], &body.to_string()), "S");
+            assert_eq!((message.message_id.as_str(), message.event_type.as_str()), ("S:7:946684800000005000", "paid"));
+        }
+    }
+
+    #[test]
+    fn no_text_has_the_character_that_postgresql_has_not() {
+        let evil = "a\0b";
+        let body = serde_json::json!({"specversion": "1.0", "id": evil, "type": evil, "source": evil, "context": evil,
+            "eventname": evil, "aggregatetype": evil, "aggregateid": evil, "correlationid": evil, "causationid": evil});
+        let message = Message::from_delivery(&delivery("s\0", &[("X-\0", evil)], &body.to_string()), "S");
+        assert!(!format!("{message:?}").contains("\\0"), "{message:?}");
+        assert_eq!(message.event_type, "a\u{fffd}b");
     }
 
     #[test]
