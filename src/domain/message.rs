@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::cloud_event::{self, Data, Structured};
 use super::envelope::{BodyFormat, Publication};
-use super::event::Logged;
-use super::headers::Headers;
+use super::event::{Logged, MAX_TEXT};
+use super::headers::{Headers, storable};
 use crate::broker::Delivery;
 
 /// Microseconds from the Unix epoch to PostgreSQL's.
@@ -55,9 +55,11 @@ impl Message {
         if let Some(name) = headers.undecodable() {
             defect.get_or_insert_with(|| format!("what the header {name} encodes is not UTF-8"));
         }
-        let (subject_context, subject_type, subject_version) = of_subject(&delivery.subject);
+        let subject = storable(&delivery.subject);
+        let (subject_context, subject_type, subject_version) = of_subject(&subject);
         let either = |header: &str, attribute: &str| headers.get(header).or_else(|| headers.attribute(attribute));
-        let message_id = either("Nats-Msg-Id", "id").unwrap_or_else(|| {
+        let own_id = headers.get("Nats-Msg-Id").filter(|id| can_be_id(id));
+        let message_id = own_id.or_else(|| headers.attribute("id").filter(|id| can_be_id(id))).unwrap_or_else(|| {
             // The time tells a stream that was created anew from the one before.
             format!("{stream}:{}:{}", delivery.sequence, delivery.stored_us.saturating_mul(1000))
         });
@@ -69,12 +71,12 @@ impl Message {
             event_type: either("X-Event-Type", "eventname")
                 .or(subject_type)
                 .or_else(|| headers.attribute("type"))
-                .unwrap_or_else(|| delivery.subject.clone()),
+                .unwrap_or_else(|| subject.clone()),
             event_version: version.or(subject_version),
             aggregate_type: either("X-Aggregate-Type", "aggregatetype"),
             aggregate_id: either("X-Aggregate-Id", "aggregateid"),
             message_id,
-            subject: delivery.subject.clone(),
+            subject,
             payload,
             stream_seq: i64::try_from(delivery.sequence).ok(),
             event_at: delivery.stored_us - POSTGRES_EPOCH_US,
@@ -120,7 +122,7 @@ impl Message {
 
     /// Marks a message whose payload PostgreSQL refuses to store. The payload becomes a JSON string of it.
     pub fn refuse_payload(&mut self, why: &str) {
-        self.payload = Value::String(self.payload.replace('\0', "\u{fffd}")).to_string();
+        self.payload = Value::String(storable(&self.payload)).to_string();
         if let Ok(Value::Object(mut headers)) = serde_json::from_str(&self.headers) {
             headers.insert(BODY_HEADER.into(), Value::String("text".into()));
             self.headers = Value::Object(headers).to_string();
@@ -163,6 +165,11 @@ fn open<'a>(body: &'a str, headers: &Headers) -> Option<Structured<'a>> {
             || headers.get("Nats-Msg-Id").as_ref() == event.attributes.get("id")
     };
     Structured::read(body).filter(fits)
+}
+
+/// An empty id would make all messages that have it doubles of the first, and a long one fits into no index.
+fn can_be_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= MAX_TEXT
 }
 
 /// The body as JSON text; else a JSON string that stands for it, and how.
@@ -224,6 +231,26 @@ mod tests {
         assert_eq!(message.source_context.as_deref(), Some("orders"));
         assert_eq!((message.event_type.as_str(), message.event_version), ("order_paid", Some(3)));
         assert_eq!(Message::from_delivery(&delivery("a.b", &[], "1"), "S").event_type, "a.b");
+    }
+
+    #[test]
+    fn an_id_that_is_empty_or_too_long_is_none() {
+        for id in [String::new(), "x".repeat(MAX_TEXT + 1)] {
+            let body =
+                serde_json::json!({"specversion": "1.0", "id": id, "type": "t", "source": "/o", "eventname": "paid"});
+            let message = Message::from_delivery(&delivery("s", &[("Nats-Msg-Id", &id)], &body.to_string()), "S");
+            assert_eq!(message.message_id, "S:7:946684800000005000");
+        }
+    }
+
+    #[test]
+    fn no_text_has_the_character_that_postgresql_has_not() {
+        let evil = "a\0b";
+        let body = serde_json::json!({"specversion": "1.0", "id": evil, "type": evil, "source": evil, "context": evil,
+            "eventname": evil, "aggregatetype": evil, "aggregateid": evil, "correlationid": evil, "causationid": evil});
+        let message = Message::from_delivery(&delivery("s\0", &[("X-\0", evil)], &body.to_string()), "S");
+        assert!(!format!("{message:?}").contains("\\0"), "{message:?}");
+        assert_eq!(message.event_type, "a\u{fffd}b");
     }
 
     #[test]

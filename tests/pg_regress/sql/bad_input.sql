@@ -146,3 +146,13 @@ SELECT command, refusal(format('SELECT sea_mq.%s', command)) FROM unnest(ARRAY[
     ]) AS command;
 SELECT count(*) FROM sea_mq.streams WHERE context = 'fresh';
 DROP FUNCTION refusal;
+-- what the broker or the array's reader would refuse
+SELECT sea_mq.emit('order', '1', 'OrderCreated', '{}', context => 'orders',
+    headers => (SELECT jsonb_object_agg('X-Many-' || n, repeat('x', 1000)) FROM generate_series(1, 70) n));
+SELECT sea_mq.emit('order', '1', 'OrderCreated', '{}', context => U&'orders\+10FFFF');
+SELECT sea_mq.emit_many(ARRAY['{"aggregate_type": "order", "aggregate_id": "1", "event_type": "Due", "payload": 1, "available_at": "soon"}'::jsonb]);
+-- a normal form is a name: as long as the name may become, it is the normal form that must fit
+SELECT sea_mq.event_name(repeat('aB', 64));
+SELECT length(sea_mq.event_name(sea_mq.event_name(repeat('aB', 42))));
+-- the stream of a context has capitals that no locale changes
+SELECT sea_mq.create_stream('ı'), sea_mq.create_stream('i');

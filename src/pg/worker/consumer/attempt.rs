@@ -164,8 +164,8 @@ fn note(subscription: &Subscription, message: &Message) -> Result<Option<(i64, M
     };
     match store(message) {
         Ok(id) => Ok(id.map(|id| (id, message.clone()))),
-        // Data exceptions: what cannot be stored as it is.
-        Err(failure) if failure.sqlstate.starts_with("22") => {
+        // Data exceptions and limits of PostgreSQL, as for what is nested too deeply: what cannot be stored as it is.
+        Err(failure) if ["22", "54"].iter().any(|class| failure.sqlstate.starts_with(class)) => {
             let mut message = message.clone();
             message.refuse_payload(&failure.message);
             store(&message).map(|id| id.map(|id| (id, message)))

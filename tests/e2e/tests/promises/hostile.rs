@@ -80,6 +80,27 @@ async fn a_message_that_breaks_the_connection_stops_its_own_subscription_alone()
     until("the subscription goes on", 2 * SOON, async || db.value(sql, &[]).await).await;
 }
 
+/// Also when it is handled by itself, since another of its batch fails at the commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_nested_deeper_than_postgresql_reads_is_a_dead_letter_and_blocks_nothing() {
+    let (stage, db) = prepared("hostile_nesting").await;
+    db.run(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'late'; END $$;
+         CREATE CONSTRAINT TRIGGER late AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.n = 1) EXECUTE FUNCTION fail()",
+    )
+    .await;
+    let stream = async || stage.broker.stream(harness::EVENTS).await.is_some();
+    until("the stream is there", SOON, stream).await;
+    publish(&stage, "orders.event.counted.v1", &[], "{\"n\": 1}").await;
+    publish(&stage, "orders.event.counted.v1", &[], &format!("{}{}", "[".repeat(50_000), "]".repeat(50_000))).await;
+    publish(&stage, "orders.event.counted.v1", &[], "{\"n\": 3}").await;
+    db.run("SELECT sea_mq.subscribe('app__deep', 'orders', 'record', start_from => 'all')").await;
+    until_recorded(&stage, 1).await;
+    let sql = "SELECT count(*) = 1 FROM sea_mq.dlq_messages WHERE headers ->> 'X-Sea-Body' = 'text'";
+    until("it is a dead letter", SOON, async || db.value(sql, &[]).await).await;
+}
+
 /// Publishes a message that no client library would send.
 fn publish_malformed(stage: &Stage, subject: &str) {
     let address = stage.broker.url().replace("nats://", "");

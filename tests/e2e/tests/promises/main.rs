@@ -12,6 +12,7 @@ mod copies;
 mod dlq;
 mod examples;
 mod failure;
+mod foreign;
 mod fuzz;
 mod handlers;
 mod hostile;

@@ -80,6 +80,20 @@ async fn a_repeated_event_id_is_one_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_emit_made_is_known_in_the_same_transaction() {
+    let stage = Stage::new("repeated_own").await;
+    let db = stage.connect().await;
+    db.run("BEGIN").await;
+    let id = db.emit("1", "OrderCreated", json!({})).await;
+    let later = db.emit("1", "OrderPaid", json!({})).await;
+    db.run(&format!("SELECT sea_mq.emit('order', '1', 'OrderCreated', '{{}}', event_id => '{id}'); SAVEPOINT s")).await;
+    let other = format!("SELECT sea_mq.emit('order', '2', 'OrderCreated', '{{}}', event_id => '{id}')");
+    assert_eq!(db.refusal(&other).await, SqlState::UNIQUE_VIOLATION);
+    db.run("ROLLBACK TO s; COMMIT").await;
+    stage.assert_stored(&[id, later]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_event_id_is_one_event_also_when_both_are_under_way_at_once() {
     let stage = Stage::new("repeated_at_once").await;
     let db = stage.connect().await;

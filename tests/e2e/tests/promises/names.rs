@@ -24,10 +24,16 @@ struct Raw {
 impl Raw {
     fn new(stage: &Stage) -> Self {
         let address = stage.broker.url().replace("nats://", "");
-        let connection = TcpStream::connect(&address).expect("cannot connect");
-        let mut raw = Self { address, connection };
-        raw.say("CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
-        raw
+        let connection = Self::connect(&address);
+        Self { address, connection }
+    }
+
+    fn connect(address: &str) -> TcpStream {
+        let mut connection = TcpStream::connect(address).expect("cannot connect");
+        // A name may say that more bytes follow than do: then the server waits as well.
+        connection.set_read_timeout(Some(Duration::from_secs(1))).expect("cannot set a timeout");
+        connection.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n").expect("cannot greet");
+        connection
     }
 
     fn say(&mut self, text: &str) {
@@ -46,8 +52,8 @@ impl Raw {
                     answer.extend_from_slice(&part[..length]);
                 }
                 _ => {
-                    self.connection = TcpStream::connect(&self.address).expect("cannot connect");
-                    return self.say("CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
+                    self.connection = Self::connect(&self.address);
+                    return;
                 }
             }
         }

@@ -222,7 +222,9 @@ impl Session {
             return (Arguments::any(&mut self.chance, &self.types), None);
         }
         let one = *self.chance.of(&earlier);
-        let mut again = Arguments { event_id: Some(one.id), ..one.given.clone() };
+        // Where a version may be left out, it is 1.
+        let event_version = one.given.event_version.or(Some(1));
+        let mut again = Arguments { event_id: Some(one.id), event_version, ..one.given.clone() };
         let same = self.chance.one_in(2);
         if !same {
             again.aggregate_id = Some(format!("another {}", self.calls));
