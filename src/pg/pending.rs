@@ -4,6 +4,7 @@
 //! `emit` was called; and what is rolled back never touches the log. A large transaction waits in a tuple store, which
 //! moves to disk by itself (`work_mem`).
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -68,6 +69,15 @@ thread_local! {
 
 /// Adds an event. `given_id`: its id was given by the caller. Returns `false` if the transaction has emitted it already.
 pub fn add(event: Event, given_id: bool) -> bool {
+    keep(Cow::Owned(event), given_id)
+}
+
+/// Adds an event that is copied only as long as events are kept in memory.
+pub fn add_copy(event: &Event) {
+    keep(Cow::Borrowed(event), false);
+}
+
+fn keep(event: Cow<'_, Event>, given_id: bool) -> bool {
     // SAFETY: in a transaction.
     let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     PENDING.with_borrow_mut(|pending| {
@@ -287,11 +297,11 @@ impl Pending {
         self.spilled.as_ref().map_or(self.events.len(), |spilled| spilled.length)
     }
 
-    fn push(&mut self, event: Event) {
+    fn push(&mut self, event: Cow<'_, Event>) {
         self.bytes += event.payload.len() + size_of::<Event>();
         match &mut self.spilled {
             Some(spilled) => spilled.push(&event),
-            None => self.events.push(event),
+            None => self.events.push(event.into_owned()),
         }
         if self.spilled.is_none() && (self.bytes > MEMORY_BYTES || self.events.len() > MEMORY_EVENTS) {
             let mut spilled = Spilled::begin();

@@ -116,29 +116,31 @@ fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
 
 /// Many events of one type that differ in aggregate and payload alone: the rest is checked once.
 pub struct Series {
-    template: Event,
+    /// The last one, and what the next one is like.
+    event: Event,
     facts: Facts,
     has_policy: bool,
 }
 
 impl Series {
     pub fn begin(args: EmitArgs) -> Result<Self, Invalid> {
-        let mut template = Event::new(args, &defaults())?;
-        let facts = required_facts(&template)?;
-        if let Some(contract) = contracts::find(&template.key()) {
-            template.visibility.clone_from(&contract.visibility);
+        let mut event = Event::new(args, &defaults())?;
+        let facts = required_facts(&event)?;
+        if let Some(contract) = contracts::find(&event.key()) {
+            event.visibility.clone_from(&contract.visibility);
         }
-        Ok(Self { template, facts, has_policy: gucs::contracts() != ContractPolicy::Off })
+        Ok(Self { event, facts, has_policy: gucs::contracts() != ContractPolicy::Off })
     }
 
     /// Checks the next event and keeps it until the transaction commits. The aggregate's id fits a header.
-    pub fn emit(&self, aggregate_id: String, payload: String) -> Result<(), Invalid> {
-        let mut event = Event { id: Uuid::now_v7(), aggregate_id, payload, ..self.template.clone() };
+    pub fn emit(&mut self, aggregate_id: String, payload: String) -> Result<(), Invalid> {
+        let event = &mut self.event;
+        (event.id, event.aggregate_id, event.payload) = (Uuid::now_v7(), aggregate_id, payload);
         if self.has_policy {
-            contracts::apply(&mut event, false)?;
+            contracts::apply(event, false)?;
         }
-        check_size(&event, &self.facts)?;
-        pending::add(event, false);
+        check_size(event, &self.facts)?;
+        pending::add_copy(event);
         Ok(())
     }
 }

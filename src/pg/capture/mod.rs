@@ -143,11 +143,11 @@ fn truncated(plan: &Plan, name: &EventName, table: pg_sys::Oid, is_before: bool)
         return truncation::note(plan.root, table);
     }
     if let Some(whole) = truncation::outcome(plan.root, table, &plan.ancestors) {
-        send(&series(plan, name), capture::truncation(&plan.table, whole));
+        send(&mut series(plan, name), capture::truncation(&plan.table, whole));
     }
 }
 
-fn send(series: &Series, change: Change) {
+fn send(series: &mut Series, change: Change) {
     series.emit(change.aggregate_id, change.payload).or_refuse();
 }
 
@@ -178,16 +178,16 @@ impl Capture {
     /// # Safety
     /// The transition tables are the statement's.
     unsafe fn all(mut self, operation: Operation, name: &EventName, old: Store, new: Store) {
-        let series = series(&self.plan, name);
+        let mut series = series(&self.plan, name);
         let settings = (self.writer.follows_settings() || self.plan.condition.is_some()).then(Settings::fixed);
         self.condition = self.plan.condition.as_deref().map(Evaluation::begin);
         // SAFETY: as the caller's.
         unsafe {
             let open = |table| Transition::open(table, self.relation);
             match operation {
-                Operation::Update => self.updates(old, new, &series),
-                Operation::Delete => self.deletes(open(old), &series),
-                _ => self.inserts(open(new), &series),
+                Operation::Update => self.updates(old, new, &mut series),
+                Operation::Delete => self.deletes(open(old), &mut series),
+                _ => self.inserts(open(new), &mut series),
             }
             pg_sys::ExecDropSingleTupleTableSlot(self.nothing);
         }
@@ -201,7 +201,7 @@ impl Capture {
 
     /// # Safety
     /// The rows are those of the table; so below.
-    unsafe fn inserts(&mut self, mut rows: Transition, series: &Series) {
+    unsafe fn inserts(&mut self, mut rows: Transition, series: &mut Series) {
         while rows.next() {
             // SAFETY: as the caller's.
             let change = unsafe { self.change(self.nothing, rows.slot(), |writer| writer.row(rows.slot())) };
@@ -210,7 +210,7 @@ impl Capture {
         rows.close();
     }
 
-    unsafe fn deletes(&mut self, mut rows: Transition, series: &Series) {
+    unsafe fn deletes(&mut self, mut rows: Transition, series: &mut Series) {
         while rows.next() {
             // SAFETY: as the caller's.
             let change = unsafe { self.change(rows.slot(), self.nothing, |writer| writer.row(rows.slot())) };
@@ -221,7 +221,7 @@ impl Capture {
 
     /// PostgreSQL writes both tables row by row, so rows at the same place belong together. Only a row that moves to another
     /// partition, where a trigger stops it, has no counterpart; see `Counterparts`.
-    unsafe fn updates(&mut self, old: Store, new: Store, series: &Series) {
+    unsafe fn updates(&mut self, old: Store, new: Store, series: &mut Series) {
         // SAFETY: as the caller's.
         unsafe {
             let counterparts = Counterparts::of(&mut self.writer, old, new, self.relation);
@@ -280,7 +280,7 @@ impl Capture {
     /// Sends an event of another type than the statement's, if that is captured.
     fn send_other(&self, operation: Operation, change: Change) {
         if let Some(name) = self.plan.event(operation) {
-            send(&series(&self.plan, name), change);
+            send(&mut series(&self.plan, name), change);
         }
     }
 
