@@ -1,9 +1,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e bench check lint fmt docs package clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e bench check lint lint-contracts fmt docs package clean
 
 help:       ## this list
-	@sed -nE 's/^([a-z0-9]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
 
 setup:      ## install what is missing: PostgreSQL 15, nats-server, cargo-pgrx (Rust itself must be there)
 	@scripts/setup.sh
@@ -35,7 +35,7 @@ isolation: build ## concurrent sessions, with pg_isolation_regress
 e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit runs a part
 	@scripts/test.sh e2e $(FILTER)
 
-bench: build ## how fast it is, in a table and target/bench; ONLY=drain|latency|writer|inbox|contracts, N=how much, ARGS=--quick
+bench: build ## how fast it is, in a table and target/bench; ONLY=drain|latency|writer|inbox|contracts|capture, N=how much, ARGS=--quick
 	@. scripts/lib.sh && cargo run --quiet --release --package sea_mq-bench -- $(ONLY) $(if $(N),--amount $(N)) $(ARGS)
 
 check: setup ## format, lint, unit tests: before every commit
@@ -43,6 +43,9 @@ check: setup ## format, lint, unit tests: before every commit
 
 lint: setup ## clippy, shellcheck, and which part of src may import what
 	@scripts/test.sh lint
+
+lint-contracts: ## check a directory of event contracts, without a server: DIR=schemas/events, ARGS='--release v1.0'
+	@. scripts/lib.sh && cargo run --quiet --package sea_mq-contracts --features command -- lint $(if $(DIR),"$(DIR)",schemas/events) $(ARGS)
 
 fmt: setup  ## format the code
 	@. scripts/lib.sh && cargo fmt --all

@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 readonly pgrx_version=0.18.1 nats_version=2.15.1 rust_minimum=1.89
 # What the examples in docs/examples need.
-readonly psycopg_version=3.3.9 nats_py_version=2.16.0
+readonly psycopg_version=3.3.9 nats_py_version=2.16.0 cloudevents_version=2.2.0
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -142,6 +142,7 @@ cargo_pgrx
 nats_server
 python_package "psycopg[binary]==$psycopg_version"
 python_package "nats-py==$nats_py_version"
+python_package "cloudevents==$cloudevents_version"
 json_schema_suite
 private_postgres
 pgrx_home

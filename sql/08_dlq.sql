@@ -245,7 +245,8 @@ BEGIN
                     LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
                     WHERE s.subscription = letter.subscription)), letter.source_context, letter.event_type, letter.event_version,
             letter.original_subject, letter.aggregate_type, letter.aggregate_id, coalesce(dlq_replay.payload, letter.payload),
-            letter.headers || new_headers || jsonb_build_object('Nats-Msg-Id', new_id), clock_timestamp());
+            letter.headers || new_headers || jsonb_build_object('Nats-Msg-Id', new_id)
+                || CASE WHEN letter.headers ? 'ce-id' THEN jsonb_build_object('ce-id', new_id) ELSE '{}' END, clock_timestamp());
     ELSE
         RAISE EXCEPTION 'dead letter % can be replayed neither to a subscription nor to a stream of this database', id
             USING ERRCODE = 'object_not_in_prerequisite_state',

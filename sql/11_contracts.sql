@@ -136,6 +136,7 @@ BEGIN
     VALUES (new.context, new.event_type, new.version, new.schema, new.visibility, new.description)
     ON CONFLICT DO NOTHING;
     IF FOUND THEN
+        PERFORM sea_mq.notice_differences(new.context, new.event_type, new.version);
         RETURN true;
     END IF;
     SELECT t.* INTO old FROM sea_mq.event_types t

@@ -133,7 +133,9 @@ BEGIN
             m.event_version, broken USING ERRCODE = 'check_violation';
     END IF;
     PERFORM sea_mq.emit(m.aggregate_type, aggregate, m.event_type, content, m.event_version, m.context, event_id,
-        coalesce(emit_mapped.correlation_id, jsonb_path_query_first(signal, m.correlation_id, '{}', true) #>> '{}'), headers => headers);
+        coalesce(emit_mapped.correlation_id, jsonb_path_query_first(signal, m.correlation_id, '{}', true) #>> '{}'),
+        -- What the partner's message was as a CloudEvent, the event is not.
+        headers => (SELECT jsonb_object_agg(h.key, h.value) FROM jsonb_each(headers) h WHERE lower(h.key) !~ '^(ce-|content-type$)'));
 END $$;
 COMMENT ON FUNCTION sea_mq.emit_mapped IS 'Emits what a mapping makes of a partner''s message. Errors: 22023, 23514, 42704 and those of emit; for internal use';
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::domain::header_block::HeaderBlock;
+
 /// Names one destination of the outbox log: the stable hash of a context's event stream or dead-letter stream.
 pub type SinkId = i64;
 
@@ -143,8 +145,7 @@ pub struct Resume {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     pub subject: String,
-    /// `Nats-Msg-Id` is among them. Their order on the wire is not kept.
-    pub headers: Vec<(String, String)>,
+    pub headers: HeaderBlock,
     pub body: Bytes,
 }
 

@@ -6,12 +6,14 @@
 //! - [`writer`]: a transaction with `emit`, against the same one with a conventional outbox table
 //! - [`inbox`]: subscriptions working off a stream ([`subscription`]), against raw pulling and acknowledging ([`pull`])
 //! - [`contracts`]: what a check against its contract adds to an `emit`
+//! - [`capture`]: what it costs a bulk change that its table is captured, against a row trigger and an outbox table
 //! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing
 //!
 //! What is compared runs interleaved, after a warm-up, on the same servers; medians and spreads are reported. A slow
 //! figure is not an error. What is wrong (an event lost, a server that does not start) is one, and like the harness this
 //! panics where the harness does.
 
+pub mod capture;
 pub mod contracts;
 pub mod drain;
 pub mod figures;
@@ -54,6 +56,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Writer => writer::measure(options).await?,
             PartName::Inbox => inbox::measure(options).await?,
             PartName::Contracts => contracts::measure(options).await?,
+            PartName::Capture => capture::measure(options).await?,
         };
         report.add(measured);
     }

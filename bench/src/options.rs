@@ -1,10 +1,9 @@
 use std::path::{Path, PathBuf};
 
 /// How the program is called.
-pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer|inbox|contracts]… [OPTION]…
-  --amount N       how much: events of a drain; with latency alone, events at each rate; with writer or contracts
-                   alone, rounds;
-                   with inbox alone, messages
+pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer|inbox|contracts|capture]… [OPTION]…
+  --amount N       how much: events of a drain; with latency alone, events at each rate; with writer, contracts
+                   or capture alone, rounds; with inbox alone, messages
   --repetitions N  how often the drain and the inbox are repeated (3)
   --in-flight N    messages without an acknowledgement while publishing raw (4096)
   --rates N[,N…]   events per second of the latency runs (200,1000)
@@ -21,6 +20,7 @@ pub enum PartName {
     Writer,
     Inbox,
     Contracts,
+    Capture,
 }
 
 impl PartName {
@@ -31,6 +31,7 @@ impl PartName {
             "writer" => Some(Self::Writer),
             "inbox" => Some(Self::Inbox),
             "contracts" => Some(Self::Contracts),
+            "capture" => Some(Self::Capture),
             _ => None,
         }
     }
@@ -57,13 +58,22 @@ pub struct Options {
     pub clients: Vec<u32>,
     /// Messages that a subscription handles.
     pub inbox_messages: u32,
+    /// Rows of a captured table.
+    pub captured_rows: u32,
     pub output: PathBuf,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            parts: vec![PartName::Drain, PartName::Latency, PartName::Writer, PartName::Inbox, PartName::Contracts],
+            parts: vec![
+                PartName::Drain,
+                PartName::Latency,
+                PartName::Writer,
+                PartName::Inbox,
+                PartName::Contracts,
+                PartName::Capture,
+            ],
             drain_events: 200_000,
             repetitions: 3,
             in_flight: 4096,
@@ -73,6 +83,7 @@ impl Default for Options {
             seconds: 5,
             clients: vec![8],
             inbox_messages: 200_000,
+            captured_rows: 100_000,
             output: target().join("bench"),
         }
     }
@@ -131,7 +142,7 @@ impl Options {
     fn set_amount(&mut self, amount: u32) {
         match self.parts.as_slice() {
             [PartName::Latency] => self.latency_events = amount,
-            [PartName::Writer | PartName::Contracts] => self.rounds = amount,
+            [PartName::Writer | PartName::Contracts | PartName::Capture] => self.rounds = amount,
             [PartName::Inbox] => self.inbox_messages = amount,
             _ => self.drain_events = amount,
         }
@@ -142,6 +153,7 @@ impl Options {
         self.repetitions = 2;
         self.latency_events = 300;
         self.inbox_messages = 5000;
+        self.captured_rows = 5000;
         self.rounds = 2;
         self.seconds = 1;
     }

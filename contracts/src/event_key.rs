@@ -1,5 +1,6 @@
 //! What a contract is known by: context, event name and version; and how that is written in subjects, files and URIs.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::invalid::Invalid;
@@ -9,7 +10,7 @@ use crate::name;
 /// schema has below it, so they mean the same in a directory and in the registry.
 pub const BASE_URI: &str = "sea-mq:/schemas/events/";
 
-const SUFFIX: &str = ".schema.json";
+pub(crate) const SUFFIX: &str = ".schema.json";
 
 /// One version of one event type of one context; both names in normal form.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +42,7 @@ impl EventKey {
 
     /// The URI that other schemas refer to it by.
     pub fn uri(&self) -> String {
-        let encoded: String = self.path().chars().map(encode).collect();
-        format!("{BASE_URI}{encoded}")
+        place_uri(&self.path())
     }
 
     /// The key of the schema that a URI names. `None`: it names none of an event.
@@ -74,17 +74,28 @@ fn file_name(event_type: &str) -> String {
     event_type.replace('%', "%25").replace('/', "%2F")
 }
 
-/// What a URI's path cannot carry as it is (RFC 3986, section 3.3).
-fn encode(c: char) -> String {
-    if c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/".contains(c) {
-        return c.to_string();
+/// A text as the path of a URI carries it (RFC 3986, section 3.3).
+pub fn uri_path(text: &str) -> Cow<'_, str> {
+    percent_encode(text, b"-._~!$&'()*+,;=:@/")
+}
+
+/// A text with all of its bytes percent-encoded but ASCII letters, digits and the `plain` ones (RFC 3986, section 2.1).
+pub(crate) fn percent_encode<'a>(text: &'a str, plain: &[u8]) -> Cow<'a, str> {
+    let stays = |byte: u8| byte.is_ascii_alphanumeric() || plain.contains(&byte);
+    if text.bytes().all(stays) {
+        return text.into();
     }
-    let mut bytes = [0; 4];
-    c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let encode = |byte: u8| if stays(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
+}
+
+/// The URI of a place below `schemas/events`.
+pub(crate) fn place_uri(path: &str) -> String {
+    format!("{BASE_URI}{}", uri_path(path))
 }
 
 /// What was encoded; `None` for what is not UTF-8.
-fn decode(path: &str) -> Option<String> {
+pub(crate) fn decode(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

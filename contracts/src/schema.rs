@@ -223,6 +223,12 @@ fn nested_deeper(value: &Value, levels: usize) -> bool {
     }
 }
 
+/// Whether this is a schema at all; what it refers to is not looked at.
+pub fn check(schema: &Value) -> Result<(), Invalid> {
+    check_dialect(schema)?;
+    jsonschema::draft202012::meta::validate(schema).map_err(|error| not_a_schema(&error))
+}
+
 fn check_dialect(schema: &Value) -> Result<(), Invalid> {
     match schema.get("$schema") {
         None => Ok(()),

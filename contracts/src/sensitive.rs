@@ -25,6 +25,15 @@ pub enum Treatment {
     Strip,
 }
 
+/// What a value of the annotation asks for.
+pub fn treatment(annotation: &Value) -> Option<Treatment> {
+    match annotation {
+        Value::Bool(false) | Value::Null => None,
+        Value::String(word) if word == "hash" => Some(Treatment::Hash),
+        _ => Some(Treatment::Strip),
+    }
+}
+
 /// A sensitive place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -88,11 +97,7 @@ impl<'r> At<'r> {
     }
 
     fn treatment(&self) -> Option<Treatment> {
-        match self.schema.get(KEYWORD)? {
-            Value::Bool(false) | Value::Null => None,
-            Value::String(word) if word == "hash" => Some(Treatment::Hash),
-            _ => Some(Treatment::Strip),
-        }
+        treatment(self.schema.get(KEYWORD)?)
     }
 
     /// The schemas of a member of an object.

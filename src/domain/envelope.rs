@@ -1,16 +1,21 @@
-//! Message bodies: the payload as it is, or the whole envelope.
+//! Events as messages: headers and body, in either of the CloudEvents content modes.
 //!
-//! The envelope is a CloudEvents 1.0 event in structured JSON form
-//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>);
+//! A body that is the payload has the attributes beside it, as `ce-` headers
+//! (<https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md>). A body that is the
+//! whole envelope has them in it (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>);
 //! `schemas/events/envelope-v1.schema.json` is its contract.
 
+use std::io::Write;
+
 use bytes::Bytes;
-use serde::Serialize;
-use serde_json::value::RawValue;
+use sea_mq_contracts::event_key::uri_path;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::event::Event;
+use super::cloud_event::{self, CONTENT_TYPE, JSON, PREFIX, STRUCTURED, VERSION};
+use super::event::{Event, parse_headers};
+use super::header_block::HeaderBlock;
+use crate::broker::Outgoing;
 
 /// What a stream's messages carry as their body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,58 +35,148 @@ impl BodyFormat {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    specversion: &'static str,
+/// Bytes of a message: its header block and its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub headers: usize,
+    pub body: usize,
+}
+
+/// An event about to become a message.
+pub struct Publication<'a> {
+    event: &'a Event,
     id: String,
-    source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    subject: &'a str,
-    time: String,
-    datacontenttype: &'static str,
-    context: &'a str,
-    eventname: &'a str,
-    eventversion: i32,
-    aggregatetype: &'a str,
-    aggregateid: &'a str,
-    correlationid: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    causationid: Option<&'a str>,
-    visibility: &'a str,
-    data: &'a RawValue,
+    /// URI of the schema that its type is registered with.
+    schema: Option<&'a str>,
+    /// The caller's headers.
+    headers: Vec<(String, String)>,
+    /// What a dead letter or a replay keeps of the original's attributes.
+    kept: Vec<(String, String)>,
 }
 
-/// The body of an event's message.
-pub fn body(event: &Event, format: BodyFormat) -> Bytes {
-    match format {
-        BodyFormat::Payload => Bytes::copy_from_slice(event.payload.as_bytes()),
-        BodyFormat::Envelope => envelope(event).map_or_else(|| body(event, BodyFormat::Payload), Bytes::from),
+impl<'a> Publication<'a> {
+    pub fn new(event: &'a Event, schema: Option<&'a str>) -> Self {
+        let mut headers = parse_headers(event.headers.as_deref());
+        let mut kept = Vec::new();
+        headers.retain(|(name, value)| {
+            let attribute = cloud_event::attribute_of(name);
+            let own = attribute.is_none();
+            let text = cloud_event::decode(value).filter(|text| !text.is_empty());
+            kept.extend(attribute.zip(text));
+            own
+        });
+        Self { event, id: event.id.to_string(), schema, headers, kept }
     }
-}
 
-/// `None` only if the payload is not JSON, which the log's column type rules out.
-fn envelope(event: &Event) -> Option<Vec<u8>> {
-    let id = event.id.to_string();
-    let envelope = Envelope {
-        specversion: "1.0",
-        source: format!("/{}", event.context),
-        kind: format!("{}.{}.v{}", event.context, event.event_type, event.event_version),
-        subject: &event.aggregate_id,
-        time: rfc3339(event.created_at),
-        datacontenttype: "application/json",
-        context: &event.context,
-        eventname: &event.event_type,
-        eventversion: event.event_version,
-        aggregatetype: &event.aggregate_type,
-        aggregateid: &event.aggregate_id,
-        correlationid: event.correlation_id.clone().unwrap_or_else(|| id.clone()),
-        causationid: event.causation_id.as_deref(),
-        visibility: &event.visibility,
-        data: serde_json::from_str(&event.payload).ok()?,
-        id,
-    };
-    serde_json::to_vec(&envelope).ok()
+    /// The message.
+    pub fn message(&self, format: BodyFormat) -> Outgoing {
+        let mut headers = HeaderBlock::new(&self.id);
+        self.each_header(format, |name, value| headers.push(name, value));
+        Outgoing { subject: self.event.subject(), headers, body: self.body(format) }
+    }
+
+    /// What the message takes of the server's `max_payload`.
+    pub fn size(&self, format: BodyFormat) -> Size {
+        const FRAME: usize = "NATS/1.0\r\nNats-Msg-Id: \r\n\r\n".len();
+        const EXPECTED: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n\
+            Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n"
+            .len();
+        let message = self.message(format);
+        Size { headers: FRAME + EXPECTED + message.headers.size(), body: message.body.len() }
+    }
+
+    /// The headers but for `Nats-Msg-Id`, which is the event's id; the caller's own come last.
+    pub fn each_header(&self, format: BodyFormat, mut put: impl FnMut(&str, &str)) {
+        match format {
+            BodyFormat::Envelope => put(CONTENT_TYPE, STRUCTURED),
+            BodyFormat::Payload => {
+                put(CONTENT_TYPE, JSON);
+                let mut header = String::with_capacity(32);
+                self.each_attribute(|name, value| {
+                    header.clear();
+                    header.extend([PREFIX, name]);
+                    put(&header, &cloud_event::encode(value));
+                });
+            }
+        }
+        let event = self.event;
+        put("X-Correlation-Id", self.correlation_id());
+        if let Some(causation_id) = &event.causation_id {
+            put("X-Causation-Id", causation_id);
+        }
+        put("X-Event-Version", &event.event_version.to_string());
+        put("X-Event-Type", &event.event_type);
+        put("X-Aggregate-Type", &event.aggregate_type);
+        put("X-Aggregate-Id", &event.aggregate_id);
+        put("X-Source-Context", &event.context);
+        put("X-Sea-Visibility", &event.visibility);
+        self.headers.iter().for_each(|(name, value)| put(name, value));
+    }
+
+    /// The body.
+    fn body(&self, format: BodyFormat) -> Bytes {
+        match format {
+            BodyFormat::Payload => Bytes::copy_from_slice(self.event.payload.as_bytes()),
+            BodyFormat::Envelope => Bytes::from(self.envelope()),
+        }
+    }
+
+    fn envelope(&self) -> Vec<u8> {
+        let mut json = Vec::with_capacity(self.event.payload.len() + 1024);
+        json.push(b'{');
+        self.each_attribute(|name, value| {
+            // A name has nothing to be escaped, and writing to memory does not fail.
+            let _ = match name {
+                "eventversion" => write!(json, "\"{name}\":{value},"),
+                _ => write!(json, "\"{name}\":")
+                    .and_then(|()| Ok(serde_json::to_writer(&mut json, value)?))
+                    .map(|()| json.push(b',')),
+            };
+        });
+        json.extend_from_slice(b"\"data\":");
+        json.extend_from_slice(self.event.payload.as_bytes());
+        json.push(b'}');
+        json
+    }
+
+    /// The CloudEvents attributes by name, those without a value left out.
+    fn each_attribute(&self, mut put: impl FnMut(&str, &str)) {
+        let event = self.event;
+        let mut own = |name: &str, value: &str| {
+            if !value.is_empty() && !self.kept.iter().any(|(kept, _)| kept == name) {
+                put(name, value);
+            }
+        };
+        let origin = self.origin();
+        own("specversion", VERSION);
+        own("id", &self.id);
+        own("source", &["/", &uri_path(origin)].concat());
+        let version = event.event_version.to_string();
+        own("type", &[origin, ".", &event.event_type, ".v", &version].concat());
+        own("subject", &event.aggregate_id);
+        own("time", &rfc3339(event.created_at));
+        own("datacontenttype", JSON);
+        own("dataschema", self.schema.unwrap_or_default());
+        own("context", &event.context);
+        own("eventname", &event.event_type);
+        own("eventversion", &version);
+        own("aggregatetype", &event.aggregate_type);
+        own("aggregateid", &event.aggregate_id);
+        own("correlationid", self.correlation_id());
+        own("causationid", event.causation_id.as_deref().unwrap_or_default());
+        own("visibility", &event.visibility);
+        self.kept.iter().for_each(|(name, value)| put(name, value));
+    }
+
+    /// The context that the event happened in: a dead letter is sent by that of the subscription.
+    fn origin(&self) -> &str {
+        let original = self.headers.iter().find(|(name, _)| name == "X-Original-Source-Context");
+        original.map_or(&self.event.context, |(_, context)| context)
+    }
+
+    fn correlation_id(&self) -> &str {
+        self.event.correlation_id.as_deref().unwrap_or(&self.id)
+    }
 }
 
 /// A PostgreSQL timestamp (microseconds since 2000-01-01 UTC) as RFC 3339.
@@ -99,10 +194,10 @@ mod tests {
     use super::*;
     use crate::domain::event::{Defaults, EmitArgs};
 
-    fn event() -> Event {
-        let args = EmitArgs {
+    fn event(change: impl FnOnce(&mut EmitArgs)) -> Event {
+        let mut args = EmitArgs {
             aggregate_type: Some("order".into()),
-            aggregate_id: Some("42".into()),
+            aggregate_id: Some("A 42".into()),
             event_type: Some("OrderCreated".into()),
             payload: Some("{\"total\": 1.50}".into()),
             event_version: Some(2),
@@ -110,23 +205,84 @@ mod tests {
             visibility: Some("public".into()),
             ..EmitArgs::default()
         };
+        change(&mut args);
         Event::new(args, &Defaults { now: 1_000_000, ..Defaults::default() }).unwrap()
     }
 
-    #[test]
-    fn a_payload_body_is_the_payload_to_the_byte() {
-        assert_eq!(body(&event(), BodyFormat::Payload), "{\"total\": 1.50}");
+    fn lines(publication: &Publication, format: BodyFormat) -> Vec<String> {
+        publication.message(format).headers.into_lines().unwrap().split("\r\n").map(str::to_owned).collect()
     }
 
     #[test]
-    fn an_envelope_is_a_cloud_event() {
-        let event = event();
-        let value: serde_json::Value = serde_json::from_slice(&body(&event, BodyFormat::Envelope)).unwrap();
-        assert_eq!(value["specversion"], "1.0");
+    fn a_payload_travels_to_the_byte_with_the_attributes_beside_it() {
+        let event = event(|args| args.headers = Some("{\"X-Tenant\": \"acme\"}".into()));
+        let publication = Publication::new(&event, Some("sea-mq:/x"));
+        assert_eq!(publication.message(BodyFormat::Payload).body, "{\"total\": 1.50}");
+        let id = event.id;
+        let expected = format!(
+            "{id}\nContent-Type: application/json\nce-specversion: 1.0\nce-id: {id}\nce-source: /orders\n\
+             ce-type: orders.order_created.v2\nce-subject: A%2042\nce-time: 2000-01-01T00:00:01Z\n\
+             ce-datacontenttype: application/json\nce-dataschema: sea-mq:/x\nce-context: orders\n\
+             ce-eventname: order_created\nce-eventversion: 2\nce-aggregatetype: order\nce-aggregateid: A%2042\n\
+             ce-correlationid: {id}\nce-visibility: public\nX-Correlation-Id: {id}\nX-Event-Version: 2\n\
+             X-Event-Type: order_created\nX-Aggregate-Type: order\nX-Aggregate-Id: A 42\nX-Source-Context: orders\n\
+             X-Sea-Visibility: public\nX-Tenant: acme"
+        );
+        assert_eq!(lines(&publication, BodyFormat::Payload).join("\n"), expected);
+    }
+
+    #[test]
+    fn an_envelope_has_the_attributes_in_it_and_says_so() {
+        let event = event(|args| args.causation_id = Some("say \"why\"".into()));
+        let publication = Publication::new(&event, None);
+        let headers = lines(&publication, BodyFormat::Envelope);
+        assert_eq!(headers[1], "Content-Type: application/cloudevents+json");
+        assert!(!headers.iter().any(|line| line.starts_with("ce-")), "{headers:?}");
+        let body = publication.message(BodyFormat::Envelope).body;
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["id"], event.id.to_string());
-        assert_eq!(value["type"], "orders.order_created.v2");
-        assert_eq!(value["time"], "2000-01-01T00:00:01Z");
-        assert_eq!(value["data"]["total"].to_string(), "1.5");
-        assert!(value.get("causationid").is_none());
+        assert_eq!((&value["eventversion"], &value["causationid"]), (&2.into(), &"say \"why\"".into()));
+        assert!(value.get("dataschema").is_none());
+        assert!(body.ends_with(b"\"data\":{\"total\": 1.50}}"), "the payload to the byte");
+    }
+
+    #[test]
+    fn the_source_is_a_uri_whatever_the_context_is_called() {
+        let event = event(|args| args.context = Some("ärger 100%".replace(' ', "_")));
+        let lines = lines(&Publication::new(&event, None), BodyFormat::Payload);
+        // The URI is encoded once, the header another time.
+        assert!(lines.contains(&"ce-source: /%25C3%25A4rger_100%2525".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"ce-context: %C3%A4rger_100%25".to_owned()), "{lines:?}");
+    }
+
+    #[test]
+    fn what_is_sent_on_keeps_what_the_original_said_of_itself() {
+        let mut event = event(|args| args.context = Some("shipping".into()));
+        event.headers = Some(
+            r#"{"ce-type": "com.acme%20x", "ce-time": "T", "ce-tenant": "a", "ce-empty": "", "X-Original-Source-Context": "orders"}"#
+                .into(),
+        );
+        let publication = Publication::new(&event, None);
+        let lines = lines(&publication, BodyFormat::Payload);
+        let said = |name: &str| lines.iter().filter(|line| line.starts_with(name)).cloned().collect::<Vec<_>>();
+        assert_eq!(said("ce-type:"), ["ce-type: com.acme%20x"]);
+        assert_eq!(said("ce-t"), ["ce-type: com.acme%20x", "ce-time: T", "ce-tenant: a"]);
+        assert_eq!(said("ce-source"), ["ce-source: /orders"]);
+        assert_eq!(said("ce-context"), ["ce-context: shipping"]);
+        assert!(said("ce-empty").is_empty());
+        let value: serde_json::Value = serde_json::from_slice(&publication.message(BodyFormat::Envelope).body).unwrap();
+        assert_eq!((&value["type"], &value["tenant"]), (&"com.acme x".into(), &"a".into()));
+    }
+
+    #[test]
+    fn the_size_is_what_the_client_library_counts() {
+        let event = event(|_| ());
+        let publication = Publication::new(&event, None);
+        for format in [BodyFormat::Payload, BodyFormat::Envelope] {
+            let message = publication.message(format);
+            let expected = "Nats-Expected-Last-Sequence: 18446744073709551615\r\nNats-Expected-Last-Msg-Id: \r\n".len();
+            let block = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", message.headers.into_lines().unwrap()).len();
+            assert_eq!(publication.size(format), Size { headers: block + expected + 36, body: message.body.len() });
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! Events: what `emit` accepts, what the log keeps, what is sent.
 
+use std::rc::Rc;
+
 use sea_mq_contracts::event_key::EventKey;
 use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use sea_mq_contracts::name;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::cloud_event;
 use super::sink::{SinkKind, sink_id};
 use crate::broker::SinkId;
 
@@ -105,6 +108,8 @@ pub struct Logged {
     /// The transaction that wrote it.
     pub xid: u64,
     pub event: Event,
+    /// URI of the schema that its type is registered with.
+    pub schema: Option<Rc<str>>,
 }
 
 impl Event {
@@ -163,39 +168,6 @@ impl Event {
             && self.caller_headers() == other.caller_headers()
     }
 
-    /// The headers in the order in which they are sent; the caller's own come last.
-    pub fn wire_headers(&self) -> Vec<(String, String)> {
-        let mut headers = Vec::with_capacity(10);
-        let mut put = |name: &str, value: String| headers.push((name.to_owned(), value));
-        let id = self.id.to_string();
-        put("X-Correlation-Id", self.correlation_id.clone().unwrap_or_else(|| id.clone()));
-        put("Nats-Msg-Id", id);
-        if let Some(causation_id) = &self.causation_id {
-            put("X-Causation-Id", causation_id.clone());
-        }
-        put("X-Event-Version", self.event_version.to_string());
-        put("X-Event-Type", self.event_type.clone());
-        put("X-Aggregate-Type", self.aggregate_type.clone());
-        put("X-Aggregate-Id", self.aggregate_id.clone());
-        put("X-Source-Context", self.context.clone());
-        put("X-Sea-Visibility", self.visibility.clone());
-        for (name, value) in parse_headers(self.headers.as_deref()) {
-            put(&name, value);
-        }
-        headers
-    }
-
-    /// Bytes of the message's header block; the message takes these and its body of the server's `max_payload`.
-    pub fn header_size(&self) -> usize {
-        const STATUS_LINE_AND_END: usize = "NATS/1.0\r\n\r\n".len();
-        const EXPECTED: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n\
-            Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n"
-            .len();
-        let lines: usize =
-            self.wire_headers().iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
-        STATUS_LINE_AND_END + EXPECTED + lines
-    }
-
     /// The headers that the caller gave, in alphabetical order, without the trace.
     pub fn caller_headers(&self) -> Vec<(String, String)> {
         let mut headers = parse_headers(self.headers.as_deref());
@@ -214,12 +186,17 @@ pub fn one_line(text: &str) -> String {
     line.trim().to_owned()
 }
 
-/// The headers of somebody else's message as they can be sent on: what cannot is left out or made one line.
+/// The headers of somebody else's message as they can be sent on: what cannot is left out or made one line. What it said of
+/// itself as a CloudEvent goes with it; see `Publication`.
 pub fn headers_to_send_on(json: Option<&str>) -> Option<String> {
+    let fits = |name: &str, value: &Value| match cloud_event::attribute_of(name) {
+        Some(attribute) => !cloud_event::is_of_message(&attribute),
+        None => check_header(name, value).is_ok(),
+    };
     let fit: Map<String, Value> = parse_headers(json)
         .into_iter()
         .map(|(name, value)| (name, Value::String(one_line(&value))))
-        .filter(|(name, value)| check_header(name, value).is_ok())
+        .filter(|(name, value)| fits(name, value))
         .collect();
     (!fit.is_empty()).then(|| Value::Object(fit).to_string())
 }
@@ -356,6 +333,12 @@ fn check_header(name: &str, value: &Value) -> Result<(), Invalid> {
             "Headers that begin with Nats- steer the broker and are set by sea_mq alone.",
         ));
     }
+    if is_cloud_event_header(name) {
+        return Err(Invalid::value(
+            format!("header \"{name}\" is reserved"),
+            "Content-Type and headers that begin with ce- say what the message is as a CloudEvent and are set by sea_mq alone.",
+        ));
+    }
     if let Some((_, parameter)) = OWN_HEADERS.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)) {
         return Err(Invalid::value(
             format!("header \"{name}\" is set by sea_mq"),
@@ -368,8 +351,14 @@ fn check_header(name: &str, value: &Value) -> Result<(), Invalid> {
     }
 }
 
+fn is_cloud_event_header(name: &str) -> bool {
+    let prefix = name.get(..cloud_event::PREFIX.len());
+    name.eq_ignore_ascii_case(cloud_event::CONTENT_TYPE)
+        || prefix.is_some_and(|start| start.eq_ignore_ascii_case(cloud_event::PREFIX))
+}
+
 /// Headers that were checked before they were stored.
-fn parse_headers(json: Option<&str>) -> Vec<(String, String)> {
+pub fn parse_headers(json: Option<&str>) -> Vec<(String, String)> {
     let Some(Ok(Value::Object(map))) = json.map(serde_json::from_str) else { return Vec::new() };
     map.into_iter()
         .filter_map(|(name, value)| match value {
@@ -430,6 +419,9 @@ mod tests {
             "{\"a b\": \"x\"}",
             "{\"\": \"x\"}",
             "{\"x-event-type\": \"x\"}",
+            "{\"content-type\": \"x\"}",
+            "{\"CE-whatever\": \"x\"}",
+            "{\"ce-\": \"x\"}",
             "{\"a\": \"x\\r\\ny\"}",
         ];
         for headers in bad {
@@ -459,25 +451,14 @@ mod tests {
     fn what_others_sent_is_made_fit_to_be_sent_on() {
         assert_eq!(one_line(" a\r\nb\u{7}"), "a  b");
         assert_eq!(one_line(&"ü".repeat(2000)).len(), MAX_TEXT);
-        let json = "{\"X-A\": \"1\\r\\n2\", \"b c\": \"x\", \"Nats-Msg-Id\": \"y\", \"X-Event-Type\": \"z\"}";
-        assert_eq!(headers_to_send_on(Some(json)).unwrap(), "{\"X-A\":\"1  2\"}");
+        let json =
+            "{\"X-A\": \"1\\r\\n2\", \"b c\": \"x\", \"Nats-Msg-Id\": \"y\", \"X-Event-Type\": \"z\", \"ce-id\": \"y\",
+            \"ce-type\": \"t\", \"ce-b-c\": \"x\", \"Content-Type\": \"text/plain\"}";
+        assert_eq!(headers_to_send_on(Some(json)).unwrap(), "{\"X-A\":\"1  2\",\"ce-type\":\"t\"}");
         assert!(check_subject("orders.dlq.orders.event.paid.v1").is_ok());
         for subject in ["", "a..b", "a b", "a.*", "a.>", "a\r\nPUB x"] {
             assert_eq!(check_subject(subject).unwrap_err().kind, InvalidKind::Value, "{subject:?}");
             assert!(check_subject(&fit_subject(subject)).is_ok(), "{subject:?}");
         }
-    }
-
-    #[test]
-    fn headers_travel_with_the_event() {
-        let args =
-            EmitArgs { headers: Some("{\"X-Tenant\": \"acme\"}".into()), causation_id: Some("c".into()), ..args() };
-        let event = Event::new(args, &Defaults::default()).unwrap();
-        let headers = event.wire_headers();
-        let value = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-        assert_eq!(value("Nats-Msg-Id"), Some(event.id.to_string()));
-        assert_eq!(value("X-Correlation-Id"), Some(event.id.to_string()));
-        assert_eq!(value("X-Causation-Id"), Some("c".into()));
-        assert_eq!(headers.last(), Some(&("X-Tenant".into(), "acme".into())));
     }
 }

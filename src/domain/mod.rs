@@ -1,7 +1,11 @@
 //! Pure values and decisions: no PostgreSQL, no network, no clock of their own.
 
+pub mod capture;
+pub mod cloud_event;
 pub mod envelope;
 pub mod event;
+pub mod header_block;
+pub mod headers;
 pub mod message;
 pub mod outcome;
 pub mod pace;
@@ -11,3 +15,6 @@ pub mod retry;
 pub mod runs;
 pub mod sink;
 pub mod subject;
+
+#[cfg(test)]
+mod schemas;

@@ -31,13 +31,16 @@ impl SinkKind {
 /// The id under which a sink stands in every row of the log.
 ///
 /// It is a hash of the name and not a key of `sea_mq.streams`, so that the first event of a context does not have to
-/// wait for a concurrent transaction that creates the context's stream. FNV-1a, 64 bits
-/// (<http://www.isthe.com/chongo/tech/comp/fnv/>): the value is stored, so it must never change.
+/// wait for a concurrent transaction that creates the context's stream.
 pub fn sink_id(context: &str, kind: SinkKind) -> SinkId {
+    stable_hash(context.bytes().chain([b'.']).chain(kind.token().bytes())).cast_signed()
+}
+
+/// FNV-1a, 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>): the values are stored, so they must never change.
+pub fn stable_hash(bytes: impl Iterator<Item = u8>) -> u64 {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let bytes = context.bytes().chain([b'.']).chain(kind.token().bytes());
-    bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)).cast_signed()
+    bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 #[cfg(test)]

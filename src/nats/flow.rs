@@ -2,22 +2,24 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject, header};
+use async_nats::header::{NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::{HeaderMap, HeaderValue, Subject};
 use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error, StringDeserializer};
 
 use super::ack;
 use crate::broker::{Ack, Fault, FaultKind, Outgoing, Report, SinkId};
+use crate::domain::header_block::HeaderBlock;
 
 /// Messages of one sink without an answer. nats-server queues 10,000 per stream before it refuses more, and at 150,000
 /// messages a second this is 27 ms of them.
 pub(super) const WINDOW_MESSAGES: usize = 4096;
 /// Bytes of one sink without an answer: a quarter of what nats-server queues per stream.
 const WINDOW_BYTES: usize = 32 << 20;
-/// The header that carries an event's id.
-pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// How long an answer may be missing after a later one arrived.
 pub(super) const GAP_GRACE: Duration = Duration::from_secs(1);
 
@@ -124,14 +126,13 @@ impl Flow {
         }
 
         let index = self.base + self.window.len() as u64;
-        let bytes =
-            message.body.len() + message.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let bytes = message.body.len() + message.headers.size();
         self.bytes += bytes;
         let subject_hash = hash(&message.subject);
         self.window.push_back(Sent { at: now, bytes, subject_hash, outcome: Outcome::Waiting });
-        let id = message.headers.iter().find(|(name, _)| self.chained && name == MESSAGE_ID).map(|(_, id)| id.clone());
+        let id = self.chained.then(|| message.headers.id().to_owned());
         let previous_id = std::mem::replace(&mut self.last_id, id);
-        match headers(&message.headers, expected, previous_id.as_deref()) {
+        match headers(message.headers, expected, previous_id.as_deref()) {
             Ok(headers) => Some(Wire {
                 slot,
                 index,
@@ -228,25 +229,23 @@ impl Flow {
     }
 }
 
-/// The headers as the library wants them. What cannot be written as a header would break the protocol's framing.
-fn headers(pairs: &[(String, String)], expected: Option<u64>, previous_id: Option<&str>) -> Result<HeaderMap, Fault> {
-    let unusable = |name: &str| {
-        Fault::new(FaultKind::InvalidMessage, format!("header {name:?} cannot be sent: not a valid name or value"))
-    };
-    let mut map = HeaderMap::new();
-    for (name, value) in pairs {
-        let key = HeaderName::from_str(name).map_err(|_| unusable(name))?;
-        map.append(key, HeaderValue::from_str(value).map_err(|_| unusable(name))?);
-    }
+/// The headers as the library wants them.
+fn headers(mut block: HeaderBlock, expected: Option<u64>, previous_id: Option<&str>) -> Result<HeaderMap, Fault> {
     if let Some(sequence) = expected {
-        map.insert(header::NATS_EXPECTED_LAST_SEQUENCE, HeaderValue::from(sequence));
+        block.push(NATS_EXPECTED_LAST_SEQUENCE.as_ref(), &sequence.to_string());
         if let Some(id) = previous_id {
-            map.insert(
-                header::NATS_EXPECTED_LAST_MESSAGE_ID,
-                HeaderValue::from_str(id).map_err(|_| unusable(MESSAGE_ID))?,
-            );
+            block.push(NATS_EXPECTED_LAST_MESSAGE_ID.as_ref(), id);
         }
     }
+    let lines = block.into_lines().map_err(|name| {
+        Fault::new(FaultKind::InvalidMessage, format!("header {name:?} cannot be sent: not a valid name or value"))
+    })?;
+    // All lines as the value of the first, which the library writes as it is. Its constructors would not take line ends;
+    // that there are none but those between headers is what a block is for.
+    let lines: StringDeserializer<Error> = lines.into_deserializer();
+    let value = HeaderValue::deserialize(lines).map_err(|error| Fault::new(FaultKind::Server, error.to_string()))?;
+    let mut map = HeaderMap::new();
+    map.insert(NATS_MESSAGE_ID, value);
     Ok(map)
 }
 

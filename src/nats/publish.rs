@@ -204,12 +204,13 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
-    use async_nats::header;
+    use async_nats::header::NATS_MESSAGE_ID;
     use bytes::Bytes;
 
-    use super::flow::{GAP_GRACE, MESSAGE_ID, WINDOW_MESSAGES};
+    use super::flow::{GAP_GRACE, WINDOW_MESSAGES};
     use super::*;
     use crate::broker::{Ack, FaultKind};
+    use crate::domain::header_block::HeaderBlock;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -220,7 +221,7 @@ mod tests {
     fn outgoing(ids: &[&str]) -> Vec<Outgoing> {
         let message = |id: &&str| Outgoing {
             subject: format!("shop.{id}"),
-            headers: vec![(MESSAGE_ID.into(), (*id).into())],
+            headers: HeaderBlock::new(id),
             body: Bytes::from_static(b"{}"),
         };
         ids.iter().map(message).collect()
@@ -228,6 +229,12 @@ mod tests {
 
     fn sent(publisher: &mut Publisher, now: Instant) -> Vec<Wire> {
         std::iter::from_fn(|| publisher.next(now)).collect()
+    }
+
+    /// The value of a header other than the first.
+    fn header(wire: &Wire, name: &str) -> Option<String> {
+        let lines = wire.headers.get(NATS_MESSAGE_ID).unwrap().as_str();
+        lines.split("\r\n").find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
     }
 
     fn answer(publisher: &mut Publisher, wire: &Wire, payload: &str, now: Instant) {
@@ -272,10 +279,7 @@ mod tests {
         publisher.submit(1, 1, "S".into(), Some(7), outgoing(&["a", "b"]));
         publisher.submit(1, 1, "S".into(), Some(9), outgoing(&["c"]));
         let wires = sent(&mut publisher, now);
-        let expected: Vec<_> = wires
-            .iter()
-            .map(|wire| wire.headers.get(header::NATS_EXPECTED_LAST_SEQUENCE).map(|value| value.as_str().to_owned()))
-            .collect();
+        let expected: Vec<_> = wires.iter().map(|wire| header(wire, "Nats-Expected-Last-Sequence")).collect();
         assert_eq!(expected, [Some("7".into()), Some("8".into()), Some("9".into())]);
         assert_eq!(wires.iter().map(|wire| wire.index).collect::<Vec<_>>(), [0, 1, 2]);
     }
@@ -288,9 +292,7 @@ mod tests {
             publisher.set_standalone("S", standalone);
             publisher.submit(1, 1, "S".into(), Some(0), outgoing(&["a", "b"]));
             let wires = sent(&mut publisher, now);
-            let previous = |wire: &Wire| {
-                wire.headers.get(header::NATS_EXPECTED_LAST_MESSAGE_ID).map(|value| value.as_str().to_owned())
-            };
+            let previous = |wire: &Wire| header(wire, "Nats-Expected-Last-Msg-Id");
             assert_eq!(previous(&wires[0]), None);
             assert_eq!(previous(&wires[1]).as_deref(), wanted);
         }
@@ -389,7 +391,7 @@ mod tests {
     fn header_that_would_break_the_framing_is_not_sent() {
         let (mut publisher, now) = (publisher(), Instant::now());
         let mut messages = outgoing(&["a", "b"]);
-        messages[0].headers.push(("X".into(), "1\r\nPUB x 0".into()));
+        messages[0].headers.push("X", "1\r\nPUB x 0");
         publisher.submit(1, 1, "S".into(), None, messages);
         assert!(sent(&mut publisher, now).is_empty());
         assert!(publisher.has_news());

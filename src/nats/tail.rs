@@ -18,7 +18,6 @@ use tokio::time::Instant;
 
 use super::api::{Api, found};
 use super::errors;
-use super::flow::MESSAGE_ID;
 use super::streams::check_name;
 use crate::broker::{Fault, FaultKind, Stored};
 
@@ -209,7 +208,7 @@ fn message_id(headers: &str) -> Option<String> {
     let text = String::from_utf8_lossy(&block);
     let value = |line: &str| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case(MESSAGE_ID).then(|| value.trim().to_owned())
+        name.eq_ignore_ascii_case(NATS_MESSAGE_ID.as_ref()).then(|| value.trim().to_owned())
     };
     text.split("\r\n").find_map(value)
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::pending;
 use super::shmem::{self, Role};
+use super::{capture, pending};
 
 /// Our classes in the lock space of advisory locks; SQL functions use 1 and 2, so nobody else's locks are met.
 #[derive(Clone, Copy)]
@@ -82,10 +82,12 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => pending::write(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             pending::forget();
+            capture::forget();
             pay(OWED.replace(Owed::NOTHING));
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             pending::forget();
+            capture::forget();
             OWED.set(Owed::NOTHING);
         }
         _ => {}
@@ -101,6 +103,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         pending::roll_back_to(id);
+        capture::roll_back_to(id);
     }
 }
 

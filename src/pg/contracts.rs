@@ -29,6 +29,7 @@ const KEPT: usize = 10_000;
 /// The contract of one version.
 pub struct Contract {
     key: EventKey,
+    uri: Rc<str>,
     pub visibility: String,
     source: String,
     deprecated: Option<Option<String>>,
@@ -78,6 +79,7 @@ pub fn find(key: &EventKey) -> Option<Rc<Contract>> {
     let found = event_types::find(key).map(|found| {
         Rc::new(Contract {
             key: key.clone(),
+            uri: key.uri().into(),
             visibility: found.visibility,
             source: found.schema,
             deprecated: found.deprecated,
@@ -92,6 +94,14 @@ pub fn find(key: &EventKey) -> Option<Rc<Contract>> {
         known.insert(key.clone(), found.clone());
     });
     found
+}
+
+/// The URI of the schema that an event's payload adheres to, if its type is registered. What is on the subject of another
+/// event, a dead letter, says it itself.
+pub fn schema_uri(event: &Event) -> Option<Rc<str>> {
+    let key = event.key();
+    let own = event.subject.as_ref().is_none_or(|subject| *subject == key.subject());
+    find(&key).filter(|_| own).map(|contract| Rc::clone(&contract.uri))
 }
 
 /// Compiles a schema whose own URI is `uri`, with what it refers to taken from the registry.
@@ -120,7 +130,7 @@ impl Contract {
     }
 
     fn schema(&self) -> Result<&Schema, Invalid> {
-        self.schema.get_or_init(|| compile(&self.source, &self.key.uri())).as_ref().map_err(Invalid::clone)
+        self.schema.get_or_init(|| compile(&self.source, &self.uri)).as_ref().map_err(Invalid::clone)
     }
 
     fn check(&self, payload: &str, visibility: Option<&str>) -> Result<(), Invalid> {

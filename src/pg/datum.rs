@@ -20,6 +20,13 @@ impl Call {
         self.0
     }
 
+    /// Returns NULL.
+    pub fn null(self) -> pg_sys::Datum {
+        // SAFETY: the call is being executed.
+        unsafe { (*self.0).isnull = true };
+        pg_sys::Datum::from(0)
+    }
+
     fn datum(self, n: usize) -> Option<pg_sys::Datum> {
         // SAFETY: the call is being executed, and the SQL declaration fixes the number of arguments.
         unsafe { fcinfo::pg_getarg_datum(self.0, n) }
@@ -43,8 +50,17 @@ impl Call {
         })
     }
 
+    /// A `boolean` argument; false for NULL.
+    pub fn boolean(self, n: usize) -> bool {
+        self.datum(n).is_some_and(|datum| datum.value() != 0)
+    }
+
     pub fn int4(self, n: usize) -> Option<i32> {
         self.datum(n).map(|datum| datum.value() as i32)
+    }
+
+    pub fn oid(self, n: usize) -> Option<pg_sys::Oid> {
+        self.datum(n).map(|datum| pg_sys::Oid::from(datum.value() as u32))
     }
 
     /// A `timestamptz` argument: microseconds since 2000-01-01 UTC.

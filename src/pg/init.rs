@@ -2,7 +2,7 @@
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::{commit, contracts, gucs, shmem, utility, worker};
+use super::{capture, commit, contracts, gucs, shmem, utility, worker};
 
 #[allow(non_snake_case)]
 #[pg_guard]
@@ -10,6 +10,7 @@ pub extern "C-unwind" fn _PG_init() {
     gucs::define();
     commit::register();
     contracts::register();
+    capture::register();
     // SAFETY: read by the main thread.
     let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
     // SAFETY: as above.

@@ -215,37 +215,70 @@ fn describe_streams(sinks: &[(Facts, String, SinkKind)], written: &HashSet<SinkI
 
 /// Returns the sinks that got events.
 fn write_events(pending: &mut Pending, repeated: &HashSet<Uuid>) -> HashSet<SinkId> {
-    let mut held_back = false;
-    let mut writer = None;
-    let mut sinks = HashSet::new();
-    pending.each(&mut |event| {
-        if repeated.contains(&event.id) {
-            return;
-        }
-        pgrx::check_for_interrupts!();
-        if !sinks.contains(&event.sink) {
-            sinks.insert(event.sink);
-        }
-        if event_is_due(event) {
-            writer.get_or_insert_with(LogWriter::open).append(event);
-        } else {
-            held_back = true;
-            scheduled::append(event);
-        }
-    });
-    let stored = writer.is_some();
-    drop(writer);
+    let mut writing = Writing { repeated, log: None, sinks: HashSet::new(), held_back: false };
+    pending.events.iter().for_each(|event| writing.event(event));
+    if let Some(spilled) = &mut pending.spilled {
+        spilled.each_row(&mut |columns| writing.row(columns));
+    }
+    let stored = writing.log.is_some();
+    if let Some(log) = writing.log {
+        log.finish();
+    }
     commit::owe(|owed| {
         owed.events |= stored;
-        owed.descriptions |= held_back;
+        owed.descriptions |= writing.held_back;
     });
-    sinks
+    writing.sinks
+}
+
+/// The events of a transaction on their way into the log.
+struct Writing<'a> {
+    /// Ids of events that are stored already.
+    repeated: &'a HashSet<Uuid>,
+    log: Option<LogWriter>,
+    sinks: HashSet<SinkId>,
+    held_back: bool,
+}
+
+impl Writing<'_> {
+    fn event(&mut self, event: &Event) {
+        if self.accepts(event.id, event.sink) {
+            if is_due(event.available_at) {
+                self.log.get_or_insert_with(LogWriter::open).append(event);
+            } else {
+                self.held_back = true;
+                scheduled::append(event);
+            }
+        }
+    }
+
+    /// An event that waited in the tuple store; those that are due go on without being read.
+    fn row(&mut self, columns: rows::Columns<{ rows::SCHEDULED_COLUMNS }>) {
+        let (available_at, id, sink) = rows::scheduled_key(columns);
+        if self.accepts(id, sink) {
+            if is_due(available_at) {
+                self.log.get_or_insert_with(LogWriter::open).append_waiting(columns);
+            } else {
+                self.held_back = true;
+                scheduled::append(&rows::read_scheduled(columns));
+            }
+        }
+    }
+
+    fn accepts(&mut self, id: Uuid, sink: SinkId) -> bool {
+        pgrx::check_for_interrupts!();
+        let is_new = !self.repeated.contains(&id);
+        if is_new && !self.sinks.contains(&sink) {
+            self.sinks.insert(sink);
+        }
+        is_new
+    }
 }
 
 /// Whether an event that was held back may enter the log.
-fn event_is_due(event: &Event) -> bool {
+fn is_due(available_at: Option<i64>) -> bool {
     // SAFETY: reads the clock.
-    event.available_at.is_none_or(|at| at <= unsafe { pg_sys::GetCurrentTimestamp() })
+    available_at.is_none_or(|at| at <= unsafe { pg_sys::GetCurrentTimestamp() })
 }
 
 impl Pending {
@@ -348,6 +381,11 @@ impl Spilled {
     }
 
     fn each(&mut self, visitor: &mut dyn FnMut(&Event)) {
+        self.each_row(&mut |columns| visitor(&rows::read_scheduled(columns)));
+    }
+
+    /// The columns are valid until the visitor returns.
+    fn each_row(&mut self, visitor: &mut dyn FnMut(rows::Columns<{ rows::SCHEDULED_COLUMNS }>)) {
         // SAFETY: the store allows rewinding; the slot is dropped before the descriptor goes.
         unsafe {
             pg_sys::tuplestore_rescan(self.store);
@@ -364,7 +402,7 @@ impl Spilled {
                 pg_sys::slot_getsomeattrs_int(slot, rows::SCHEDULED_COLUMNS as i32);
                 let columns =
                     std::array::from_fn(|i| (!*(*slot).tts_isnull.add(i)).then(|| *(*slot).tts_values.add(i)));
-                visitor(&rows::read_scheduled(columns));
+                visitor(columns);
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
         }

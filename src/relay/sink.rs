@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::broker::{Ack, Fault, FaultKind, Outgoing, Request, SinkId, Stored, StreamInfo, StreamSpec};
-use crate::domain::envelope::{self, BodyFormat};
+use crate::domain::envelope::{BodyFormat, Publication};
 use crate::domain::event::Logged;
 use crate::domain::position::{Position, Snapshot};
 use crate::domain::retry::Backoff;
@@ -315,13 +315,13 @@ impl Sink {
         }
         let mut segment = Segment { done, upto, after, entries: Vec::with_capacity(events.len()), next: 0, bytes: 0 };
         let mut messages = Vec::with_capacity(events.len());
-        for Logged { seq, event, .. } in events {
+        for Logged { seq, event, schema, .. } in events {
             let fate = self.fate_of(event.id);
             segment.entries.push(Entry { id: event.id, seq, fate });
             if fate == Fate::InFlight {
-                let body = envelope::body(&event, self.described.body);
-                segment.bytes += body.len();
-                messages.push(Outgoing { subject: event.subject(), headers: event.wire_headers(), body });
+                let message = Publication::new(&event, schema.as_deref()).message(self.described.body);
+                segment.bytes += message.body.len();
+                messages.push(message);
             }
         }
         self.in_flight += messages.len();
@@ -535,7 +535,7 @@ mod tests {
             event_id: Some(Uuid::from_u128(seq.unsigned_abs().into())),
             ..EmitArgs::default()
         };
-        Logged { seq, xid: 700, event: Event::new(args, &Defaults::default()).unwrap() }
+        Logged { seq, xid: 700, event: Event::new(args, &Defaults::default()).unwrap(), schema: None }
     }
 
     fn position(snapshot: &str, floor: i64) -> Position {

@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::domain::envelope::{self, BodyFormat};
+use crate::domain::envelope::Publication;
 use crate::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
+use crate::domain::policy::ContractPolicy;
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};
@@ -102,10 +103,7 @@ fn defaults() -> Defaults {
 fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
     let (given_id, given_visibility) = (args.event_id.is_some(), args.visibility.is_some());
     let mut event = Event::new(args, defaults)?;
-    let facts = pending::facts(event.sink, &event.context, SinkKind::Event);
-    if !facts.described && !gucs::auto_create_streams() {
-        return Err(no_stream(&event.context));
-    }
+    let facts = required_facts(&event)?;
     contracts::apply(&mut event, given_visibility)?;
     check_size(&event, &facts)?;
     let id = event.id;
@@ -114,6 +112,41 @@ fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
     }
     pending::add(event, given_id);
     Ok(id)
+}
+
+/// Many events of one type that differ in aggregate and payload alone: the rest is checked once.
+pub struct Series {
+    template: Event,
+    facts: Facts,
+    has_policy: bool,
+}
+
+impl Series {
+    pub fn begin(args: EmitArgs) -> Result<Self, Invalid> {
+        let mut template = Event::new(args, &defaults())?;
+        let facts = required_facts(&template)?;
+        if let Some(contract) = contracts::find(&template.key()) {
+            template.visibility.clone_from(&contract.visibility);
+        }
+        Ok(Self { template, facts, has_policy: gucs::contracts() != ContractPolicy::Off })
+    }
+
+    /// Checks the next event and keeps it until the transaction commits. The aggregate's id fits a header.
+    pub fn emit(&self, aggregate_id: String, payload: String) -> Result<(), Invalid> {
+        let mut event = Event { id: Uuid::now_v7(), aggregate_id, payload, ..self.template.clone() };
+        if self.has_policy {
+            contracts::apply(&mut event, false)?;
+        }
+        check_size(&event, &self.facts)?;
+        pending::add(event, false);
+        Ok(())
+    }
+}
+
+/// What is to be known of the stream that an event goes to, which must be there or come by itself.
+fn required_facts(event: &Event) -> Result<Facts, Invalid> {
+    let facts = pending::facts(event.sink, &event.context, SinkKind::Event);
+    if facts.described || gucs::auto_create_streams() { Ok(facts) } else { Err(no_stream(&event.context)) }
 }
 
 fn no_stream(context: &str) -> Invalid {
@@ -127,27 +160,24 @@ fn no_stream(context: &str) -> Invalid {
 /// Refuses what the broker would refuse.
 pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
     let limit = size_limit(facts);
-    // An upper bound that is cheap: an envelope repeats the texts and escapes them at worst sixfold.
+    // An upper bound that is cheap: headers say a text up to five times, at worst in thrice as many bytes.
     let texts = [&event.aggregate_type, &event.aggregate_id, &event.event_type, &event.context];
     let optional = [&event.headers, &event.correlation_id, &event.causation_id];
     let rough = texts.iter().map(|text| text.len()).sum::<usize>()
         + optional.iter().map(|text| text.as_ref().map_or(0, String::len)).sum::<usize>();
-    if event.payload.len() + 12 * rough + 2048 <= limit.min(event.payload.len() + MAX_HEADERS) {
+    if event.payload.len() + 16 * rough + 2048 <= limit.min(event.payload.len() + MAX_HEADERS) {
         return Ok(());
     }
-    let headers = event.header_size();
-    if headers > MAX_HEADERS {
+    // Its type may be registered until it is published.
+    let size = Publication::new(event, Some(&event.key().uri())).size(facts.body);
+    if size.headers > MAX_HEADERS {
         return Err(Invalid::new(
             InvalidKind::TooLarge,
-            format!("the headers would be {headers} bytes long, the limit is {MAX_HEADERS}"),
+            format!("the headers would be {} bytes long, the limit is {MAX_HEADERS}", size.headers),
             "Long content belongs into the payload.",
         ));
     }
-    let body = match facts.body {
-        BodyFormat::Payload => event.payload.len(),
-        BodyFormat::Envelope => envelope::body(event, facts.body).len(),
-    };
-    let size = headers + body;
+    let size = size.headers + size.body;
     if size <= limit {
         return Ok(());
     }

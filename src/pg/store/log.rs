@@ -4,12 +4,13 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::ring::{self, Ring, SLOTS, log_table};
-use super::rows::{self, LOG_COLUMNS, log_column};
+use super::rows::{self, Columns, LOG_COLUMNS, SCHEDULED_COLUMNS, log_column};
 use crate::broker::SinkId;
 use crate::domain::event::{Event, Logged};
-use crate::domain::position::{Batch, Moment, Position, Snapshot};
+use crate::domain::position::{self, Moment, Position, Snapshot};
+use crate::pg::contracts;
 use crate::pg::datum::uuid_datum;
-use crate::pg::relation::{self, Appender, Compare, IndexScan, Key, Relation, Scratch};
+use crate::pg::relation::{self, Appender, Batch, Compare, IndexScan, Key, Relation, Scratch};
 
 unsafe extern "C-unwind" {
     /// src/backend/commands/sequence.c; `nextval` without looking at the caller's rights, which producers do not have.
@@ -34,6 +35,7 @@ pub struct LogWriter {
     xid: u64,
     ring: Ring,
     scratch: Scratch,
+    batch: Batch,
 }
 
 impl LogWriter {
@@ -49,12 +51,29 @@ impl LogWriter {
             xid,
             ring,
             scratch: Scratch::new(),
+            batch: Batch::new(),
         }
     }
 
     pub fn append(&mut self, event: &Event) {
         let seq = next_seq(self.sequence);
         self.scratch.within(|| self.appender.append(rows::log_row(event, seq, self.xid, self.ring)));
+    }
+
+    /// Appends one of many events, which waited in the form of scheduled ones.
+    pub fn append_waiting(&mut self, columns: Columns<SCHEDULED_COLUMNS>) {
+        let seq = next_seq(self.sequence);
+        let row = rows::log_row_of(columns, seq, self.xid, self.ring);
+        self.batch.add(&self.appender, row, rows::payload_bytes(columns));
+        if self.batch.is_full() {
+            self.scratch.within(|| self.batch.flush(&mut self.appender));
+        }
+    }
+
+    /// Writes what is not written yet.
+    pub fn finish(mut self) {
+        self.scratch.within(|| self.batch.flush(&mut self.appender));
+        self.batch.end();
     }
 }
 
@@ -115,6 +134,7 @@ pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
         source.advance();
     }
     drop(sources);
+    read.events.iter_mut().for_each(|logged| logged.schema = contracts::schema_uri(&logged.event));
     let last = read.events.last().map(|logged| logged.seq);
     read.after = at.after(batch, last, finished);
     read
@@ -123,7 +143,7 @@ pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
 /// Whether a slot holds an event of the sink that was not handed over.
 pub fn slot_has_unread(slot: i16, sink: SinkId, at: &Position, now: &Moment) -> bool {
     // From the start of whatever batch is under way: what it has handed over is told apart row by row.
-    let all = Batch { upto: now.clone(), at: 0 };
+    let all = position::Batch { upto: now.clone(), at: 0 };
     let mut sources = slot_sources(slot, sink, at, &all);
     let unread = sources.iter_mut().any(|source| {
         while let Some(head) = source.head {
@@ -258,13 +278,13 @@ impl Source {
     }
 }
 
-fn sources(sink: SinkId, at: &Position, batch: &Batch) -> Vec<Source> {
+fn sources(sink: SinkId, at: &Position, batch: &position::Batch) -> Vec<Source> {
     (0..SLOTS).flat_map(|slot| slot_sources(slot, sink, at, batch)).collect()
 }
 
 /// The runs of one slot in which rows of the batch can be: all above the floor; and, up to the floor, those of the
 /// transactions that had begun when `done` was taken and have ended since.
-fn slot_sources(slot: i16, sink: SinkId, at: &Position, batch: &Batch) -> Vec<Source> {
+fn slot_sources(slot: i16, sink: SinkId, at: &Position, batch: &position::Batch) -> Vec<Source> {
     let mut sources = Vec::new();
     let above = [
         Key::Int8(log_column::SINK, Compare::Equal, sink),

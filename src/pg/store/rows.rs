@@ -23,7 +23,7 @@ pub mod log_column {
 /// Attribute number of `id` in `sea_mq.scheduled_events`.
 pub const SCHEDULED_ID: i16 = 3;
 
-type Columns<const N: usize> = [Option<Datum>; N];
+pub type Columns<const N: usize> = [Option<Datum>; N];
 
 fn optional_text(value: &Option<String>) -> Option<Datum> {
     value.as_deref().map(text_datum)
@@ -52,6 +52,67 @@ pub fn log_row(event: &Event, seq: i64, xid: u64, ring: Ring) -> Columns<LOG_COL
         optional_text(&event.causation_id),
         Some(text_datum(&event.visibility)),
     ]
+}
+
+/// A row for the log from one of the scheduled events' form.
+pub fn log_row_of(
+    [
+        available_at,
+        _,
+        id,
+        created_at,
+        sink,
+        version,
+        context,
+        subject,
+        aggregate_type,
+        aggregate_id,
+        event_type,
+        payload,
+        headers,
+        correlation_id,
+        causation_id,
+        visibility,
+    ]: Columns<SCHEDULED_COLUMNS>,
+    seq: i64,
+    xid: u64,
+    ring: Ring,
+) -> Columns<LOG_COLUMNS> {
+    let (seq, xid) = (Some(Datum::from(seq)), Some(Datum::from(xid)));
+    let (origin, slot) = (Some(Datum::from(ring.origin)), Some(Datum::from(ring.current_slot)));
+    [
+        seq,
+        xid,
+        sink,
+        created_at,
+        available_at,
+        id,
+        version,
+        origin,
+        slot,
+        context,
+        subject,
+        aggregate_type,
+        aggregate_id,
+        event_type,
+        payload,
+        headers,
+        correlation_id,
+        causation_id,
+        visibility,
+    ]
+}
+
+/// Bytes of the payload of an event in the scheduled events' form.
+pub fn payload_bytes(columns: Columns<SCHEDULED_COLUMNS>) -> usize {
+    // SAFETY: the column has the type json.
+    columns[11].map_or(0, |datum| unsafe { pgrx::varsize_any(datum.cast_mut_ptr()) })
+}
+
+/// What decides where an event in the scheduled events' form goes: `available_at`, `id` and `sink`.
+pub fn scheduled_key(columns: Columns<SCHEDULED_COLUMNS>) -> (Option<i64>, uuid::Uuid, i64) {
+    let r = Reader(columns);
+    (r.optional_int8(0), r.uuid(2), r.int8(4))
 }
 
 /// A row for the scheduled events, in the current memory context.
@@ -117,7 +178,7 @@ pub fn log_sink(columns: Columns<LOG_COLUMNS>) -> i64 {
     Reader(columns).int8(2)
 }
 
-/// An event of the log.
+/// An event of the log, without its schema.
 pub fn read_logged(columns: Columns<LOG_COLUMNS>) -> Logged {
     let r = Reader(columns);
     let event = Event {
@@ -137,7 +198,7 @@ pub fn read_logged(columns: Columns<LOG_COLUMNS>) -> Logged {
         causation_id: r.optional_text(17),
         visibility: r.text(18),
     };
-    Logged { seq: r.int8(0), xid: r.int8(1).cast_unsigned(), event }
+    Logged { seq: r.int8(0), xid: r.int8(1).cast_unsigned(), event, schema: None }
 }
 
 /// A scheduled event.

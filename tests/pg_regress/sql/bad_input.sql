@@ -57,6 +57,8 @@ SELECT arguments, refusal(format('SELECT sea_mq.emit(%s)', arguments)) FROM unne
     $$'order', '1', 'A', '{}', headers => '{"Nats-Msg-Id": "c"}'$$,
     $$'order', '1', 'A', '{}', headers => '{"nats-expected-last-sequence": "1"}'$$,
     $$'order', '1', 'A', '{}', headers => '{"x-event-type": "c"}'$$,
+    $$'order', '1', 'A', '{}', headers => '{"content-type": "text/plain"}'$$,
+    $$'order', '1', 'A', '{}', headers => '{"CE-tenant": "c"}'$$,
     -- too large
     $$'order', '1', 'A', jsonb_build_object('a', repeat('b', 1048576))$$
     ]) AS arguments;

@@ -22,7 +22,8 @@ SELECT sea_mq.map_fields('{"a": "$.x", "b": "$.none", "c": "$$5", "d": [1, "$.x.
 -- An event, and the same again.
 BEGIN;
 SELECT sea_mq.ingest('acme', '{"id": "m1", "type": "settled", "trace": "t-1", "data": {"ref": 77, "order": "o-1", "amount": {"value": 12.50},
-    "items": [{"sku": "a", "note": "n"}, {"sku": "b"}]}}') IS NOT NULL AS ingested;
+    "items": [{"sku": "a", "note": "n"}, {"sku": "b"}]}}',
+    headers => '{"Content-Type": "application/json", "ce-id": "m1", "X-Tenant": "t"}') IS NOT NULL AS ingested;
 SELECT subject, aggregate_type, aggregate_id, payload, headers FROM sea_mq.pending_events();
 COMMIT;
 SELECT correlation_id FROM sea_mq.outbox_events WHERE event_type = 'payment_settled';

@@ -64,7 +64,7 @@ SELECT sea_mq.pause_subscription('s2');
 SELECT filter, subject_filter, max_deliver, workers, paused FROM sea_mq.subscriptions WHERE subscription = 's2';
 SELECT sea_mq.resume_subscription('s2');
 SELECT subscription, state FROM sea_mq.subscription_status ORDER BY subscription COLLATE "C";
-SELECT subscriptions, received, processed, consumer_running FROM sea_mq.inbox_status;
+SELECT subscriptions, received, processed FROM sea_mq.inbox_status;
 SELECT sea_mq.unsubscribe('s2');
 
 SELECT command, refusal(command) FROM unnest(ARRAY[

@@ -103,16 +103,17 @@ async fn the_example_with_a_nats_client_in_python_handles_each_message_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_example_with_a_nats_client_in_rust_handles_each_message_once() {
-    let program = built("accept-rust");
+    let program = built(&["--workspace"], "accept-rust");
     let (stage, db) = prepared("example_accept_rust").await;
     run_two(&stage, &program, &[EVENTS, SUBSCRIPTION, IDLE]);
     assert_packed_once(&db).await;
 }
 
 /// Builds a program of the workspace, and says where it is: where this test is, but for the folder of the tests.
-fn built(name: &str) -> PathBuf {
+pub fn built(packages: &[&str], name: &str) -> PathBuf {
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--workspace", "--bin", name])
+        .args(["build", "--quiet", "--bin", name])
+        .args(packages)
         .current_dir(workspace())
         .status()
         .expect("cannot run cargo");

@@ -3,8 +3,10 @@
 //! A test is named after what it promises, and fails when the mechanism behind it is taken out.
 
 mod atomic;
+mod cloud_events;
 mod connection;
 mod contracts;
+mod contracts_in_git;
 mod copies;
 mod dlq;
 mod examples;

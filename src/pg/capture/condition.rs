@@ -1,0 +1,199 @@
+//! `when`: an SQL expression over the rows `old` and `new`, as in CREATE TRIGGER … WHEN.
+//!
+//! Names are looked up when the table is captured, with the search path of whoever captures it, and kept qualified. When rows
+//! are written, the text is read under a search path that no writer chooses.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use super::settings::Settings;
+use crate::pg::error::raise;
+
+unsafe extern "C-unwind" {
+    /// src/backend/parser/parse_clause.c
+    fn transformWhereClause(
+        state: *mut pg_sys::ParseState,
+        clause: *mut pg_sys::Node,
+        kind: pg_sys::ParseExprKind::Type,
+        construct: *const std::ffi::c_char,
+    ) -> *mut pg_sys::Node;
+}
+
+/// The names of the rows, and the places where triggers' conditions find them.
+const ROWS: [(&CStr, i32); 2] = [(c"old", pg_sys::INNER_VAR), (c"new", pg_sys::OUTER_VAR)];
+
+/// The condition on an open table as the text of a node, ready to be evaluated.
+pub fn compile(relation: pg_sys::Relation, when: &str) -> CString {
+    let settings = Settings::fixed();
+    // SAFETY: in a transaction; all is allocated in the current memory context.
+    let node = unsafe {
+        let state = pg_sys::make_parsestate(std::ptr::null_mut());
+        for (name, _) in ROWS {
+            add_row(state, relation, name, std::ptr::null_mut());
+        }
+        let node = analyse(state, when);
+        let variables = pg_sys::pull_var_clause(node, 0);
+        for place in 0..length(variables) {
+            if (*element(variables, place).cast::<pg_sys::Var>()).varattno < 0 {
+                refuse("a captured row has no system columns");
+            }
+        }
+        for (place, (_, at)) in (1..).zip(ROWS) {
+            pg_sys::ChangeVarNodes(node, place, at, 0);
+        }
+        let text = CStr::from_ptr(pg_sys::nodeToString(node.cast())).to_owned();
+        pg_sys::free_parsestate(state);
+        text
+    };
+    settings.restore();
+    node
+}
+
+/// The condition with all names qualified. `names`: the columns' names that it was written with, of those that the table
+/// still has, in their order; `None` for the present ones.
+///
+/// # Safety
+/// The relation is open.
+pub unsafe fn qualified(relation: pg_sys::Relation, when: &str, names: Option<Vec<String>>) -> String {
+    let names = names.map(|names| {
+        names.into_iter().fold(std::ptr::null_mut(), |list, name| {
+            let name = CString::new(name).unwrap_or_default();
+            // SAFETY: the string is copied into the current memory context.
+            unsafe { pg_sys::lappend(list, pg_sys::makeString(pg_sys::pstrdup(name.as_ptr())).cast()) }
+        })
+    });
+    let names = names.unwrap_or(std::ptr::null_mut());
+    // SAFETY: as in `compile`. A deparsing context has one relation a level, so each row has a level of its own.
+    unsafe {
+        let outer = pg_sys::make_parsestate(std::ptr::null_mut());
+        let inner = pg_sys::make_parsestate(outer);
+        let [(old, _), (new, _)] = ROWS;
+        add_row(inner, relation, old, names);
+        add_row(outer, relation, new, names);
+        let node = analyse(inner, when);
+        let table = (*relation).rd_id;
+        let contexts = pg_sys::list_concat(
+            pg_sys::deparse_context_for(old.as_ptr(), table),
+            pg_sys::deparse_context_for(new.as_ptr(), table),
+        );
+        let settings = Settings::fixed();
+        let text = CStr::from_ptr(pg_sys::deparse_expression(node, contexts, true, false));
+        settings.restore();
+        text.to_string_lossy().into_owned()
+    }
+}
+
+/// # Safety
+/// The relation is open; `names` is null or a list of strings.
+unsafe fn add_row(state: *mut pg_sys::ParseState, relation: pg_sys::Relation, name: &CStr, names: *mut pg_sys::List) {
+    // SAFETY: whoever calls holds a lock on the relation. Columns are only found with their row's name before them.
+    unsafe {
+        let alias = pg_sys::makeAlias(name.as_ptr(), names);
+        let item =
+            pg_sys::addRangeTableEntryForRelation(state, relation, pg_sys::AccessShareLock as _, alias, false, false);
+        pg_sys::addNSItemToQuery(state, item, false, true, false);
+    }
+}
+
+/// # Safety
+/// The rows were added to the state.
+unsafe fn analyse(state: *mut pg_sys::ParseState, when: &str) -> *mut pg_sys::Node {
+    // SAFETY: parser and analysis raise an ERROR for what they do not understand.
+    unsafe {
+        let expression = parse(when);
+        let node = pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
+            let kind = pg_sys::ParseExprKind::EXPR_KIND_TRIGGER_WHEN;
+            transformWhereClause(state, expression, kind, c"when".as_ptr())
+        });
+        pg_sys::assign_expr_collations(state, node);
+        node
+    }
+}
+
+/// The one expression that the text must be.
+///
+/// # Safety
+/// In a transaction.
+unsafe fn parse(when: &str) -> *mut pg_sys::Node {
+    let text = CString::new(when).unwrap_or_default();
+    // SAFETY: the parser copies what it keeps of the text. Its nodes are what the grammar of an expression gives.
+    unsafe {
+        let text = pg_sys::pstrdup(text.as_ptr());
+        let list = pg_sys::raw_parser(text, pg_sys::RawParseMode::RAW_PARSE_PLPGSQL_EXPR);
+        let statement = (*element(list, 0).cast::<pg_sys::RawStmt>()).stmt.cast::<pg_sys::SelectStmt>();
+        let s = &*statement;
+        let lists = [s.distinctClause, s.fromClause, s.groupClause, s.windowClause, s.sortClause, s.lockingClause];
+        let nodes = [s.whereClause, s.havingClause, s.limitOffset, s.limitCount];
+        let more = lists.iter().any(|list| !list.is_null()) || nodes.iter().any(|node| !node.is_null());
+        let target = (length(s.targetList) == 1).then(|| element(s.targetList, 0).cast::<pg_sys::ResTarget>());
+        match target {
+            Some(target) if !more && (*target).name.is_null() => (*target).val,
+            _ => refuse("when is not one expression"),
+        }
+    }
+}
+
+/// # Safety
+/// `list` is null or a list of pointers.
+unsafe fn length(list: *mut pg_sys::List) -> usize {
+    // SAFETY: as the caller's.
+    if list.is_null() { 0 } else { usize::try_from(unsafe { (*list).length }).unwrap_or(0) }
+}
+
+/// # Safety
+/// The list is one of pointers and longer than `place`.
+unsafe fn element(list: *mut pg_sys::List, place: usize) -> *mut std::ffi::c_void {
+    // SAFETY: as the caller's.
+    unsafe { (*(*list).elements.add(place)).ptr_value }
+}
+
+fn refuse(message: &str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        message,
+        "Write a boolean expression over the rows old and new, as in 'new.total > 100 AND old.status IS DISTINCT FROM new.status'.",
+    )
+}
+
+/// A condition in a statement: evaluated for one pair of rows after the other.
+pub struct Evaluation {
+    estate: *mut pg_sys::EState,
+    state: *mut pg_sys::ExprState,
+    context: *mut pg_sys::ExprContext,
+}
+
+impl Evaluation {
+    pub fn begin(node: &CStr) -> Self {
+        // SAFETY: the node was written by `compile`; what is made lives until `end`, or the transaction's end.
+        unsafe {
+            let estate = pg_sys::CreateExecutorState();
+            let caller = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
+            let expression = pg_sys::stringToNode(node.as_ptr()).cast();
+            let state = pg_sys::ExecPrepareExpr(expression, estate);
+            let context = pg_sys::CreateExprContext(estate);
+            pg_sys::MemoryContextSwitchTo(caller);
+            Self { estate, state, context }
+        }
+    }
+
+    /// Whether the condition is true for the rows. What it allocates is the current memory context's.
+    ///
+    /// # Safety
+    /// The slots have the descriptor of the table that the condition was compiled for.
+    pub unsafe fn holds(&self, old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot) -> bool {
+        let mut is_null = false;
+        // SAFETY: expression and context were made for each other.
+        unsafe {
+            (*self.context).ecxt_innertuple = old;
+            (*self.context).ecxt_outertuple = new;
+            let value = pg_sys::ExecEvalExpr(self.state, self.context, &raw mut is_null);
+            !is_null && value.value() & 1 == 1
+        }
+    }
+
+    pub fn end(self) {
+        // SAFETY: made by `begin`, freed once.
+        unsafe { pg_sys::FreeExecutorState(self.estate) }
+    }
+}
