@@ -33,7 +33,7 @@ part_lint() {
     forbid 'NATS is touched in src/nats alone' '\basync_nats\b' "${files[@]}"
 }
 
-# The command is built with a feature of its own, which would make a feature of everything if both were built at once.
+# The command in a build of its own: with it, its feature would be on for the extension as well.
 part_unit() {
     cargo test --quiet --workspace --lib
     cargo test --quiet --package sea_mq-contracts --features command --test '*'

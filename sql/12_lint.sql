@@ -31,15 +31,22 @@ version is not registered)';
 CREATE FUNCTION sea_mq.notice_differences(context text, event_type text, version integer)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    difference record;
-    before integer;
+    before integer := (SELECT max(t.version) FROM sea_mq.event_types t WHERE t.context = $1 AND t.event_type = $2 AND t.version < $3);
+    found record;
 BEGIN
-    SELECT max(t.version) INTO before FROM sea_mq.event_types t WHERE t.context = $1 AND t.event_type = $2 AND t.version < $3;
-    FOR difference IN SELECT d.* FROM sea_mq.compare_versions($1, $2, before, $3) d LIMIT 20 LOOP
-        RAISE NOTICE '% since version %: %: %', difference.compatibility, before, difference.pointer, difference.change;
-    END LOOP;
+    SELECT count(*) FILTER (WHERE d.compatibility = 'breaking') AS breaking, count(*) AS all_of_them,
+        string_agg(format('%s: %s: %s', d.compatibility, d.pointer, d.change), chr(10) ORDER BY d.place) FILTER (WHERE d.place <= 20) AS list
+    INTO found
+    FROM (SELECT c.*, row_number() OVER () AS place FROM sea_mq.event_types old, sea_mq.event_types new,
+            sea_mq.compare_schemas(sea_mq.contract_of(old.schema), sea_mq.contract_of(new.schema)) c
+        WHERE (old.context, old.event_type, old.version) = ($1, $2, before) AND (new.context, new.event_type, new.version) = ($1, $2, $3)) d;
+    IF found.all_of_them > 0 THEN
+        RAISE NOTICE 'version % of % differs from version %: % breaking, % compatible', version, event_type, before,
+                found.breaking, found.all_of_them - found.breaking
+            USING DETAIL = found.list, HINT = format('sea_mq.compare_versions(%L, %L, %s, %s) lists them.', context, event_type, before, version);
+    END IF;
 END $$;
-COMMENT ON FUNCTION sea_mq.notice_differences IS 'Says what a version changes since the one before it, in 20 notices at most; for internal use';
+COMMENT ON FUNCTION sea_mq.notice_differences IS 'Says what a version changes since the one before it, those that break first, 20 at most; for internal use';
 
 -- A directory's paths and the registry's names. The grammar of both is in contracts/src/set.rs.
 CREATE FUNCTION sea_mq.contract_path(uri text, is_definition boolean) RETURNS text

@@ -69,7 +69,6 @@ impl Headers {
     /// What a CloudEvent says of itself.
     pub fn attribute(&self, name: &str) -> Option<String> {
         let value = self.get(&[PREFIX, name].concat()).filter(|_| self.is_cloud_event())?;
-        // What is encoded may be what a header cannot say as it is.
         cloud_event::decode(&value).map(|text| storable(&text)).filter(|text| !text.is_empty())
     }
 
@@ -110,7 +109,7 @@ impl Headers {
     }
 }
 
-/// A text without the one character that PostgreSQL's have no room for.
+/// A text without the one character that PostgreSQL's has no room for.
 pub fn storable(text: &str) -> String {
     if text.as_bytes().contains(&0) { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
 }

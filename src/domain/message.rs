@@ -58,8 +58,8 @@ impl Message {
         let subject = storable(&delivery.subject);
         let (subject_context, subject_type, subject_version) = of_subject(&subject);
         let either = |header: &str, attribute: &str| headers.get(header).or_else(|| headers.attribute(attribute));
-        let id = headers.get("Nats-Msg-Id").filter(|id| can_be_id(id));
-        let message_id = id.or_else(|| headers.attribute("id").filter(|id| can_be_id(id))).unwrap_or_else(|| {
+        let own_id = headers.get("Nats-Msg-Id").filter(|id| can_be_id(id));
+        let message_id = own_id.or_else(|| headers.attribute("id").filter(|id| can_be_id(id))).unwrap_or_else(|| {
             // The time tells a stream that was created anew from the one before.
             format!("{stream}:{}:{}", delivery.sequence, delivery.stored_us.saturating_mul(1000))
         });
@@ -234,6 +234,26 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_is_empty_or_too_long_is_none() {
+        for id in [String::new(), "x".repeat(MAX_TEXT + 1)] {
+            let body =
+                serde_json::json!({"specversion": "1.0", "id": id, "type": "t", "source": "/o", "eventname": "paid"});
+            let message = Message::from_delivery(&delivery("s", &[("Nats-Msg-Id", &id)], &body.to_string()), "S");
+            assert_eq!(message.message_id, "S:7:946684800000005000");
+        }
+    }
+
+    #[test]
+    fn no_text_has_the_character_that_postgresql_has_not() {
+        let evil = "a\0b";
+        let body = serde_json::json!({"specversion": "1.0", "id": evil, "type": evil, "source": evil, "context": evil,
+            "eventname": evil, "aggregatetype": evil, "aggregateid": evil, "correlationid": evil, "causationid": evil});
+        let message = Message::from_delivery(&delivery("s\0", &[("X-\0", evil)], &body.to_string()), "S");
+        assert!(!format!("{message:?}").contains("\\0"), "{message:?}");
+        assert_eq!(message.event_type, "a\u{fffd}b");
+    }
+
+    #[test]
     fn an_envelope_is_opened_unless_it_is_the_payload() {
         let body = r#"{"specversion":"1.0","id":"m","type":"t","source":"/o","eventname":"paid","data":{"x":1}}"#;
         let opened = Message::from_delivery(&delivery("s", &[], body), "S");
@@ -352,25 +372,5 @@ mod tests {
         let mut binary = delivery("s", &[], "");
         binary.body = Bytes::from_static(&[0, 255, 1, 2]);
         assert_eq!(Message::from_delivery(&binary, "S").payload, "\"AP8BAg==\"");
-    }
-
-    #[test]
-    fn an_id_that_is_empty_or_too_long_is_none() {
-        for id in [String::new(), "x".repeat(MAX_TEXT + 1)] {
-            let body =
-                serde_json::json!({"specversion": "1.0", "id": id, "type": "t", "source": "/o", "eventname": "paid"});
-            let message = Message::from_delivery(&delivery("s", &[("Nats-Msg-Id", &id)], &body.to_string()), "S");
-            assert_eq!(message.message_id, "S:7:946684800000005000");
-        }
-    }
-
-    #[test]
-    fn no_text_has_the_character_that_postgresql_has_not() {
-        let evil = "a\0b";
-        let body = serde_json::json!({"specversion": "1.0", "id": evil, "type": evil, "source": evil, "context": evil,
-            "eventname": evil, "aggregatetype": evil, "aggregateid": evil, "correlationid": evil, "causationid": evil});
-        let message = Message::from_delivery(&delivery("s\0", &[("X-\0", evil)], &body.to_string()), "S");
-        assert!(!format!("{message:?}").contains("\\0"), "{message:?}");
-        assert_eq!(message.event_type, "a\u{fffd}b");
     }
 }

@@ -47,6 +47,8 @@ fn connect(url: &str) -> Result<Client, String> {
     if let (None, Some(database)) = (config.get_dbname(), set("PGDATABASE")) {
         config.dbname(&database);
     }
+    // What a version changes since the one before it, for instance.
+    config.notice_callback(|notice| eprintln!("{}: {}", notice.severity().to_lowercase(), notice.message()));
     config.application_name("sea-mq-contracts").connect(NoTls).map_err(|error| said(&error))
 }
 

@@ -1,5 +1,5 @@
 -- Capture: what becomes of changes. There is no broker: what is shown is what the transaction will send.
-SET sea_mq.context = 'shop';
+SET sea_mq.context = 'kiosk';
 SET client_min_messages = warning;
 -- What was captured since the last look. Payloads are shown as they are sent.
 CREATE FUNCTION pending(OUT event text, OUT aggregate_id text, OUT payload text) RETURNS SETOF record LANGUAGE sql AS $$
@@ -10,7 +10,7 @@ RESET client_min_messages;
 CREATE TABLE orders (id int PRIMARY KEY, status text NOT NULL DEFAULT 'new', total numeric(10, 2), note text);
 SELECT sea_mq.capture_table('orders', 'order');
 SELECT "table", context, aggregate_type, key, events, versions, columns, "when", visibility, active FROM sea_mq.captured_tables;
-SELECT subject, visibility, description, schema FROM sea_mq.event_types WHERE context = 'shop' ORDER BY subject;
+SELECT subject, visibility, description, schema FROM sea_mq.event_types WHERE context = 'kiosk' ORDER BY subject;
 
 -- Each statement, each kind of change.
 BEGIN;
@@ -91,7 +91,7 @@ INSERT INTO kinds (id, f4, f8, n, d, ts, tz, j) VALUES ('00000000-0000-0000-0000
     '2024-01-01 BC', '"\u0000"');
 SHOW TimeZone;
 SELECT jsonb_pretty(payload -> 'row') FROM sea_mq.pending_events();
-SELECT v.* FROM sea_mq.pending_events() e, sea_mq.contract_violations('shop', 'kinds_created', 1, e.payload) v;
+SELECT v.* FROM sea_mq.pending_events() e, sea_mq.contract_violations('kiosk', 'kinds_created', 1, e.payload) v;
 -- What reads the same is no change.
 UPDATE kinds SET a = '[0:2]={1,NULL,3}', n = 12345678901234567890.12 WHERE i2 = -7;
 UPDATE kinds SET a = '[1:3]={1,NULL,3}' WHERE i2 = -7;
@@ -184,4 +184,4 @@ DROP TABLE orders, order_lines, kinds, "Odd Table", padded;
 DROP TYPE mood, pair;
 DROP DOMAIN positive;
 DROP FUNCTION matters, pending;
-DELETE FROM sea_mq.event_types WHERE context IN ('shop', 'depot');
+DELETE FROM sea_mq.event_types WHERE context IN ('kiosk', 'warehouse');

@@ -1,5 +1,5 @@
 -- A capture follows its table: columns, partitions, children, owners. There is no broker.
-SET sea_mq.context = 'depot';
+SET sea_mq.context = 'warehouse';
 CREATE FUNCTION shown(OUT event text, OUT aggregate_id text, OUT payload text) RETURNS SETOF record LANGUAGE sql AS $$
     SELECT split_part(subject, '.event.', 2), aggregate_id, payload::text FROM sea_mq.pending_events()
 $$;
@@ -21,6 +21,7 @@ BEGIN;
 INSERT INTO items VALUES (1, 'lamp', 10);
 ALTER TABLE items ADD COLUMN colour text DEFAULT 'red';
 INSERT INTO items VALUES (2, 'desk', 20);
+SET LOCAL client_min_messages = warning;
 ALTER TABLE items DROP COLUMN name;
 INSERT INTO items VALUES (3, 30);
 ALTER TABLE items ALTER COLUMN price TYPE numeric(8, 2), ADD COLUMN size text;
@@ -37,7 +38,7 @@ SELECT * FROM shown();
 SELECT e.event_type, e.event_version, v.* FROM sea_mq.pending_events() e, sea_mq.contract_violations(e.context, e.event_type, e.event_version, e.payload) v;
 SELECT "table", key, "when", versions, active FROM sea_mq.captured_tables;
 SELECT event_type, version, schema #> '{properties,row,properties}' FROM sea_mq.event_types
-WHERE context = 'depot' AND event_type = 'item_created' ORDER BY version;
+WHERE context = 'warehouse' AND event_type = 'item_created' ORDER BY version;
 ROLLBACK;
 
 -- What the capture needs is not taken from under it.
@@ -181,7 +182,7 @@ SELECT sea_mq.stop_capture('capture_owner.accounts');
 DELETE FROM sea_mq.captures;
 UPDATE sea_mq.captures SET events = '{}';
 CREATE TABLE capture_stranger.bait (id int);
-INSERT INTO sea_mq.captures ("table", context, aggregate_type, key, events) VALUES ('beings', 'depot', 'x', '{id}', '{"insert": "x"}');
+INSERT INTO sea_mq.captures ("table", context, aggregate_type, key, events) VALUES ('beings', 'warehouse', 'x', '{id}', '{"insert": "x"}');
 CREATE TRIGGER emit AFTER INSERT ON capture_stranger.bait REFERENCING NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.capture();
 INSERT INTO capture_stranger.bait VALUES (1);
 CREATE TRIGGER emit_row AFTER INSERT ON capture_stranger.bait FOR EACH ROW EXECUTE FUNCTION sea_mq.capture();
@@ -242,7 +243,7 @@ SELECT * FROM refusal('SELECT sea_mq.capture()');
 SELECT count(*) FROM sea_mq.event_types WHERE event_type LIKE 'plain%';
 DROP VIEW plain_view;
 DROP TABLE plain, beings, events_1, events_3;
-SELECT count(*) FROM sea_mq.captured_tables WHERE context = 'depot';
+SELECT count(*) FROM sea_mq.captured_tables WHERE context = 'warehouse';
 DROP TYPE crate;
 DROP FUNCTION shown, triggers, refusal, stop;
-DELETE FROM sea_mq.event_types WHERE context IN ('shop', 'depot');
+DELETE FROM sea_mq.event_types WHERE context IN ('kiosk', 'warehouse');
