@@ -271,6 +271,9 @@ pub struct Batch {
 impl Batch {
     const ROWS: usize = 64;
     const BYTES: usize = 1 << 16;
+    /// Bytes that a row of a batch may have: PostgreSQL moves parts of a longer one out of line (beyond about 2,000 bytes),
+    /// and the index entries that it makes for a batch then point to the row as it was before that, which is nowhere.
+    pub const LONGEST: usize = 1800;
 
     pub const fn new() -> Self {
         Self { slots: Vec::new(), used: 0, bytes: 0 }

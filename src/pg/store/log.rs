@@ -64,7 +64,11 @@ impl LogWriter {
     pub fn append_waiting(&mut self, columns: Columns<SCHEDULED_COLUMNS>) {
         let seq = next_seq(self.sequence);
         let row = rows::log_row_of(columns, seq, self.xid, self.ring);
-        self.batch.add(&self.appender, row, rows::payload_bytes(columns));
+        let bytes = rows::row_bytes(columns);
+        if bytes > Batch::LONGEST {
+            return self.scratch.within(|| self.appender.append(row));
+        }
+        self.batch.add(&self.appender, row, bytes);
         if self.batch.is_full() {
             self.scratch.within(|| self.batch.flush(&mut self.appender));
         }
