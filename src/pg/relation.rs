@@ -227,8 +227,8 @@ impl Row {
 
 /// An open table that rows are appended to.
 pub struct Appender {
-    relation: Relation,
-    indexes: pg_sys::CatalogIndexState,
+    pub(super) relation: Relation,
+    pub(super) indexes: pg_sys::CatalogIndexState,
 }
 
 impl Appender {
@@ -258,75 +258,6 @@ impl Drop for Appender {
             // SAFETY: opened by us, closed once.
             unsafe { pg_sys::CatalogCloseIndexes(self.indexes) }
         }
-    }
-}
-
-/// Rows that are appended together once they are many: a page is then found, locked and logged once for all that fit it.
-pub struct Batch {
-    slots: Vec<*mut pg_sys::TupleTableSlot>,
-    used: usize,
-    bytes: usize,
-}
-
-impl Batch {
-    const ROWS: usize = 64;
-    const BYTES: usize = 1 << 16;
-    /// Bytes that a row of a batch may have: PostgreSQL moves parts of a longer one out of line (beyond about 2,000 bytes),
-    /// and the index entries that it makes for a batch then point to the row as it was before that, which is nowhere.
-    pub const LONGEST: usize = 1800;
-
-    pub const fn new() -> Self {
-        Self { slots: Vec::new(), used: 0, bytes: 0 }
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.used == Self::ROWS || self.bytes > Self::BYTES
-    }
-
-    /// Adds a row, which is copied, to a batch that is not full. `bytes`: about as long as it is.
-    pub fn add<const N: usize>(&mut self, to: &Appender, values: [Option<pg_sys::Datum>; N], bytes: usize) {
-        // SAFETY: as in `Appender::append`; a slot is used by one row at a time.
-        unsafe {
-            let descriptor = to.relation.descriptor();
-            assert_eq!((*descriptor).natts as usize, N, "columns of a sea_mq table");
-            if self.used == self.slots.len() {
-                self.slots.push(pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsHeapTuple));
-            }
-            let slot = self.slots[self.used];
-            for (at, value) in values.into_iter().enumerate() {
-                *(*slot).tts_values.add(at) = value.unwrap_or(pg_sys::Datum::from(0));
-                *(*slot).tts_isnull.add(at) = value.is_none();
-            }
-            pg_sys::ExecStoreVirtualTuple(slot);
-            pg_sys::ExecMaterializeSlot(slot);
-        }
-        self.used += 1;
-        self.bytes += bytes;
-    }
-
-    /// Appends the rows. What that allocates, and leaves, is the current memory context's.
-    pub fn flush(&mut self, to: &mut Appender) {
-        if self.used > 0 {
-            // SAFETY: the slots hold rows of the table; they are cleared for the next ones.
-            unsafe {
-                pg_sys::CatalogTuplesMultiInsertWithInfo(
-                    to.relation.raw(),
-                    self.slots.as_mut_ptr(),
-                    i32::try_from(self.used).unwrap_or(0),
-                    to.indexes,
-                );
-                for &slot in &self.slots[..self.used] {
-                    pg_sys::ExecClearTuple(slot);
-                }
-            }
-        }
-        (self.used, self.bytes) = (0, 0);
-    }
-
-    /// Gives the memory back.
-    pub fn end(self) {
-        // SAFETY: made by us, dropped once.
-        self.slots.into_iter().for_each(|slot| unsafe { pg_sys::ExecDropSingleTupleTableSlot(slot) });
     }
 }
 

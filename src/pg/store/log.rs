@@ -8,9 +8,10 @@ use super::rows::{self, Columns, LOG_COLUMNS, SCHEDULED_COLUMNS, log_column};
 use crate::broker::SinkId;
 use crate::domain::event::{Event, Logged};
 use crate::domain::position::{self, Moment, Position, Snapshot};
+use crate::pg::batch::Batch;
 use crate::pg::contracts;
 use crate::pg::datum::uuid_datum;
-use crate::pg::relation::{self, Appender, Batch, Compare, IndexScan, Key, Relation, Scratch};
+use crate::pg::relation::{self, Appender, Compare, IndexScan, Key, Relation, Scratch};
 
 unsafe extern "C-unwind" {
     /// src/backend/commands/sequence.c; `nextval` without looking at the caller's rights, which producers do not have.
@@ -64,11 +65,7 @@ impl LogWriter {
     pub fn append_waiting(&mut self, columns: Columns<SCHEDULED_COLUMNS>) {
         let seq = next_seq(self.sequence);
         let row = rows::log_row_of(columns, seq, self.xid, self.ring);
-        let bytes = rows::row_bytes(columns);
-        if bytes > Batch::LONGEST {
-            return self.scratch.within(|| self.appender.append(row));
-        }
-        self.batch.add(&self.appender, row, bytes);
+        self.batch.add(&self.appender, row, rows::row_bytes(columns));
         if self.batch.is_full() {
             self.scratch.within(|| self.batch.flush(&mut self.appender));
         }
