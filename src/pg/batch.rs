@@ -65,7 +65,9 @@ impl Batch {
     }
 }
 
-/// As CatalogTuplesMultiInsertWithInfo, but all rows into one index and then into the next, and without a slot for each.
+/// As CatalogTuplesMultiInsertWithInfo, but all rows into one index and then into the next, and without a slot for each. And
+/// a row's place is that of its slot: the tuple that the other one looks at is not the one that is inserted where parts of
+/// a long row go out of line, and the indexes would point nowhere.
 ///
 /// # Safety
 /// The slots hold rows of the table, and its indexes are open. Called behind a guard: an ERROR passes by jumping.

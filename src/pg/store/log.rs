@@ -65,7 +65,7 @@ impl LogWriter {
     pub fn append_waiting(&mut self, columns: Columns<SCHEDULED_COLUMNS>) {
         let seq = next_seq(self.sequence);
         let row = rows::log_row_of(columns, seq, self.xid, self.ring);
-        self.batch.add(&self.appender, row, rows::payload_bytes(columns));
+        self.batch.add(&self.appender, row, rows::row_bytes(columns));
         if self.batch.is_full() {
             self.scratch.within(|| self.batch.flush(&mut self.appender));
         }

@@ -103,10 +103,12 @@ pub fn log_row_of(
     ]
 }
 
-/// Bytes of the payload of an event in the scheduled events' form.
-pub fn payload_bytes(columns: Columns<SCHEDULED_COLUMNS>) -> usize {
-    // SAFETY: the column has the type json.
-    columns[11].map_or(0, |datum| unsafe { pgrx::varsize_any(datum.cast_mut_ptr()) })
+/// About how many bytes an event in the scheduled events' form takes as a row.
+pub fn row_bytes(columns: Columns<SCHEDULED_COLUMNS>) -> usize {
+    const FIXED: usize = 256;
+    // SAFETY: these columns have types of variable length.
+    let texts = columns[6..].iter().flatten().map(|datum| unsafe { pgrx::varsize_any(datum.cast_mut_ptr()) });
+    FIXED + texts.sum::<usize>()
 }
 
 /// What decides where an event in the scheduled events' form goes: `available_at`, `id` and `sink`.

@@ -147,8 +147,11 @@ SELECT command, refusal(format('SELECT sea_mq.%s', command)) FROM unnest(ARRAY[
 SELECT count(*) FROM sea_mq.streams WHERE context = 'fresh';
 DROP FUNCTION refusal;
 -- what the broker or the array's reader would refuse
+-- (the message says how long, which depends on the time's digits)
+\set VERBOSITY sqlstate
 SELECT sea_mq.emit('order', '1', 'OrderCreated', '{}', context => 'orders',
     headers => (SELECT jsonb_object_agg('X-Many-' || n, repeat('x', 1000)) FROM generate_series(1, 70) n));
+\set VERBOSITY default
 SELECT sea_mq.emit('order', '1', 'OrderCreated', '{}', context => U&'orders\+10FFFF');
 SELECT sea_mq.emit_many(ARRAY['{"aggregate_type": "order", "aggregate_id": "1", "event_type": "Due", "payload": 1, "available_at": "soon"}'::jsonb]);
 -- a normal form is a name: as long as the name may become, it is the normal form that must fit

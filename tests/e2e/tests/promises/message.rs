@@ -79,6 +79,24 @@ async fn a_repeated_event_id_is_one_event() {
     stage.assert_stored(&[id, last]).await;
 }
 
+/// Short and long ones among each other: those that PostgreSQL stores out of line are inserted otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_events_of_a_large_transaction_are_known_by_their_ids() {
+    let stage = Stage::new("repeated_large").await;
+    let db = stage.connect().await;
+    let sql = "SELECT sea_mq.emit('order', n::text, 'Large', to_jsonb((SELECT string_agg(md5(n || '-' || m), '')
+            FROM generate_series(1, CASE n % 3 WHEN 0 THEN 2000 WHEN 1 THEN 56 ELSE 1 END) m)))
+        FROM generate_series(1, 300) n";
+    let ids: Vec<Uuid> = db.values(sql, &[]).await;
+    let known = "SELECT count(*) FROM unnest($1::uuid[]) id WHERE EXISTS (SELECT FROM sea_mq.event_status(id))";
+    assert_eq!(db.value::<i64>(known, &[&ids]).await, 300);
+    for id in &ids[..6] {
+        let other = format!("SELECT sea_mq.emit('order', 'x', 'Large', '1', event_id => '{id}')");
+        assert_eq!(db.refusal(&other).await, SqlState::UNIQUE_VIOLATION);
+    }
+    stage.assert_stored(&ids).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_emit_made_is_known_in_the_same_transaction() {
     let stage = Stage::new("repeated_own").await;
