@@ -166,6 +166,11 @@ pub fn text_array_datum(values: &[String]) -> pg_sys::Datum {
     }
 }
 
+/// A `text` value or NULL, as a pair of value and whether it is NULL.
+pub fn nullable_text(value: Option<&str>) -> (pg_sys::Datum, bool) {
+    (value.map_or(pg_sys::Datum::from(0), text_datum), value.is_none())
+}
+
 /// A `jsonb` value in the current memory context; an error for text that is not JSON.
 pub fn jsonb_datum(json: &str) -> pg_sys::Datum {
     let Ok(text) = std::ffi::CString::new(json) else { return text_datum("null") };

@@ -205,6 +205,11 @@ fn lock_and_check_ids(given: &HashMap<Uuid, (usize, u64)>) -> HashSet<Uuid> {
     given.iter().filter_map(stored).collect()
 }
 
+/// Whether the current transaction has emitted an event with this id.
+pub fn holds(id: Uuid) -> bool {
+    PENDING.with_borrow_mut(|pending| pending.fingerprint_of(id).is_some())
+}
+
 /// The stored event with this id, wherever it is.
 pub fn find(id: Uuid) -> Option<Event> {
     log::find(id).map(|logged| logged.event).or_else(|| scheduled::find(id))

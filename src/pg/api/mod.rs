@@ -5,3 +5,4 @@ pub mod emit;
 mod inbox;
 mod lint;
 mod manage;
+mod operate;

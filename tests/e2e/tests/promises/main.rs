@@ -22,6 +22,7 @@ mod lifecycle;
 mod local;
 mod message;
 mod names;
+mod operate;
 mod order;
 mod pull;
 mod receiving;

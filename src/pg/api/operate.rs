@@ -1,0 +1,31 @@
+//! What callers and operators ask of the relay's work.
+
+use uuid::Uuid;
+
+use crate::pg::datum::{nullable_text, return_set, sql_function};
+use crate::pg::store::spi::{self, Arg};
+use crate::pg::store::streams::as_owner;
+use crate::pg::{gucs, pending};
+
+sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {
+    let found = publication(call.uuid(0).unwrap_or_default());
+    return_set(call, |row| {
+        if let Some(columns) = found {
+            let columns: [_; 3] = std::array::from_fn(|at| nullable_text(columns.get(at).and_then(Option::as_deref)));
+            row(&mut columns.map(|(value, _)| value), &mut columns.map(|(_, is_null)| is_null));
+        }
+    })
+});
+
+/// State, error and time until which it is held back; `None` for an event that is not known.
+fn publication(id: Uuid) -> Option<Vec<Option<String>>> {
+    let state = |word: &str| Some(vec![Some(word.to_owned())]);
+    if !gucs::has_broker() {
+        return state("unconfigured");
+    }
+    if pending::holds(id) {
+        return state("pending");
+    }
+    let sql = "SELECT * FROM sea_mq.publication($1)";
+    as_owner(|| spi::query(sql, &[Arg::Text(&id.to_string())]).into_iter().next())
+}
