@@ -190,6 +190,7 @@ async fn a_stream_with_other_publishers_still_gets_every_event_once_and_in_order
         for _ in 0..100 {
             expected.push(db.emit("1", "Emitted", json!({})).await);
         }
+        until("the stream is there", SOON, async || stage.broker.stream(EVENTS).await.is_some()).await;
         let ack =
             stage.broker.jetstream().publish("orders.event.foreign.v1", "{}".into()).await.expect("cannot publish");
         ack.await.expect("the stream refuses the message");
