@@ -143,18 +143,23 @@ COMMENT ON COLUMN sea_mq.scheduled_events.seq IS 'Order among those that become 
 
 -- Events that the broker will never take as they are.
 CREATE TABLE sea_mq.publish_failures (
-    event_id uuid PRIMARY KEY,
+    event_id uuid NOT NULL,
+    seq bigint NOT NULL,
     sink bigint NOT NULL,
     attempts integer NOT NULL,
     error text NOT NULL,
     failed_at timestamptz NOT NULL,
-    event jsonb
+    event jsonb,
+    resolved_at timestamptz,
+    PRIMARY KEY (event_id, seq)
 );
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.publish_failures', '');
 COMMENT ON TABLE sea_mq.publish_failures IS 'Events that the broker refused for a reason of their own; the others went on';
 COMMENT ON COLUMN sea_mq.publish_failures.event_id IS 'The event';
+COMMENT ON COLUMN sea_mq.publish_failures.seq IS 'Its place in the log: tried again, it has another';
 COMMENT ON COLUMN sea_mq.publish_failures.sink IS 'Where it was to go';
 COMMENT ON COLUMN sea_mq.publish_failures.attempts IS 'How often it was tried';
 COMMENT ON COLUMN sea_mq.publish_failures.error IS 'The broker''s words';
 COMMENT ON COLUMN sea_mq.publish_failures.failed_at IS 'When it was given up';
 COMMENT ON COLUMN sea_mq.publish_failures.event IS 'The whole event, which is thus kept when its slot is emptied';
+COMMENT ON COLUMN sea_mq.publish_failures.resolved_at IS 'When it was tried again, replayed with a mended payload, or discarded; NULL: nothing was decided';

@@ -63,7 +63,7 @@ SELECT l.id, l.seq, l.context, l.aggregate_type, l.aggregate_id, l.event_type, l
 FROM sea_mq.outbox_log l
 LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
 LEFT JOIN sea_mq.streams s ON s.sink = l.sink
-LEFT JOIN sea_mq.publish_failures f ON f.event_id = l.id
+LEFT JOIN sea_mq.publish_failures f ON f.event_id = l.id AND f.seq = l.seq
 CROSS JOIN LATERAL (
     SELECT f.event_id IS NULL AND c.sink IS NOT NULL AND (pg_visible_in_snapshot(l.xid, c.done)
         OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))) AS published

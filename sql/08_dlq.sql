@@ -12,7 +12,7 @@ CREATE TABLE sea_mq.dlq_messages (
     aggregate_id text,
     payload jsonb NOT NULL,
     headers jsonb NOT NULL,
-    reason text NOT NULL CHECK (reason IN ('poison', 'exhausted', 'foreign')),
+    reason text NOT NULL CHECK (reason IN ('poison', 'exhausted', 'foreign', 'unpublishable')),
     failure_count integer NOT NULL,
     error text,
     errors jsonb NOT NULL DEFAULT '[]',
@@ -47,7 +47,7 @@ COMMENT ON COLUMN sea_mq.dlq_messages.aggregate_type IS 'Type of the aggregate t
 COMMENT ON COLUMN sea_mq.dlq_messages.aggregate_id IS 'Id of the aggregate that changed';
 COMMENT ON COLUMN sea_mq.dlq_messages.payload IS 'Content; what is not JSON is a JSON string, see the header X-Sea-Body';
 COMMENT ON COLUMN sea_mq.dlq_messages.headers IS 'Headers of the original message: an object of strings';
-COMMENT ON COLUMN sea_mq.dlq_messages.reason IS 'poison (cannot be handled), exhausted (max_deliver was reached) or foreign (put there by another service)';
+COMMENT ON COLUMN sea_mq.dlq_messages.reason IS 'poison (cannot be handled), exhausted (max_deliver was reached), foreign (put there by another service) or unpublishable (the broker will not take an event of this database)';
 COMMENT ON COLUMN sea_mq.dlq_messages.failure_count IS 'Failed attempts since it was received';
 COMMENT ON COLUMN sea_mq.dlq_messages.error IS 'The last error, or the reason given';
 COMMENT ON COLUMN sea_mq.dlq_messages.errors IS 'History: [{at, attempt, kind, sqlstate, error, detail}], that before a replay included';
@@ -77,7 +77,7 @@ COMMENT ON COLUMN sea_mq.message_deletions.sequence IS 'Sequence of the message'
 COMMENT ON COLUMN sea_mq.message_deletions.error IS 'Why the last attempt failed';
 
 CREATE FUNCTION sea_mq.emit_raw(kind text, context text, subject text, event_id uuid, event_type text, event_version integer,
-    aggregate_type text, aggregate_id text, payload jsonb, headers jsonb, correlation_id text, causation_id text, visibility text)
+    aggregate_type text, aggregate_id text, payload jsonb, headers jsonb, correlation_id text, causation_id text, visibility text, created_at timestamptz DEFAULT NULL)
 RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'emit_raw_wrapper';
 COMMENT ON FUNCTION sea_mq.emit_raw IS
 'Emits a message on a subject of its own to the event stream (kind event) or dead-letter stream (kind dlq) of a context, in the
@@ -203,6 +203,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.open_dead_letter IS 'A dead letter about which nothing was decided, locked. Errors 42704, 55000; for internal use';
 
+CREATE FUNCTION sea_mq.resolve_failure(letter sea_mq.dlq_messages) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE sea_mq.publish_failures f SET resolved_at = clock_timestamp()
+    WHERE ($1).reason = 'unpublishable' AND f.event_id::text = ($1).message_id AND f.resolved_at IS NULL
+$$;
+COMMENT ON FUNCTION sea_mq.resolve_failure IS 'Something was decided about an event that the broker had refused; for internal use';
+
 CREATE FUNCTION sea_mq.dlq_replay(id bigint, payload jsonb DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -253,6 +260,7 @@ BEGIN
                 HINT = format('Replay it where context "%s" is emitted, or subscribe as "%s" again.', origin, letter.subscription);
     END IF;
     PERFORM sea_mq.remove_dead_letter(letter);
+    PERFORM sea_mq.resolve_failure(letter);
     RETURN new_id;
 END $$;
 COMMENT ON FUNCTION sea_mq.dlq_replay IS
@@ -269,6 +277,7 @@ BEGIN
     UPDATE sea_mq.dlq_messages d SET discarded_at = clock_timestamp(), discard_reason = dlq_discard.reason, discarded_by = session_user
     WHERE d.id = letter.id;
     PERFORM sea_mq.remove_dead_letter(letter);
+    PERFORM sea_mq.resolve_failure(letter);
 END $$;
 COMMENT ON FUNCTION sea_mq.dlq_discard IS
 'Gives a dead letter up: it is removed from the DLQ stream, and its row is kept until sea_mq.dlq_retention. Errors: 42704, 55000';

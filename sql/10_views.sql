@@ -21,7 +21,7 @@ CREATE VIEW sea_mq.outbox_status AS
 SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, now() - p.oldest AS oldest_pending_age,
     coalesce(c.published, 0) AS published, c.updated_at AS last_published_at,
     (SELECT count(*) FROM sea_mq.scheduled_events e WHERE e.sink = s.sink) AS scheduled,
-    (SELECT count(*) FROM sea_mq.publish_failures f WHERE f.sink = s.sink) AS failed,
+    (SELECT count(*) FROM sea_mq.publish_failures f WHERE f.sink = s.sink AND f.resolved_at IS NULL) AS failed,
     coalesce((SELECT r.current_slot FROM sea_mq.outbox_ring r), 0::smallint) AS current_slot,
     z.bytes AS log_bytes, z.dead_tuples AS log_dead_tuples
 FROM sea_mq.streams s
@@ -38,7 +38,7 @@ COMMENT ON COLUMN sea_mq.outbox_status.oldest_pending_age IS 'How long ago that 
 COMMENT ON COLUMN sea_mq.outbox_status.published IS 'Events published so far';
 COMMENT ON COLUMN sea_mq.outbox_status.last_published_at IS 'When the last of them was recorded';
 COMMENT ON COLUMN sea_mq.outbox_status.scheduled IS 'Events whose available_at has not come';
-COMMENT ON COLUMN sea_mq.outbox_status.failed IS 'Events that the broker refused for a reason of their own';
+COMMENT ON COLUMN sea_mq.outbox_status.failed IS 'Events that the broker refused for a reason of their own, and about which nothing was decided';
 COMMENT ON COLUMN sea_mq.outbox_status.current_slot IS 'Slot of the ring that writers append to';
 COMMENT ON COLUMN sea_mq.outbox_status.log_bytes IS 'Size of the whole log with its indexes, in bytes';
 COMMENT ON COLUMN sea_mq.outbox_status.log_dead_tuples IS 'Dead tuples in the log, by the statistics; expected to stay 0';
@@ -114,7 +114,7 @@ SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(
 FROM sea_mq.stream_status t WHERE t.state IN ('refused', 'paused')
 UNION ALL
 SELECT 4, format('%s events of stream %s were refused by the broker', o.failed, o.stream),
-    'See sea_mq.publish_failures for the reasons.'
+    'See sea_mq.dlq_list() for the reasons; once mended, sea_mq.retry_failed() sends them.'
 FROM sea_mq.outbox_status o WHERE o.failed > 0
 UNION ALL
 SELECT 5, format('more than 1000 events wait for stream %s', o.stream),
@@ -193,7 +193,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         SELECT coalesce(
             (SELECT t.error FROM sea_mq.stream_state t JOIN sea_mq.streams s ON s.sink = t.sink WHERE s.name = e.stream),
             (SELECT r.error FROM sea_mq.relay_state r)) AS error) w ON true
-    WHERE e.id = $1
+    -- What was tried again stands in two places.
+    WHERE e.id = $1 ORDER BY e.seq DESC NULLS LAST LIMIT 1
 $$;
 COMMENT ON FUNCTION sea_mq.event_status IS
 'What became of an event: pending, retrying (the broker or the stream is not available), delivered or failed (refused for good),

@@ -61,3 +61,65 @@ COMMENT ON FUNCTION sea_mq.wait_published IS
 'Waits until the stream has stored an event: true, or false when the time is over. Call it after the commit, in a transaction of its
 own, since it keeps that one''s snapshot as long as it waits. Errors: 22004, 42704 (not known), 55000 (emitted by this transaction,
 held back for longer, refused by the broker for good, or no broker)';
+
+-- An event that the broker will never take as it is: kept whole, and listed among the dead letters.
+CREATE FUNCTION sea_mq.set_aside(event_id uuid, seq bigint, sink bigint, error text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    l sea_mq.outbox_log;
+BEGIN
+    SELECT o.* INTO l FROM sea_mq.outbox_log o WHERE o.id = set_aside.event_id AND o.seq = set_aside.seq LIMIT 1;
+    INSERT INTO sea_mq.publish_failures AS f (event_id, seq, sink, attempts, error, failed_at, event)
+    VALUES (set_aside.event_id, set_aside.seq, set_aside.sink, 1, set_aside.error, clock_timestamp(), to_jsonb(l))
+    ON CONFLICT ON CONSTRAINT publish_failures_pkey DO UPDATE
+        SET attempts = f.attempts + 1, error = excluded.error, failed_at = excluded.failed_at;
+    -- A dead letter that does not fit has its row there already.
+    INSERT INTO sea_mq.dlq_messages (context, original_subject, message_id, source_context, event_type, event_version, aggregate_type,
+        aggregate_id, payload, headers, reason, failure_count, error, first_failed_at, last_failed_at, dlq_message_id)
+    SELECT l.context, coalesce(l.subject, concat_ws('.', l.context, 'event', l.event_type, 'v' || l.event_version)), l.id::text, l.context,
+        l.event_type, l.event_version, l.aggregate_type, l.aggregate_id, l.payload::jsonb,
+        coalesce(l.headers::jsonb, '{}') || jsonb_strip_nulls(jsonb_build_object('X-Correlation-Id', coalesce(l.correlation_id, l.id::text),
+            'X-Causation-Id', l.causation_id, 'X-Sea-Visibility', l.visibility)),
+        'unpublishable', 1, left(set_aside.error, 2000), clock_timestamp(), clock_timestamp(), 'unpublishable:' || l.id || ':' || l.seq
+    WHERE l.id IS NOT NULL AND set_aside.sink = sea_mq.sink_id(l.context, 'event')
+    ON CONFLICT ON CONSTRAINT dlq_messages_dlq_message_id_key DO NOTHING;
+END $$;
+COMMENT ON FUNCTION sea_mq.set_aside IS 'Notes that the broker will never take an event as it is; for internal use';
+
+CREATE FUNCTION sea_mq.retry_failed(event_id uuid DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    f sea_mq.publish_failures;
+    e sea_mq.outbox_log;
+    kind text;
+    retried bigint := 0;
+BEGIN
+    FOR f IN SELECT p.* FROM sea_mq.publish_failures p
+        WHERE p.resolved_at IS NULL AND (retry_failed.event_id IS NULL OR p.event_id = retry_failed.event_id) ORDER BY p.seq FOR UPDATE
+    LOOP
+        e := jsonb_populate_record(NULL::sea_mq.outbox_log, f.event);
+        kind := CASE f.sink WHEN sea_mq.sink_id(e.context, 'event') THEN 'event' ELSE 'dlq' END;
+        IF NOT sea_mq.emit_raw(kind, e.context, coalesce(e.subject, concat_ws('.', e.context, 'event', e.event_type, 'v' || e.event_version)),
+            e.id, e.event_type, e.event_version, e.aggregate_type, e.aggregate_id, e.payload::jsonb, e.headers::jsonb, e.correlation_id,
+            e.causation_id, e.visibility, e.created_at)
+        THEN
+            CONTINUE WHEN retry_failed.event_id IS NULL;
+            RAISE EXCEPTION 'event % is still too large: %', f.event_id, f.error
+                USING ERRCODE = 'program_limit_exceeded', HINT = 'Raise the limit that it names, or replay it with a smaller payload: sea_mq.dlq_replay.';
+        END IF;
+        UPDATE sea_mq.publish_failures p SET resolved_at = clock_timestamp() WHERE p.event_id = f.event_id AND p.seq = f.seq;
+        UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = f.event_id, replayed_by = session_user
+        WHERE d.dlq_message_id = 'unpublishable:' || f.event_id || ':' || f.seq AND d.replayed_at IS NULL AND d.discarded_at IS NULL;
+        retried := retried + 1;
+    END LOOP;
+    IF retried = 0 AND retry_failed.event_id IS NOT NULL THEN
+        RAISE EXCEPTION 'event % was not refused by the broker, or something was decided about it already', retry_failed.event_id
+            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.publish_failures and sea_mq.dlq_list().';
+    END IF;
+    RETURN retried;
+END $$;
+COMMENT ON FUNCTION sea_mq.retry_failed IS
+'Sends an event that the broker had refused for a reason of its own once more, under its id, behind what was emitted since; NULL: all
+of them that fit the present limits. Returns how many. Errors: 42704 (nothing to be tried again), 54000 (it is still too large)';

@@ -40,5 +40,5 @@ pub mod relay;
 ::pgrx::extension_sql_file!("../sql/13_capture_table.sql", name = "capture_table", requires = ["capture"]);
 ::pgrx::extension_sql_file!("../sql/14_ingest.sql", name = "ingest", requires = ["contracts"]);
 ::pgrx::extension_sql_file!("../sql/15_edge.sql", name = "edge", requires = ["contracts"]);
-::pgrx::extension_sql_file!("../sql/16_operate.sql", name = "operate", requires = ["views"]);
+::pgrx::extension_sql_file!("../sql/16_operate.sql", name = "operate", requires = ["views", "dlq"]);
 ::pgrx::extension_sql_file!("../sql/20_grants.sql", name = "grants", finalize);

@@ -50,7 +50,7 @@ pub enum Effect {
     /// A stream is ready, or (with a fault) is not.
     Stream { sink: SinkId, fault: Option<Fault> },
     /// The broker will never take this event.
-    Refused { sink: SinkId, id: Uuid, fault: Fault },
+    Refused { sink: SinkId, id: Uuid, seq: i64, fault: Fault },
     /// The stream has lost what it had acknowledged: rewind or pause.
     Lost { sink: SinkId, loss: Loss },
     /// Look whether these message ids are events of ours; if not, somebody else publishes to the stream.
@@ -169,7 +169,7 @@ impl Relay {
 
     fn publish_failed(&mut self, sink: SinkId, epoch: u64, fault: Fault, now: Instant, jitter: f64) -> Vec<Effect> {
         match self.sink(sink).and_then(|s| s.publish_failed(epoch, &fault, now, jitter)) {
-            Some(Failure::Refused(id)) => vec![Effect::Refused { sink, id, fault }],
+            Some(Failure::Refused { id, seq }) => vec![Effect::Refused { sink, id, seq, fault }],
             Some(Failure::Again) => vec![Effect::Stream { sink, fault: Some(fault) }],
             None => Vec::new(),
         }

@@ -114,7 +114,7 @@ enum Fate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The event itself is at fault; it is left out from now on.
-    Refused(Uuid),
+    Refused { id: Uuid, seq: i64 },
     /// The sink begins again, now or after a pause.
     Again,
 }
@@ -134,7 +134,8 @@ pub struct Sink {
     last_sequence: u64,
     /// Message ids that the stream was found to hold beyond what is settled.
     tail: HashMap<String, u64>,
-    refused: HashSet<Uuid>,
+    /// Places in the log of events that the broker will never take.
+    refused: HashSet<i64>,
     /// Events that the broker said it had already: kept until they are settled, since what follows them in flight fails.
     duplicates: HashMap<Uuid, u64>,
     ordering: Ordering,
@@ -147,7 +148,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    pub fn new(described: Described, cursor: Cursor, refused: HashSet<Uuid>) -> Self {
+    pub fn new(described: Described, cursor: Cursor, refused: HashSet<i64>) -> Self {
         Self {
             described,
             link: Link::Down,
@@ -316,7 +317,7 @@ impl Sink {
         let mut segment = Segment { done, upto, after, entries: Vec::with_capacity(events.len()), next: 0, bytes: 0 };
         let mut messages = Vec::with_capacity(events.len());
         for Logged { seq, event, schema, .. } in events {
-            let fate = self.fate_of(event.id);
+            let fate = self.fate_of(event.id, seq);
             segment.entries.push(Entry { id: event.id, seq, fate });
             if fate == Fate::InFlight {
                 let message = Publication::new(&event, schema.as_deref()).message(self.described.body);
@@ -354,14 +355,14 @@ impl Sink {
         if epoch != self.epoch || !matches!(self.link, Link::Flowing) {
             return None;
         }
-        let first = self.first_in_flight().map(|entry| entry.id);
+        let first = self.first_in_flight().map(|entry| (entry.id, entry.seq));
         match (fault.kind, first) {
             // The event's own fault: it is set aside, and the others go on.
-            (FaultKind::MessageTooLarge | FaultKind::InvalidMessage, Some(id)) => {
-                self.refused.insert(id);
+            (FaultKind::MessageTooLarge | FaultKind::InvalidMessage, Some((id, seq))) => {
+                self.refused.insert(seq);
                 self.forget_in_flight();
                 self.link = Link::Waiting { until: now };
-                Some(Failure::Refused(id))
+                Some(Failure::Refused { id, seq })
             }
             (FaultKind::WrongSequence, _) => {
                 self.suspicious = true;
@@ -418,8 +419,8 @@ impl Sink {
         Some(Request::ReadTail { sink: self.id(), stream, after })
     }
 
-    fn fate_of(&mut self, id: Uuid) -> Fate {
-        if self.refused.contains(&id) {
+    fn fate_of(&mut self, id: Uuid, seq: i64) -> Fate {
+        if self.refused.contains(&seq) {
             return Fate::Refused;
         }
         if let Some(&sequence) = self.duplicates.get(&id) {
@@ -646,7 +647,7 @@ mod tests {
         let now = Instant::now();
         let fault = Fault::new(FaultKind::MessageTooLarge, "");
         let failure = sink.publish_failed(sink.epoch, &fault, now, 0.5);
-        assert_eq!(failure, Some(Failure::Refused(Uuid::from_u128(2))));
+        assert_eq!(failure, Some(Failure::Refused { id: Uuid::from_u128(2), seq: 2 }));
         sink.tick(now);
         sink.stream_ready(info(1)).unwrap();
         sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);

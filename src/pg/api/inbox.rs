@@ -57,7 +57,7 @@ sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
         correlation_id: optional(10),
         causation_id: optional(11),
         visibility: optional(12).unwrap_or_else(|| event::DEFAULT_VISIBILITY.into()),
-        created_at: inbox::clock(),
+        created_at: call.timestamp(13).unwrap_or_else(inbox::clock),
         available_at: None,
         context,
     };

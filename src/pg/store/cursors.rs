@@ -1,5 +1,7 @@
 //! Cursors: how far each sink has come; and the journal of what was stored where.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::spi::{self, Arg};
@@ -106,20 +108,21 @@ pub fn rewind(sink: SinkId, last: u64) -> Option<(Position, u64)> {
 }
 
 /// Records an event that the broker will never take.
-pub fn save_failure(sink: SinkId, id: Uuid, error: &str) {
-    spi::execute(
-        "INSERT INTO sea_mq.publish_failures AS f (event_id, sink, attempts, error, failed_at, event)
-         SELECT $1::uuid, $2, 1, $3, clock_timestamp(),
-            (SELECT to_jsonb(l) FROM sea_mq.outbox_log l WHERE l.id = $1::uuid LIMIT 1)
-         ON CONFLICT (event_id) DO UPDATE SET attempts = f.attempts + 1, error = excluded.error, failed_at = excluded.failed_at",
-        &[Arg::Text(&id.to_string()), Arg::Int8(sink), Arg::Text(error)],
-    );
+pub fn save_failure(sink: SinkId, id: Uuid, seq: i64, error: &str) {
+    let args = [Arg::Text(&id.to_string()), Arg::Int8(seq), Arg::Int8(sink), Arg::Text(error)];
+    spi::execute("SELECT sea_mq.set_aside($1::uuid, $2, $3, $4)", &args);
 }
 
-/// The events of a sink that the broker will never take.
-pub fn failures(sink: SinkId) -> Vec<Uuid> {
-    let sql = "SELECT event_id FROM sea_mq.publish_failures WHERE sink = $1";
+/// Places in the log of a sink's events that the broker will never take.
+pub fn failures(sink: SinkId) -> Vec<i64> {
+    let sql = "SELECT seq FROM sea_mq.publish_failures WHERE sink = $1";
     spi::query(sql, &[Arg::Int8(sink)]).iter().filter_map(|row| spi::optional(row, 0)).collect()
+}
+
+/// Forgets refused events about which something was decided longer ago than the log is kept.
+pub fn forget_resolved(retention: Duration) {
+    let sql = "DELETE FROM sea_mq.publish_failures WHERE resolved_at < clock_timestamp() - make_interval(secs => $1)";
+    spi::execute(sql, &[Arg::Int8(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX))]);
 }
 
 /// Of these message ids, those that are events of the log.

@@ -33,7 +33,7 @@ pub fn run_once() -> Result<(), Failed> {
             log!("sea_mq: slot {slot} of the outbox log was emptied");
         }
     }
-    Ok(())
+    session::transaction(|| cursors::forget_resolved(gucs::retention()))
 }
 
 fn must_advance(current: i16) -> bool {

@@ -145,6 +145,11 @@ impl Broker {
         options.connect(self.url()).await.ok()
     }
 
+    /// Another configuration, from the next start on.
+    pub fn configure(&mut self, configuration: &str) {
+        self.options.configuration = configuration.to_owned();
+    }
+
     /// SIGTERM: it goes away in order.
     pub fn stop(&mut self) {
         self.end(Signal::TERM);

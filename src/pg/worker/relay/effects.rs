@@ -24,9 +24,9 @@ impl Worker {
         match effect {
             Effect::Relay { phase, fault, failures } => self.relay_changed(phase, fault, failures),
             Effect::Stream { sink, fault } => self.stream_changed(sink, fault),
-            Effect::Refused { sink, id, fault } => {
+            Effect::Refused { sink, id, seq, fault } => {
                 warning!("sea_mq relay: the broker refuses event {id} for good: {fault}");
-                session::transaction(|| cursors::save_failure(sink, id, &fault.message))
+                session::transaction(|| cursors::save_failure(sink, id, seq, &fault.message))
             }
             Effect::Lost { sink, loss } => self.stream_lost(sink, loss),
             Effect::Doubtful { sink, ids } => self.look_for_others(sink, &ids),
