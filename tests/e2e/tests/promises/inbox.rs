@@ -138,7 +138,13 @@ async fn a_broker_that_hangs_is_waited_for_and_has_each_event_handled_once() {
     emit_numbers(&db, 1, 10_000).await;
     until_recorded(&stage, 1000).await;
     freeze(stage.broker.pid());
-    until_state(&db, "app__all", "state = 'waiting' AND error IS NOT NULL").await;
+    // A connection is given up after the second ping without an answer, and one is sent every 10 s.
+    until("the consumer says what is wrong", LONG, async || {
+        let sql = "SELECT EXISTS (SELECT FROM sea_mq.subscription_status
+            WHERE subscription = 'app__all' AND state = 'waiting' AND error IS NOT NULL)";
+        db.value(sql, &[]).await
+    })
+    .await;
     thaw(stage.broker.pid());
     assert_handled_once(&stage, "app__all", 10_000).await;
     until_state(&db, "app__all", "state = 'active' AND error IS NULL").await;
