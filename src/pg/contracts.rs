@@ -195,7 +195,7 @@ pub fn refusal(message: &Message, policy: ContractPolicy) -> Option<Failure> {
 fn check_received(message: &Message) -> Result<(), Invalid> {
     let context = message.source_context.as_deref().unwrap_or_default();
     let key = EventKey::new(context, &message.event_type, message.event_version.unwrap_or(0))?;
-    find(&key).ok_or_else(|| unregistered(&key))?.check(&message.payload, None)
+    require(&key)?.check(&message.payload, None)
 }
 
 /// The contract of a version that must be registered.

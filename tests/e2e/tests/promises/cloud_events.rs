@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::SOON;
-use crate::receiving::{make_recorder, publish, until_state, until_status};
+use crate::receiving::{make_choosy, make_recorder, publish, until_state, until_status};
 
 const DLQ: &str = "ORDERS_DLQ";
 
@@ -138,17 +138,9 @@ async fn rows_and_messages_adhere_to_their_schemas() {
     let mut stage = StageOptions { broker, broker_later: true, ..StageOptions::default() }.start("schemas").await;
     let db = stage.connect().await;
     make_recorder(&db).await;
+    make_choosy(&db).await;
     db.run(
-        "CREATE FUNCTION choosy(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
-         BEGIN
-             CASE (e.payload ->> 'n')::int
-             WHEN 2 THEN PERFORM sea_mq.skip('not today');
-             WHEN 3 THEN PERFORM sea_mq.poison('never');
-             WHEN 4 THEN RAISE EXCEPTION 'no';
-             ELSE PERFORM record(e);
-             END CASE;
-         END $$;
-         SELECT sea_mq.subscribe('app__choosy', 'orders', 'choosy', max_deliver => 2, retry_delay => '1 ms', start_from => 'all'),
+        "SELECT sea_mq.subscribe('app__choosy', 'orders', 'choosy', max_deliver => 2, retry_delay => '1 ms', start_from => 'all'),
             sea_mq.subscribe('app__patient', 'orders', 'choosy', retry_delay => '1 h', start_from => 'all'),
             sea_mq.subscribe('app__pull', 'orders', start_from => 'all');
          SELECT sea_mq.emit('order', n::text, 'Counted', jsonb_build_object('n', n), causation_id => nullif('c' || n, 'c1'),

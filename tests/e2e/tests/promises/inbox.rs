@@ -4,8 +4,8 @@ use harness::{EVENTS, Stage, StageOptions, Stored, freeze, holds_for, ledger, th
 use serde_json::json;
 
 use crate::receiving::{
-    FORGETFUL, LONG, ask, assert_handled_once, emit_numbers, kill_consumer, make_recorder, prepared, publish_again,
-    recorded, until_acknowledged, until_provisioned, until_recorded, until_state, until_status, worker,
+    FORGETFUL, LONG, ask, assert_handled_once, emit_numbers, kill_consumer, make_choosy, make_recorder, prepared,
+    publish_again, recorded, until_acknowledged, until_provisioned, until_recorded, until_state, until_status, worker,
 };
 use crate::{A_WHILE, SOON};
 
@@ -171,17 +171,9 @@ async fn a_broker_that_lost_everything_has_nothing_handled_twice() {
 async fn a_message_that_is_stored_twice_is_handled_once() {
     let stage = prepared("stored_twice").await;
     let db = stage.connect().await;
+    make_choosy(&db).await;
     db.run(
-        "CREATE FUNCTION choosy(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
-         BEGIN
-             CASE (e.payload ->> 'n')::int
-             WHEN 2 THEN PERFORM sea_mq.skip('not today');
-             WHEN 3 THEN PERFORM sea_mq.poison('never');
-             WHEN 4 THEN RAISE EXCEPTION 'later';
-             ELSE PERFORM record(e);
-             END CASE;
-         END $$;
-         SELECT sea_mq.subscribe('app__choosy', 'orders', 'choosy', retry_delay => '1 hour',
+        "SELECT sea_mq.subscribe('app__choosy', 'orders', 'choosy', retry_delay => '1 hour',
             retry_delay_max => '1 hour')",
     )
     .await;

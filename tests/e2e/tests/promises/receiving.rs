@@ -41,6 +41,22 @@ pub async fn make_recorder(db: &Database) {
     .await;
 }
 
+/// Makes the handler `choosy`, which skips event 2, gives 3 up, fails at 4, and records the others.
+pub async fn make_choosy(db: &Database) {
+    db.run(
+        "CREATE FUNCTION choosy(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             CASE (e.payload ->> 'n')::int
+             WHEN 2 THEN PERFORM sea_mq.skip('not today');
+             WHEN 3 THEN PERFORM sea_mq.poison('never');
+             WHEN 4 THEN RAISE EXCEPTION 'later';
+             ELSE PERFORM record(e);
+             END CASE;
+         END $$",
+    )
+    .await;
+}
+
 /// Emits `Counted` events with the numbers from `first` to `last`, 10,000 a transaction; 50 aggregates take turns.
 pub async fn emit_numbers(db: &Database, first: i64, last: i64) {
     for from in (first..=last).step_by(10_000) {
