@@ -31,7 +31,7 @@ pub struct Claimant {
     pub timeline: u32,
     pub server: String,
     pub place: String,
-    /// The cluster received WAL from another one before it was promoted.
+    /// The cluster received WAL from another one, in this run of the server, before it was promoted.
     pub was_standby: bool,
     /// Somebody has called `sea_mq.adopt()`.
     pub forced: bool,
@@ -39,8 +39,6 @@ pub struct Claimant {
     pub epoch: u64,
     /// The lease was had by this very process, in `epoch`.
     pub held: bool,
-    /// Copies of the record that the broker is to keep.
-    pub replicas: usize,
 }
 
 impl Claimant {

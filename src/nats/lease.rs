@@ -31,6 +31,8 @@ const BETWEEN: Duration = Duration::from_millis(100);
 /// on its way out; one in another place may have lost its connection for a moment.
 const IMPATIENT: Duration = Duration::from_secs(2);
 const PATIENT: Duration = Duration::from_secs(10);
+/// Copies of the records in a cluster that has as many servers.
+const REPLICAS: usize = 3;
 /// Writes that others overtook, before the answer is given up.
 const TRIES: usize = 10;
 
@@ -113,7 +115,7 @@ async fn write(api: &Api, me: &Claimant, sequence: u64, record: &Record) -> Resu
         let message = match answer.map_err(|_| late())? {
             Ok(message) => message,
             Err(error) if error.kind() == RequestErrorKind::NoResponders && !created => {
-                create(api, me.replicas).await?;
+                create(api).await?;
                 continue;
             }
             Err(error) => return Err(Fault::new(FaultKind::Server, errors::causes(&error))),
@@ -127,21 +129,22 @@ async fn write(api: &Api, me: &Claimant, sequence: u64, record: &Record) -> Resu
     Ok(false)
 }
 
-/// Makes the stream, with as many copies as the broker has servers for. One that is there is left as it is.
-async fn create(api: &Api, replicas: usize) -> Result<(), Fault> {
+/// Makes the stream, with copies if the broker has the servers for them. One that is there is left as it is.
+async fn create(api: &Api) -> Result<(), Fault> {
+    let replicas = if api.standalone { 1 } else { REPLICAS };
     let config = |replicas: usize| {
         json!({
             "name": STREAM,
             "description": "Which relay publishes for each installation of sea_mq",
             "subjects": [format!("{SUBJECTS}lease.*")],
             "retention": "limits", "storage": "file", "discard": "old", "num_replicas": replicas,
-            "max_msgs_per_subject": 1, "max_bytes": 1 << 20, "max_msgs": -1, "max_age": 0,
+            "max_msgs_per_subject": 1, "max_bytes": 8 << 20, "max_msgs": -1, "max_age": 0,
         })
     };
     let subject = format!("STREAM.CREATE.{STREAM}");
     let exists =
         |error: &CallError| matches!(error, CallError::Refused(error) if error.err_code == errors::STREAM_NAME_EXISTS);
-    match api.call(&subject, &config(replicas.max(1))).await {
+    match api.call(&subject, &config(replicas)).await {
         Ok(_) => Ok(()),
         Err(error) if exists(&error) => Ok(()),
         Err(CallError::Refused(_)) if replicas > 1 => {

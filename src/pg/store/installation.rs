@@ -7,15 +7,14 @@ use crate::domain::lease::Claimant;
 /// What the relay shows when it asks for the lease; the relay's own id is the caller's to add.
 ///
 /// Which run of the server this is: a copy of the data directory has another start, and a database of one run has one
-/// relay at a time. That the cluster was a standby is known from the WAL that it received, or, if the server was started
-/// again since, from its settings.
+/// relay at a time. That the cluster was a standby is known from the WAL that it received in this run. Its settings would
+/// say so too, but for good, and in each backup of it.
 pub fn claimant(host: &str) -> Claimant {
     let rows = spi::query(
         "SELECT i.install_id, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer,
             i.system_identifier || '-' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
             $1 || ':' || current_setting('data_directory'),
-            pg_last_wal_receive_lsn() IS NOT NULL OR current_setting('primary_conninfo') <> '', i.adopting, i.lease_epoch,
-            coalesce((SELECT max(s.replicas) FROM sea_mq.streams s), 1)
+            pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch
          FROM sea_mq.installation i",
         &[Arg::Text(host)],
     );
@@ -28,7 +27,6 @@ pub fn claimant(host: &str) -> Claimant {
         was_standby: spi::flag(row, 4),
         forced: spi::flag(row, 5),
         epoch: spi::parsed(row, 6),
-        replicas: spi::parsed(row, 7),
         ..Claimant::default()
     }
 }

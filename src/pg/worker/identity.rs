@@ -37,15 +37,15 @@ fn fenced(why: &str) -> Trouble {
     }
 }
 
-/// What is in the way of receiving, if anything is: the messages of a subscription are the original's too, so the consumer
-/// waits until the relay knows that there is no other.
-pub fn trouble_of_consumer(has_broker: bool) -> Option<Trouble> {
+/// Whether receiving has to wait: the messages of a subscription are the original's too, so the consumer begins when the
+/// relay knows that there is no other.
+pub fn unclear() -> Option<Trouble> {
     let waiting = || Trouble {
         kind: "Starting".into(),
         error: "the relay has not found out yet whether another one publishes for this installation".into(),
         hint: Some("Wait a moment; if it lasts, see sea_mq.relay_status.".into()),
     };
-    trouble().or_else(|| (has_broker && !installation::is_cleared()).then(waiting))
+    (!installation::is_cleared()).then(waiting)
 }
 
 /// What the relay shows when it asks for the lease.

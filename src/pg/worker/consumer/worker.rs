@@ -36,7 +36,7 @@ pub struct Worker {
     pub(super) consumer: Consumer,
     pub(super) served: Vec<Served>,
     settings: Option<Settings>,
-    /// Why nothing may be received: this database is a copy, or sea_mq is disabled.
+    /// Why nothing may be received: this database is a copy, sea_mq is disabled, or the relay has not looked around yet.
     pub(super) held: Option<Trouble>,
     /// Of the descriptions that are in force.
     pub(super) fingerprint: Option<String>,
@@ -253,7 +253,8 @@ impl Work for Worker {
 
 /// Why nothing may be received, if it may not.
 fn trouble(settings: &Settings) -> Option<Trouble> {
-    identity::trouble_of_consumer(settings.broker.is_some()).or_else(|| (!settings.enabled).then(disabled))
+    let unclear = || settings.broker.as_ref().and_then(|_| identity::unclear());
+    identity::trouble().or_else(|| (!settings.enabled).then(disabled)).or_else(unclear)
 }
 
 fn disabled() -> Trouble {
