@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e bench check lint lint-contracts fmt docs package clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e fuzz bench check lint lint-contracts fmt docs package clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
@@ -34,6 +34,9 @@ isolation: build ## concurrent sessions, with pg_isolation_regress
 
 e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit runs a part
 	@scripts/test.sh e2e $(FILTER)
+
+fuzz: build ## the random tests with random seeds, RUNS times (1)
+	@scripts/fuzz.sh $(or $(RUNS),1)
 
 bench: build ## how fast it is, in a table and target/bench; ONLY=drain|latency|writer|inbox|contracts|capture, N=how much, ARGS=--quick
 	@. scripts/lib.sh && cargo run --quiet --release --package sea_mq-bench -- $(ONLY) $(if $(N),--amount $(N)) $(ARGS)
