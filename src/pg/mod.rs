@@ -18,4 +18,5 @@ mod seat;
 mod shmem;
 mod store;
 mod utility;
+mod watch;
 mod worker;
