@@ -38,7 +38,7 @@ e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit r
 fuzz: build ## the random tests with random seeds, RUNS times (1)
 	@scripts/fuzz.sh $(or $(RUNS),1)
 
-bench: build ## how fast it is, in a table and target/bench; ONLY=drain|latency|writer|inbox|contracts|capture, N=how much, ARGS=--quick
+bench: build ## how fast it is, in a table and target/bench; ONLY=drain|burden|footprint|latency|writer|inbox|contracts|capture, N=how much, ARGS=--quick
 	@. scripts/lib.sh && cargo run --quiet --release --package sea_mq-bench -- $(ONLY) $(if $(N),--amount $(N)) $(ARGS)
 
 check: setup ## format, lint, unit tests: before every commit
