@@ -69,6 +69,10 @@ impl Call {
         self.datum(n).map(|datum| datum.value() as i32)
     }
 
+    pub fn int8(self, n: usize) -> Option<i64> {
+        self.datum(n).map(|datum| datum.value() as i64)
+    }
+
     pub fn oid(self, n: usize) -> Option<pg_sys::Oid> {
         self.datum(n).map(|datum| pg_sys::Oid::from(datum.value() as u32))
     }

@@ -186,6 +186,13 @@ impl IndexScan {
         let tuple = unsafe { pg_sys::systable_getnext_ordered(self.raw, pg_sys::ScanDirection::ForwardScanDirection) };
         (!tuple.is_null()).then(|| Row::new(tuple, self.descriptor))
     }
+
+    /// The row before; of a scan that was not begun, the last one. Valid until the next call.
+    pub fn previous(&mut self) -> Option<Row> {
+        // SAFETY: the scan is open.
+        let tuple = unsafe { pg_sys::systable_getnext_ordered(self.raw, pg_sys::ScanDirection::BackwardScanDirection) };
+        (!tuple.is_null()).then(|| Row::new(tuple, self.descriptor))
+    }
 }
 
 impl Drop for IndexScan {
@@ -210,6 +217,12 @@ pub struct Row {
 impl Row {
     fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
         Self { tuple, descriptor }
+    }
+
+    /// Bytes that the row takes in the table, what is stored apart from it not counted.
+    pub fn bytes(&self) -> u64 {
+        // SAFETY: the tuple is valid until the next call of the scan.
+        u64::from(unsafe { (*self.tuple).t_len })
     }
 
     /// All columns; `None` for NULL.
