@@ -86,6 +86,16 @@ impl Broker {
         }
     }
 
+    /// The port that it listens on when it runs.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's log file.
+    pub fn log_path(&self) -> PathBuf {
+        self.directory.join("server.log")
+    }
+
     pub fn url(&self) -> String {
         let scheme = if self.options.certificates.is_some() { "tls" } else { "nats" };
         format!("{scheme}://127.0.0.1:{}", self.port)
@@ -117,7 +127,7 @@ impl Broker {
         );
         fs::write(&configuration, text).expect("cannot write nats.conf");
         let arguments = ["--config".into(), configuration.display().to_string()];
-        let log = self.directory.join("server.log");
+        let log = self.log_path();
         let mut server = Process::start(&nats_server(), &arguments, false, Signal::KILL, &log);
         let client = until_some("nats-server answers", STARTING, async || {
             assert!(!server.has_ended(), "nats-server did not start:\n{}", process::tail(&log, 20));

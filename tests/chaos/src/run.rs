@@ -1,0 +1,139 @@
+//! One run: a plan on servers of its own, and the check at the end.
+
+use std::fs;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use harness::Chance;
+
+use crate::check::Checker;
+use crate::plan::{CALM, Plan, Step};
+use crate::probe::{Probe, Recovery};
+use crate::scene::Scene;
+use crate::workload::Workload;
+
+/// What came out of a run that held the promises.
+pub struct Passed {
+    pub events: usize,
+    pub seconds: f64,
+    /// How long it took after each step that was waited for, by the names of its faults.
+    pub recoveries: Vec<(String, Recovery)>,
+}
+
+/// What happened when, for whoever has to find out why.
+#[derive(Clone)]
+pub struct Timeline {
+    begin: Instant,
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Log files of the servers.
+    logs: Arc<Mutex<Vec<PathBuf>>>,
+}
+
+impl Timeline {
+    fn new() -> Self {
+        Self { begin: Instant::now(), lines: Arc::default(), logs: Arc::default() }
+    }
+
+    fn say(&self, text: impl AsRef<str>) {
+        let line = format!("[{:7.3} s] {}", self.begin.elapsed().as_secs_f64(), text.as_ref());
+        self.lines.lock().expect("nobody panics with the lock").push(line);
+    }
+
+    fn text(&self) -> String {
+        self.lines.lock().expect("nobody panics with the lock").join("\n")
+    }
+}
+
+/// Runs a plan.
+///
+/// # Errors
+/// When a promise was broken or a server did not do what it should: the timeline, the first differences, and where the servers'
+/// logs are.
+pub async fn run(plan: &Plan, output: &Path) -> Result<Passed, String> {
+    let timeline = Timeline::new();
+    let outcome = AssertUnwindSafe(play(plan, timeline.clone())).catch_unwind().await;
+    outcome.map_err(|panic| {
+        let reason = panic.downcast_ref::<String>().cloned();
+        let reason = reason.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+        keep(plan, &timeline, &reason, output)
+    })
+}
+
+/// Writes down what is known of a failure, with copies of the servers' logs.
+fn keep(plan: &Plan, timeline: &Timeline, reason: &str, output: &Path) -> String {
+    let directory = output.join(plan.name.replace(' ', "-"));
+    let report = format!("{} (tls: {}): {}\n{}\n\n{reason}\n", plan.name, plan.tls, plan.faults(), timeline.text());
+    let _ = fs::create_dir_all(&directory);
+    let _ = fs::write(directory.join("report.txt"), &report);
+    for log in timeline.logs.lock().expect("nobody panics with the lock").iter() {
+        let name = log.parent().and_then(Path::file_name).unwrap_or_default().display().to_string();
+        let _ = fs::copy(log, directory.join(format!("{name}.log")));
+    }
+    format!("{report}\nThis and the servers' logs are kept in {}", directory.display())
+}
+
+/// Panics where a promise is broken, as everything in the harness does.
+async fn play(plan: &Plan, timeline: Timeline) -> Passed {
+    let mut chance = Chance::from_seed(plan.seed);
+    let mut scene = Scene::start("chaos", plan.tls).await;
+    timeline.logs.lock().expect("nobody panics with the lock").extend(scene.logs());
+    timeline.say(format!("the servers run in {}", scene.directory.path().display()));
+    let mut workload = Workload::start(&scene, &mut chance);
+    let mut recoveries = Vec::new();
+    tokio::time::sleep(CALM).await;
+    for step in &plan.steps {
+        if let Some(recovery) = take(step, &mut scene, &workload, &mut chance, &timeline).await {
+            recoveries.push((step.faults.iter().map(|fault| fault.name).collect::<Vec<_>>().join("+"), recovery));
+        }
+    }
+    tokio::time::sleep(CALM).await;
+    workload.stop_writing(&scene).await;
+    timeline.say("the writers have ended");
+    let mut checker = Checker::new(&scene, workload.ledger.transactions(), plan.crashes_postgres()).await;
+    checker.until_quiet().await;
+    timeline.say("all is quiet");
+    workload.stop_receiving().await;
+    let events = checker.events();
+    let findings = checker.findings().await;
+    assert!(findings.is_empty(), "{events} events; {}", findings.join("\n"));
+    assert!(events > 100, "the load has to be one: {events} events");
+    Passed { events, seconds: timeline.begin.elapsed().as_secs_f64(), recoveries }
+}
+
+/// Does a step's harm and undoes it.
+async fn take(
+    step: &Step,
+    scene: &mut Scene,
+    workload: &Workload,
+    chance: &mut Chance,
+    timeline: &Timeline,
+) -> Option<Recovery> {
+    let mut pauses = step.pauses.iter().copied().chain(std::iter::repeat(Duration::ZERO));
+    let mut pause = async || tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+    let mut wounds = Vec::new();
+    for fault in &step.faults {
+        pause().await;
+        timeline.say(format!("{} …", fault.name));
+        let (whom, wound) = fault.inflict(scene, chance);
+        timeline.say(format!("{} done: {whom}", fault.name));
+        wounds.push((fault.name, wound));
+    }
+    let mut healed = Instant::now();
+    for (name, wound) in wounds {
+        if !wound.is_nothing() {
+            pause().await;
+            wound.heal(scene).await;
+            healed = Instant::now();
+            timeline.say(format!("{name} is over"));
+        }
+    }
+    if !step.recovery {
+        return None;
+    }
+    let recovery = Probe::new(scene, &workload.ledger).recovery(healed).await;
+    timeline.say(format!("got over: {recovery}"));
+    Some(recovery)
+}
