@@ -36,6 +36,8 @@ pub struct Transaction {
     pub key: i64,
     pub database: &'static str,
     pub fate: Fate,
+    /// When the answer to COMMIT came, in microseconds since 1970; 0 if none came.
+    pub committed_at: i64,
     pub events: Vec<Emitted>,
 }
 
@@ -67,6 +69,14 @@ impl Ledger {
         if let Some(transaction) = transactions.iter_mut().rev().find(|one| one.key == key) {
             transaction.fate = fate;
         }
+    }
+
+    /// The transactions from the place `from` on.
+    ///
+    /// # Panics
+    /// Not in practice.
+    pub fn since(&self, from: usize) -> Vec<Transaction> {
+        self.transactions.lock().expect("nobody panics with the lock").get(from..).unwrap_or_default().to_vec()
     }
 
     /// # Panics

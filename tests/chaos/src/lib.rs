@@ -8,7 +8,7 @@
 //! - [`fault`], [`plan`]: what can be done to the servers; which of it, when, from a seed
 //! - [`probe`]: how long it takes to get over it
 //! - [`check`]: committed = stored = handled, once and in order
-//! - [`run`]: all of it
+//! - [`run`]: all of it; [`soak`]: the load alone, and what it does to memory and disk
 //!
 //! The harness is that of the end-to-end tests, and so is the rule: whatever is started ends with the value that stands for it,
 //! and when this process dies. On failure this panics, and a run catches it.
@@ -22,6 +22,7 @@ pub mod probe;
 pub mod proxy;
 pub mod run;
 pub mod scene;
+pub mod soak;
 pub mod transaction;
 pub mod workload;
 

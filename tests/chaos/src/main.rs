@@ -1,12 +1,12 @@
 //! `make chaos`. See the crate's documentation for what is done and checked.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sea_mq_chaos::fault::FAULTS;
 use sea_mq_chaos::options::{Options, USAGE, Work, any_seed};
 use sea_mq_chaos::plan::Plan;
-use sea_mq_chaos::run;
+use sea_mq_chaos::{run, soak};
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--help") {
@@ -45,6 +45,7 @@ async fn all(options: &Options) -> bool {
                 run(plan).await;
             }
         }
+        Work::Soak(span) => return soaked(*span, options).await,
         Work::Minutes(limit) => {
             let begin = Instant::now();
             while begin.elapsed() < *limit {
@@ -57,6 +58,17 @@ async fn all(options: &Options) -> bool {
         println!("test result: {verdict}. {passed} passed; {} failed {}", failed.len(), failed.join(", "));
     }
     failed.is_empty()
+}
+
+async fn soaked(span: Duration, options: &Options) -> bool {
+    match soak::run(span, &options.output).await {
+        Ok(summary) => println!("{summary}"),
+        Err(report) => {
+            println!("soak: FAILED\n{report}");
+            return false;
+        }
+    }
+    true
 }
 
 async fn one(plan: &Plan, options: &Options) -> bool {

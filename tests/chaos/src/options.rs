@@ -13,8 +13,9 @@ Tries to break sea_mq's promises, on servers that it starts itself.
   --fault NAME     this fault alone; may be given more than once: one after the other
   --each           every fault alone, one after the other
   --quick          what `make test` runs: every fault alone, and three seeds that are always the same
+  --soak N         the same load without faults, for N minutes: memory, sizes, latency by the second, in target/soak
   --list           the faults
-  --output DIR     where reports and logs of failures are kept (target/chaos)";
+  --output DIR     where reports and logs of failures, or what the soak recorded, are kept (target/chaos, target/soak)";
 
 /// Always the same, so that a change is not refused for what chance has found.
 const QUICK_SEEDS: [u64; 3] = [1, 2, 3];
@@ -25,6 +26,7 @@ pub enum Work {
     List,
     Plans(Vec<Plan>),
     Minutes(Duration),
+    Soak(Duration),
 }
 
 #[derive(Debug)]
@@ -34,7 +36,8 @@ pub struct Options {
 }
 
 fn target() -> PathBuf {
-    let beside_the_code = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    let beside_the_code = || root.join("target");
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(beside_the_code, PathBuf::from)
 }
 
@@ -44,7 +47,7 @@ impl Options {
     /// # Errors
     /// When it cannot be understood, with the reason.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
-        let (mut plans, mut faults, mut output) = (Vec::new(), Vec::new(), target().join("chaos"));
+        let (mut plans, mut faults, mut output) = (Vec::new(), Vec::new(), None);
         let mut work = None;
         let mut rest = arguments.into_iter();
         while let Some(argument) = rest.next() {
@@ -52,7 +55,8 @@ impl Options {
             match argument.as_str() {
                 "--seed" => plans.push(Plan::random(number(&value()?)?)),
                 "--seeds" => plans.extend((0..number(&value()?)?).map(|_| Plan::random(any_seed()))),
-                "--minutes" => work = Some(Work::Minutes(Duration::from_secs(60 * number(&value()?)?))),
+                "--minutes" => work = Some(Work::Minutes(minutes(&value()?)?)),
+                "--soak" => work = Some(Work::Soak(minutes(&value()?)?)),
                 "--fault" => {
                     let name = value()?;
                     faults.push(Fault::named(&name).ok_or_else(|| format!("there is no fault {name}; see --list"))?);
@@ -63,7 +67,7 @@ impl Options {
                     plans.extend(QUICK_SEEDS.map(Plan::random));
                 }
                 "--list" => work = Some(Work::List),
-                "--output" => output = value()?.into(),
+                "--output" => output = Some(value()?.into()),
                 unknown => return Err(format!("{unknown} is not known")),
             }
         }
@@ -73,6 +77,8 @@ impl Options {
         if plans.is_empty() && work.is_none() {
             plans.extend((0..20).map(|_| Plan::random(any_seed())));
         }
+        let folder = if matches!(work, Some(Work::Soak(_))) { "soak" } else { "chaos" };
+        let output = output.unwrap_or_else(|| target().join(folder));
         Ok(Self { work: work.unwrap_or(Work::Plans(plans)), output })
     }
 }
@@ -84,6 +90,10 @@ fn each() -> Plan {
 /// Short enough to be typed.
 pub fn any_seed() -> u64 {
     rand::random_range(0..1_000_000_000)
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    Ok(Duration::from_secs(60 * number(text)?))
 }
 
 fn number(text: &str) -> Result<u64, String> {

@@ -71,6 +71,7 @@ impl<'a> Probe<'a> {
             key,
             database: DATABASE,
             fate: if committed { Fate::Committed } else { Fate::Unknown },
+            committed_at: 0,
             events: vec![Emitted { id, context: DATABASE, aggregate, n: 1 }],
         });
         committed.then_some(id)

@@ -33,13 +33,29 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    fn new() -> Self {
+    /// Time begins now.
+    pub fn begin() -> Self {
         Self { begin: Instant::now(), lines: Arc::default(), logs: Arc::default() }
     }
 
-    fn say(&self, text: impl AsRef<str>) {
-        let line = format!("[{:7.3} s] {}", self.begin.elapsed().as_secs_f64(), text.as_ref());
+    /// # Panics
+    /// Not in practice.
+    pub fn say(&self, text: impl AsRef<str>) {
+        let line = format!("[{:7.3} s] {}", self.seconds(), text.as_ref());
         self.lines.lock().expect("nobody panics with the lock").push(line);
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.begin.elapsed().as_secs_f64()
+    }
+
+    /// Notes where the servers are.
+    ///
+    /// # Panics
+    /// Not in practice.
+    pub fn meet(&self, scene: &Scene) {
+        self.logs.lock().expect("nobody panics with the lock").extend(scene.logs());
+        self.say(format!("the servers run in {}", scene.directory.path().display()));
     }
 
     fn text(&self) -> String {
@@ -53,19 +69,32 @@ impl Timeline {
 /// When a promise was broken or a server did not do what it should: the timeline, the first differences, and where the servers'
 /// logs are.
 pub async fn run(plan: &Plan, output: &Path) -> Result<Passed, String> {
-    let timeline = Timeline::new();
-    let outcome = AssertUnwindSafe(play(plan, timeline.clone())).catch_unwind().await;
-    outcome.map_err(|panic| {
+    let timeline = Timeline::begin();
+    timeline.say(format!("{} (tls: {}): {}", plan.name, plan.tls, plan.faults()));
+    guarded(&plan.name, play(plan, timeline.clone()), &timeline, output).await
+}
+
+/// The outcome of `future`, which panics where something is wrong.
+///
+/// # Errors
+/// When it did.
+pub async fn guarded<T>(
+    name: &str,
+    future: impl Future<Output = T>,
+    timeline: &Timeline,
+    output: &Path,
+) -> Result<T, String> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| {
         let reason = panic.downcast_ref::<String>().cloned();
         let reason = reason.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-        keep(plan, &timeline, &reason, output)
+        keep(name, timeline, &reason, output)
     })
 }
 
 /// Writes down what is known of a failure, with copies of the servers' logs.
-fn keep(plan: &Plan, timeline: &Timeline, reason: &str, output: &Path) -> String {
-    let directory = output.join(plan.name.replace(' ', "-"));
-    let report = format!("{} (tls: {}): {}\n{}\n\n{reason}\n", plan.name, plan.tls, plan.faults(), timeline.text());
+fn keep(name: &str, timeline: &Timeline, reason: &str, output: &Path) -> String {
+    let directory = output.join(name.replace(' ', "-"));
+    let report = format!("{}\n\n{reason}\n", timeline.text());
     let _ = fs::create_dir_all(&directory);
     let _ = fs::write(directory.join("report.txt"), &report);
     for log in timeline.logs.lock().expect("nobody panics with the lock").iter() {
@@ -78,9 +107,8 @@ fn keep(plan: &Plan, timeline: &Timeline, reason: &str, output: &Path) -> String
 /// Panics where a promise is broken, as everything in the harness does.
 async fn play(plan: &Plan, timeline: Timeline) -> Passed {
     let mut chance = Chance::from_seed(plan.seed);
-    let mut scene = Scene::start("chaos", plan.tls).await;
-    timeline.logs.lock().expect("nobody panics with the lock").extend(scene.logs());
-    timeline.say(format!("the servers run in {}", scene.directory.path().display()));
+    let mut scene = Scene::start("chaos", plan.tls, &[]).await;
+    timeline.meet(&scene);
     let mut workload = Workload::start(&scene, &mut chance);
     let mut recoveries = Vec::new();
     tokio::time::sleep(CALM).await;
@@ -90,9 +118,18 @@ async fn play(plan: &Plan, timeline: Timeline) -> Passed {
         }
     }
     tokio::time::sleep(CALM).await;
-    workload.stop_writing(&scene).await;
+    let events = finish(&scene, &mut workload, &timeline, plan.crashes_postgres()).await;
+    Passed { events, seconds: timeline.seconds(), recoveries }
+}
+
+/// Ends the load and checks what came of it; returns how many events it had.
+///
+/// # Panics
+/// When a promise was broken.
+pub async fn finish(scene: &Scene, workload: &mut Workload, timeline: &Timeline, lazy_may_be_lost: bool) -> usize {
+    workload.stop_writing(scene).await;
     timeline.say("the writers have ended");
-    let mut checker = Checker::new(&scene, workload.ledger.transactions(), plan.crashes_postgres()).await;
+    let mut checker = Checker::new(scene, workload.ledger.transactions(), lazy_may_be_lost).await;
     checker.until_quiet().await;
     timeline.say("all is quiet");
     workload.stop_receiving().await;
@@ -100,7 +137,7 @@ async fn play(plan: &Plan, timeline: Timeline) -> Passed {
     let findings = checker.findings().await;
     assert!(findings.is_empty(), "{events} events; {}", findings.join("\n"));
     assert!(events > 100, "the load has to be one: {events} events");
-    Passed { events, seconds: timeline.begin.elapsed().as_secs_f64(), recoveries }
+    events
 }
 
 /// Does a step's harm and undoes it.

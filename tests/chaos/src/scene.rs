@@ -126,7 +126,7 @@ pub struct Scene {
 impl Scene {
     /// # Panics
     /// When it cannot be set up.
-    pub async fn start(name: &str, tls: bool) -> Self {
+    pub async fn start(name: &str, tls: bool, settings: &[(&str, &str)]) -> Self {
         let directory = Directory::new(name);
         let certificates = tls.then(|| TestCertificates::new(directory.path()));
         let options = BrokerOptions { certificates: certificates.clone(), ..BrokerOptions::default() };
@@ -139,6 +139,7 @@ impl Scene {
         if let Some(certificates) = certificates {
             cluster.configure(&[("sea_mq.nats_tls_ca_file", &certificates.certificate.display().to_string())]);
         }
+        cluster.configure(settings);
         cluster.start().await;
         let scene = Self { cluster, broker, proxy, tls, directory };
         scene.fill().await;

@@ -63,8 +63,13 @@ impl Writer {
             return self.end(db, prepared).await;
         }
         let key = self.ledger.next_key();
-        let mut work =
-            Transaction { key, database: self.producer.database, fate: Fate::RolledBack, events: Vec::new() };
+        let mut work = Transaction {
+            key,
+            database: self.producer.database,
+            fate: Fate::RolledBack,
+            committed_at: 0,
+            events: Vec::new(),
+        };
         let result = self.attempt(db, &mut work).await;
         self.ledger.add(work);
         result
@@ -89,6 +94,7 @@ impl Writer {
         }
         work.fate = Fate::Unknown;
         db.batch_execute("COMMIT").await?;
+        work.committed_at = sea_mq_bench::now();
         work.fate = if lazily { Fate::CommittedLazily } else { Fate::Committed };
         Ok(())
     }
