@@ -126,7 +126,7 @@ impl<'a> Checker<'a> {
     async fn lacking(&self) -> Vec<String> {
         let mut lacking = Vec::new();
         for context in PRODUCERS.iter().flat_map(|producer| producer.contexts) {
-            let (wanted, found) = (self.count(context) as u64, self.scene.broker.count(&stream_of(context)).await);
+            let (wanted, found) = (self.count(context) as u64, self.scene.broker().count(&stream_of(context)).await);
             if found < wanted {
                 lacking.push(format!("{context}: {found} of {wanted} stored"));
             }
@@ -165,7 +165,7 @@ impl<'a> Checker<'a> {
         let mut positions: HashMap<Uuid, usize> = HashMap::new();
         for context in PRODUCERS.iter().flat_map(|producer| producer.contexts) {
             let mut stored = Vec::new();
-            self.scene.broker.for_each_stored(&stream_of(context), |message| stored.push(Seen::of(&message))).await;
+            self.scene.broker().for_each_stored(&stream_of(context), |message| stored.push(Seen::of(&message))).await;
             self.check_stream(context, &stored, &chained);
             positions.extend(stored.iter().enumerate().map(|(place, seen)| (seen.id, place)));
         }

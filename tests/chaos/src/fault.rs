@@ -3,7 +3,7 @@
 use harness::{Chance, freeze, kill, terminate, thaw, title};
 
 use crate::proxy::Weather;
-use crate::scene::Scene;
+use crate::scene::{Broking, Scene};
 
 /// What of two faults at once must not be the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,19 @@ pub enum Harm {
     Weather(Weather),
 }
 
+/// Which nats-server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    /// There is but one.
+    Only,
+    /// Of three, the leader of a stream.
+    Leader,
+    /// Of three, another one.
+    Follower,
+    /// All three.
+    All,
+}
+
 #[derive(Debug)]
 pub struct Fault {
     pub name: &'static str,
@@ -40,15 +53,21 @@ pub struct Fault {
     pub harm: Harm,
     /// For a process: how its title begins.
     title: &'static str,
+    /// For a broker.
+    node: Node,
     pub what: &'static str,
 }
 
 const fn process(name: &'static str, title: &'static str, harm: Harm, what: &'static str) -> Fault {
-    Fault { name, part: Part::Process, harm, title, what }
+    Fault { name, part: Part::Process, harm, title, node: Node::Only, what }
 }
 
 const fn fault(name: &'static str, part: Part, harm: Harm, what: &'static str) -> Fault {
-    Fault { name, part, harm, title: "", what }
+    Fault { name, part, harm, title: "", node: Node::Only, what }
+}
+
+const fn node(name: &'static str, node: Node, harm: Harm, what: &'static str) -> Fault {
+    Fault { name, part: Part::Broker, harm, title: "", node, what }
 }
 
 const RELAY: &str = "postgres: sea_mq relay";
@@ -97,6 +116,18 @@ pub const FAULTS: &[Fault] = &[
     fault("net-deaf", Part::Network, Harm::Weather(Weather::Deaf), "the broker is told, and its answers are lost"),
     fault("net-slow", Part::Network, Harm::Weather(Weather::Slow), "a few kilobytes at a time, each late"),
     fault("net-garbage", Part::Network, Harm::Weather(Weather::Garbage), "bits are changed on the way (with TLS)"),
+    node("leader-kill", Node::Leader, Harm::Kill, "of three nats-servers, SIGKILL for the leader of a stream"),
+    node("leader-term", Node::Leader, Harm::Terminate, "of three nats-servers, SIGTERM for the leader of a stream"),
+    node(
+        "leader-stop",
+        Node::Leader,
+        Harm::Freeze,
+        "of three nats-servers, SIGSTOP for the leader, which comes back as one",
+    ),
+    node("follower-kill", Node::Follower, Harm::Kill, "of three nats-servers, SIGKILL for a follower"),
+    node("follower-stop", Node::Follower, Harm::Freeze, "of three nats-servers, SIGSTOP for a follower, SIGCONT later"),
+    node("follower-wipe", Node::Follower, Harm::Wipe, "of three nats-servers, a follower comes back without its store"),
+    node("cluster-kill", Node::All, Harm::Kill, "SIGKILL for all of three nats-servers at once"),
 ];
 
 impl Fault {
@@ -104,9 +135,19 @@ impl Fault {
         FAULTS.iter().find(|fault| fault.name == name)
     }
 
-    /// Whether it can be had with a plain connection.
-    pub fn needs_tls(&self) -> bool {
-        self.harm == Harm::Weather(Weather::Garbage)
+    /// What the broker has to be.
+    pub fn broking(&self) -> Option<Broking> {
+        match self.part {
+            Part::Network => (self.harm == Harm::Weather(Weather::Garbage)).then_some(Broking::Tls),
+            Part::Broker if self.node != Node::Only => Some(Broking::Three),
+            _ => None,
+        }
+    }
+
+    /// Whether it can be done where the broker is this.
+    pub fn fits(&self, broking: Broking) -> bool {
+        let alone = self.part == Part::Broker && self.node == Node::Only;
+        self.broking().map_or(!alone || broking != Broking::Three, |needed| needed == broking)
     }
 
     /// Whether what was committed with `synchronous_commit = off` may be lost.
@@ -119,14 +160,14 @@ impl Fault {
     }
 
     /// Does the harm; says to whom, and returns what is to be undone later.
-    pub fn inflict(&'static self, scene: &mut Scene, chance: &mut Chance) -> (String, Wound) {
+    pub async fn inflict(&self, scene: &mut Scene, chance: &mut Chance) -> (String, Wound) {
         match self.part {
             Part::Process => self.inflict_process(scene, chance),
             Part::Server => self.inflict_server(scene),
-            Part::Broker => self.inflict_broker(scene),
+            Part::Broker => self.inflict_broker(scene).await,
             Part::Network => {
                 if let Harm::Weather(weather) = self.harm {
-                    scene.proxy.set(weather);
+                    scene.set_weather(weather);
                 }
                 (String::new(), Wound::Network)
             }
@@ -134,8 +175,7 @@ impl Fault {
     }
 
     fn inflict_process(&self, scene: &Scene, chance: &mut Chance) -> (String, Wound) {
-        let all = scene.cluster.processes().into_iter();
-        let victims: Vec<i32> = all.filter(|pid| title(*pid).starts_with(self.title)).collect();
+        let victims = titled(scene, self.title);
         if victims.is_empty() {
             return ("nobody, there is none just now".into(), Wound::None);
         }
@@ -149,7 +189,7 @@ impl Fault {
             }
             _ => terminate(victim),
         }
-        (who, Wound::None)
+        (who, Wound::Ended { victim, title: self.title, count: victims.len() })
     }
 
     fn inflict_server(&self, scene: &mut Scene) -> (String, Wound) {
@@ -169,22 +209,36 @@ impl Fault {
         (String::new(), Wound::Server)
     }
 
-    fn inflict_broker(&self, scene: &mut Scene) -> (String, Wound) {
-        match self.harm {
-            Harm::Freeze => {
-                let pid = scene.broker.pid();
-                freeze(pid);
-                return (String::new(), Wound::Frozen(pid));
+    async fn inflict_broker(&self, scene: &mut Scene) -> (String, Wound) {
+        let victims: Vec<usize> = match self.node {
+            Node::Only => vec![0],
+            Node::Leader => vec![scene.leader().await],
+            Node::Follower => vec![(scene.leader().await + 1) % scene.brokers.len()],
+            Node::All => (0..scene.brokers.len()).collect(),
+        };
+        let whom = format!("nats-server {victims:?}");
+        for victim in &victims {
+            let broker = &mut scene.brokers[*victim];
+            match self.harm {
+                Harm::Freeze => {
+                    freeze(broker.pid());
+                    return (whom, Wound::Frozen(broker.pid()));
+                }
+                Harm::Terminate => broker.stop(),
+                Harm::Wipe => {
+                    broker.kill();
+                    broker.forget_everything();
+                }
+                _ => broker.kill(),
             }
-            Harm::Terminate => scene.broker.stop(),
-            Harm::Wipe => {
-                scene.broker.kill();
-                scene.broker.forget_everything();
-            }
-            _ => scene.broker.kill(),
         }
-        (String::new(), Wound::Broker)
+        (whom, Wound::Brokers(victims))
     }
+}
+
+/// PostgreSQL's processes whose titles begin like this.
+fn titled(scene: &Scene, start: &str) -> Vec<i32> {
+    scene.cluster.processes().into_iter().filter(|pid| title(*pid).starts_with(start)).collect()
 }
 
 /// What a fault left behind.
@@ -192,25 +246,50 @@ impl Fault {
 pub enum Wound {
     None,
     Frozen(i32),
+    /// A process that others replace; and how many of its kind there were.
+    Ended {
+        victim: i32,
+        title: &'static str,
+        count: usize,
+    },
     Server,
-    Broker,
+    Brokers(Vec<usize>),
     Network,
 }
 
 impl Wound {
-    pub fn is_nothing(&self) -> bool {
-        matches!(self, Self::None)
+    /// Whether there is nothing to be undone.
+    pub fn heals_itself(&self) -> bool {
+        matches!(self, Self::None | Self::Ended { .. })
+    }
+
+    /// Whether another process is in the place of the one that was ended.
+    pub fn is_replaced(&self, scene: &Scene) -> bool {
+        match self {
+            // Writers connect anew when they please.
+            Self::Ended { victim, title, count } if *title != SESSION => {
+                let now = titled(scene, title);
+                now.len() >= *count && !now.contains(victim)
+            }
+            Self::Ended { victim, .. } => !titled(scene, SESSION).contains(victim),
+            _ => true,
+        }
     }
 
     /// # Panics
     /// When a server does not start.
-    pub async fn heal(self, scene: &mut Scene) {
+    pub async fn heal(&self, scene: &mut Scene) {
         match self {
-            Self::None => {}
-            Self::Frozen(pid) => thaw(pid),
+            Self::None | Self::Ended { .. } => {}
+            Self::Frozen(pid) => thaw(*pid),
             Self::Server => scene.cluster.start().await,
-            Self::Broker => scene.broker.start().await,
-            Self::Network => scene.proxy.set(Weather::Clear),
+            Self::Brokers(numbers) => {
+                numbers.iter().for_each(|number| scene.brokers[*number].launch());
+                for number in numbers {
+                    scene.brokers[*number].until_ready().await;
+                }
+            }
+            Self::Network => scene.set_weather(Weather::Clear),
         }
     }
 }

@@ -12,7 +12,7 @@ Tries to break sea_mq's promises, on servers that it starts itself.
   --minutes N      seeds that nobody chose, for so long
   --fault NAME     this fault alone; may be given more than once: one after the other
   --each           every fault alone, one after the other
-  --quick          what `make test` runs: every fault alone, and three seeds that are always the same
+  --quick          what `make test` runs: every fault of a single broker alone, and seeds that are always the same
   --soak N         the same load without faults, for N minutes: memory, sizes, latency by the second, in target/soak
   --list           the faults
   --output DIR     where reports and logs of failures, or what the soak recorded, are kept (target/chaos, target/soak)";
@@ -61,9 +61,9 @@ impl Options {
                     let name = value()?;
                     faults.push(Fault::named(&name).ok_or_else(|| format!("there is no fault {name}; see --list"))?);
                 }
-                "--each" => plans.push(each()),
+                "--each" => plans.extend(each()),
                 "--quick" => {
-                    plans.push(each());
+                    plans.extend(each().into_iter().take(1));
                     plans.extend(QUICK_SEEDS.map(Plan::random));
                 }
                 "--list" => work = Some(Work::List),
@@ -72,7 +72,7 @@ impl Options {
             }
         }
         if !faults.is_empty() {
-            plans.push(Plan::each("chosen faults", any_seed(), &faults));
+            plans.extend(Plan::each("chosen faults", any_seed(), &faults));
         }
         if plans.is_empty() && work.is_none() {
             plans.extend((0..20).map(|_| Plan::random(any_seed())));
@@ -83,7 +83,7 @@ impl Options {
     }
 }
 
-fn each() -> Plan {
+fn each() -> Vec<Plan> {
     Plan::each("each fault alone", 1, &FAULTS.iter().collect::<Vec<_>>())
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use harness::Chance;
 
 use crate::fault::{FAULTS, Fault};
+use crate::scene::Broking;
 
 /// Faults that overlap.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct Step {
 pub struct Plan {
     pub name: String,
     pub seed: u64,
-    pub tls: bool,
+    pub broking: Broking,
     pub steps: Vec<Step>,
 }
 
@@ -32,20 +33,24 @@ impl Plan {
     /// Any faults, up to three at once.
     pub fn random(seed: u64) -> Self {
         let mut chance = Chance::from_seed(seed);
-        let tls = chance.one_in(2);
-        let possible: Vec<&'static Fault> = FAULTS.iter().filter(|fault| tls || !fault.needs_tls()).collect();
-        let steps = (0..chance.within(3..7)).map(|_| Step::random(&mut chance, &possible)).collect();
-        Self { name: format!("seed {seed}"), seed, tls, steps }
+        let broking = *chance.of(&[Broking::One, Broking::One, Broking::Tls, Broking::Tls, Broking::Three]);
+        let possible: Vec<&'static Fault> = FAULTS.iter().filter(|fault| fault.fits(broking)).collect();
+        let steps = (0..chance.within(3..7)).map(|_| Step::random(&mut chance, &possible, broking)).collect();
+        Self { name: format!("seed {seed}"), seed, broking, steps }
     }
 
-    /// These faults, each alone, one after the other, with a wait until each is got over.
-    pub fn each(name: &str, seed: u64, faults: &[&'static Fault]) -> Self {
-        let steps = faults.iter().map(|fault| {
-            let pauses = vec![Duration::from_millis(300), Duration::from_millis(1500)];
-            Step { faults: vec![*fault], pauses, recovery: true }
-        });
-        let tls = faults.iter().any(|fault| fault.needs_tls());
-        Self { name: name.into(), seed, tls, steps: steps.collect() }
+    /// These faults, each alone, one after the other, with a wait until each is got over; those that need three brokers on
+    /// servers of their own.
+    pub fn each(name: &str, seed: u64, faults: &[&'static Fault]) -> Vec<Self> {
+        let (three, others): (Vec<_>, Vec<_>) =
+            faults.iter().copied().partition(|fault| fault.broking() == Some(Broking::Three));
+        let tls = others.iter().any(|fault| fault.broking() == Some(Broking::Tls));
+        let plan = |faults: &[&'static Fault], broking: Broking, suffix: &str| {
+            let steps = faults.iter().map(|fault| Step::alone(fault, broking)).collect();
+            (!faults.is_empty()).then(|| Self { name: format!("{name}{suffix}"), seed, broking, steps })
+        };
+        let one = plan(&others, if tls { Broking::Tls } else { Broking::One }, "");
+        one.into_iter().chain(plan(&three, Broking::Three, ", three brokers")).collect()
     }
 
     /// Whether PostgreSQL may take commits back that were not waited for.
@@ -60,8 +65,18 @@ impl Plan {
     }
 }
 
+/// Three brokers need seconds to notice that one is missing, and to agree on another leader.
+fn patience(broking: Broking) -> u32 {
+    if broking == Broking::Three { 8 } else { 1 }
+}
+
 impl Step {
-    fn random(chance: &mut Chance, possible: &[&'static Fault]) -> Self {
+    fn alone(fault: &'static Fault, broking: Broking) -> Self {
+        let hold = Duration::from_millis(750) * patience(broking);
+        Self { faults: vec![fault], pauses: vec![Duration::from_millis(200), hold], recovery: true }
+    }
+
+    fn random(chance: &mut Chance, possible: &[&'static Fault], broking: Broking) -> Self {
         let mut faults: Vec<&'static Fault> = Vec::new();
         for _ in 0..*chance.of(&[1, 1, 2, 2, 3]) {
             let fault = *chance.of(possible);
@@ -69,7 +84,8 @@ impl Step {
                 faults.push(fault);
             }
         }
-        let pauses = (0..faults.len() * 2).map(|_| Duration::from_millis(chance.within(0..1500))).collect();
+        let pauses = (0..faults.len() * 2).map(|_| Duration::from_millis(chance.within(0..1500)) * patience(broking));
+        let pauses = pauses.collect();
         Self { faults, pauses, recovery: chance.one_in(3) }
     }
 }
@@ -86,7 +102,7 @@ mod tests {
             assert!(!one.steps.is_empty());
             for step in &one.steps {
                 assert_eq!(step.pauses.len(), step.faults.len() * 2);
-                assert!(one.tls || step.faults.iter().all(|fault| !fault.needs_tls()));
+                assert!(step.faults.iter().all(|fault| fault.fits(one.broking)));
             }
         }
         assert_ne!(Plan::random(1).faults(), Plan::random(2).faults());

@@ -78,7 +78,7 @@ impl<'a> Probe<'a> {
     }
 
     async fn is_stored(&self, id: Uuid) -> bool {
-        let Some(stream) = self.scene.broker.stream(&stream_of(DATABASE)).await else { return false };
+        let Some(stream) = self.scene.broker().stream(&stream_of(DATABASE)).await else { return false };
         let Ok(message) = stream.get_last_raw_message_by_subject(SUBJECT).await else { return false };
         message.headers.get("Nats-Msg-Id").is_some_and(|found| found.as_str() == id.to_string())
     }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use harness::Chance;
+use harness::{Chance, until};
 
+use crate::LONG;
 use crate::check::Checker;
 use crate::plan::{CALM, Plan, Step};
 use crate::probe::{Probe, Recovery};
@@ -70,7 +71,7 @@ impl Timeline {
 /// logs are.
 pub async fn run(plan: &Plan, output: &Path) -> Result<Passed, String> {
     let timeline = Timeline::begin();
-    timeline.say(format!("{} (tls: {}): {}", plan.name, plan.tls, plan.faults()));
+    timeline.say(format!("{} (broker: {:?}): {}", plan.name, plan.broking, plan.faults()));
     guarded(&plan.name, play(plan, timeline.clone()), &timeline, output).await
 }
 
@@ -107,7 +108,7 @@ fn keep(name: &str, timeline: &Timeline, reason: &str, output: &Path) -> String 
 /// Panics where a promise is broken, as everything in the harness does.
 async fn play(plan: &Plan, timeline: Timeline) -> Passed {
     let mut chance = Chance::from_seed(plan.seed);
-    let mut scene = Scene::start("chaos", plan.tls, &[]).await;
+    let mut scene = Scene::start("chaos", plan.broking, &[]).await;
     timeline.meet(&scene);
     let mut workload = Workload::start(&scene, &mut chance);
     let mut recoveries = Vec::new();
@@ -154,13 +155,13 @@ async fn take(
     for fault in &step.faults {
         pause().await;
         timeline.say(format!("{} …", fault.name));
-        let (whom, wound) = fault.inflict(scene, chance);
+        let (whom, wound) = fault.inflict(scene, chance).await;
         timeline.say(format!("{} done: {whom}", fault.name));
         wounds.push((fault.name, wound));
     }
     let mut healed = Instant::now();
-    for (name, wound) in wounds {
-        if !wound.is_nothing() {
+    for (name, wound) in &wounds {
+        if !wound.heals_itself() {
             pause().await;
             wound.heal(scene).await;
             healed = Instant::now();
@@ -170,6 +171,8 @@ async fn take(
     if !step.recovery {
         return None;
     }
+    let replaced = || wounds.iter().all(|(_, wound)| wound.is_replaced(scene));
+    until("others take the place of the ended processes", LONG, async || replaced()).await;
     let recovery = Probe::new(scene, &workload.ledger).recovery(healed).await;
     timeline.say(format!("got over: {recovery}"));
     Some(recovery)

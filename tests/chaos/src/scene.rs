@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use harness::{Broker, BrokerOptions, Cluster, Connector, Database, Directory, TestCertificates, until_some};
+use harness::{
+    Broker, BrokerOptions, Cluster, Connector, Database, Directory, TestCertificates, free_port, until_some,
+};
 
 use crate::LONG;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Weather};
 
 /// A database with writers.
 pub struct Producer {
@@ -114,39 +116,52 @@ const SETTINGS: &[(&str, &str)] = &[
     ("log_checkpoints", "off"),
 ];
 
+/// What the broker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broking {
+    /// One nats-server.
+    One,
+    /// One that demands TLS.
+    Tls,
+    /// Three, and each stream has three replicas.
+    Three,
+}
+
 pub struct Scene {
     // The servers are dropped before their directory.
     pub cluster: Cluster,
-    pub broker: Broker,
-    pub proxy: Proxy,
-    pub tls: bool,
+    pub brokers: Vec<Broker>,
+    /// One for each of the brokers.
+    proxies: Vec<Proxy>,
     pub directory: Directory,
 }
 
 impl Scene {
     /// # Panics
     /// When it cannot be set up.
-    pub async fn start(name: &str, tls: bool, settings: &[(&str, &str)]) -> Self {
+    pub async fn start(name: &str, broking: Broking, settings: &[(&str, &str)]) -> Self {
         let directory = Directory::new(name);
-        let certificates = tls.then(|| TestCertificates::new(directory.path()));
-        let options = BrokerOptions { certificates: certificates.clone(), ..BrokerOptions::default() };
-        let mut broker = Broker::new(&directory.path().join("nats"), options);
-        broker.start().await;
-        let proxy = Proxy::start(broker.port()).await;
+        let certificates = (broking == Broking::Tls).then(|| TestCertificates::new(directory.path()));
+        let brokers = start_brokers(&directory, broking, certificates.as_ref()).await;
+        let mut proxies = Vec::new();
+        for broker in &brokers {
+            proxies.push(Proxy::start(broker.port()).await);
+        }
         let mut cluster = Cluster::new(&directory.path().join("pg"), SETTINGS);
-        let scheme = if tls { "tls" } else { "nats" };
-        cluster.configure(&[("sea_mq.nats_url", &format!("{scheme}://127.0.0.1:{}", proxy.port()))]);
+        let scheme = if certificates.is_some() { "tls" } else { "nats" };
+        let urls: Vec<String> = proxies.iter().map(|proxy| format!("{scheme}://127.0.0.1:{}", proxy.port())).collect();
+        cluster.configure(&[("sea_mq.nats_url", &urls.join(","))]);
         if let Some(certificates) = certificates {
             cluster.configure(&[("sea_mq.nats_tls_ca_file", &certificates.certificate.display().to_string())]);
         }
         cluster.configure(settings);
         cluster.start().await;
-        let scene = Self { cluster, broker, proxy, tls, directory };
-        scene.fill().await;
+        let scene = Self { cluster, brokers, proxies, directory };
+        scene.fill(broking).await;
         scene
     }
 
-    async fn fill(&self) {
+    async fn fill(&self, broking: Broking) {
         for database in DATABASES {
             self.cluster.run(&format!("CREATE DATABASE {database}")).await;
             self.cluster.run(&format!("ALTER DATABASE {database} SET sea_mq.context = '{database}'")).await;
@@ -156,11 +171,14 @@ impl Scene {
         for producer in &PRODUCERS {
             let db = self.cluster.connect(producer.database).await;
             db.run(TRUTH).await;
-            // The broker forgets ids so soon that it is no help against doubles. The second context's stream is made by its
-            // first event.
-            db.run(&format!("SELECT sea_mq.create_stream('{}', duplicate_window => '100 ms')", producer.contexts[0]))
-                .await;
-            for context in producer.contexts {
+            for (number, context) in producer.contexts.iter().enumerate() {
+                // The broker forgets ids so soon that it is no help against doubles. The second context's stream is made by
+                // its first event.
+                let replicas = if broking == Broking::Three { 3 } else { 1 };
+                if number == 0 || replicas == 3 {
+                    let options = format!("duplicate_window => '100 ms', replicas => {replicas}");
+                    db.run(&format!("SELECT sea_mq.create_stream('{context}', {options})")).await;
+                }
                 let sql =
                     format!("INSERT INTO aggregates SELECT '{context}', n, 0 FROM generate_series(1, {AGGREGATES}) n");
                 db.run(&sql).await;
@@ -179,10 +197,58 @@ impl Scene {
         self.cluster.connector("postgres", database)
     }
 
+    /// A broker that runs: of several, any.
+    ///
+    /// # Panics
+    /// When none does.
+    pub fn broker(&self) -> &Broker {
+        self.brokers.iter().find(|broker| broker.is_running()).expect("no nats-server runs")
+    }
+
+    /// Of the brokers, the one that leads the first stream.
+    pub async fn leader(&self) -> usize {
+        let stream = self.broker().stream(&stream_of(PRODUCERS[0].contexts[0])).await;
+        let leader = stream.and_then(|stream| stream.cached_info().cluster.as_ref()?.leader.clone());
+        (0..self.brokers.len()).find(|number| leader.as_deref() == Some(&server_name(*number))).unwrap_or(0)
+    }
+
+    /// The network between PostgreSQL and all of the brokers.
+    pub fn set_weather(&self, weather: Weather) {
+        self.proxies.iter().for_each(|proxy| proxy.set(weather));
+    }
+
     /// Log files of the servers.
     pub fn logs(&self) -> Vec<PathBuf> {
-        vec![self.cluster.log_path(), self.broker.log_path()]
+        std::iter::once(self.cluster.log_path()).chain(self.brokers.iter().map(Broker::log_path)).collect()
     }
+}
+
+fn server_name(number: usize) -> String {
+    format!("nats-{number}")
+}
+
+async fn start_brokers(directory: &Directory, broking: Broking, tls: Option<&TestCertificates>) -> Vec<Broker> {
+    let count = if broking == Broking::Three { 3 } else { 1 };
+    let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
+    let routes: Vec<String> = ports.iter().map(|port| format!("\"nats-route://127.0.0.1:{port}\"")).collect();
+    let broker = |(number, port): (usize, &u16)| {
+        let mut options = BrokerOptions { certificates: tls.cloned(), ..BrokerOptions::default() };
+        if count > 1 {
+            options.server_name = Some(server_name(number));
+            // Clients are not to learn of ways around the proxies.
+            options.configuration = format!(
+                "cluster {{ name: \"test\", listen: \"127.0.0.1:{port}\", no_advertise: true, routes: [{}] }}",
+                routes.join(", ")
+            );
+        }
+        Broker::new(&directory.path().join(server_name(number)), options)
+    };
+    let mut brokers: Vec<Broker> = ports.iter().enumerate().map(broker).collect();
+    brokers.iter_mut().for_each(Broker::launch);
+    for broker in &mut brokers {
+        broker.until_ready().await;
+    }
+    brokers
 }
 
 /// The stream of a context.

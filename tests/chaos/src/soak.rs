@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::ledger::Ledger;
 use crate::run::{Timeline, finish, guarded};
-use crate::scene::{DATABASES, PRODUCERS, Scene, stream_of};
+use crate::scene::{Broking, DATABASES, PRODUCERS, Scene, stream_of};
 use crate::workload::Workload;
 
 const COLUMNS: [&str; 15] = [
@@ -58,7 +58,7 @@ pub async fn run(span: Duration, output: &Path) -> Result<String, String> {
 
 async fn play(span: Duration, timeline: Timeline, output: &Path) -> String {
     let mut chance = Chance::from_seed(1);
-    let scene = Scene::start("soak", false, SETTINGS).await;
+    let scene = Scene::start("soak", Broking::One, SETTINGS).await;
     timeline.meet(&scene);
     let mut workload = Workload::start(&scene, &mut chance);
     let mut recorder = Recorder::new(&scene);
@@ -106,7 +106,7 @@ impl<'a> Recorder<'a> {
         let since = now - self.rows.last().map_or(0.0, |row| row[0]);
         let [relay, consumer, handler, launcher] =
             ["relay", "consumer", "handler", "launcher"].map(|kind| self.memory(kind));
-        let broker = resident_bytes(self.scene.broker.pid()) as f64 / 1e6;
+        let broker = resident_bytes(self.scene.broker().pid()) as f64 / 1e6;
         self.rows.push([
             now,
             stored as f64 / since,
@@ -135,7 +135,7 @@ impl<'a> Recorder<'a> {
         }
         let before = self.stored.len();
         for context in PRODUCERS.iter().flat_map(|producer| producer.contexts) {
-            let Some(stream) = self.scene.broker.stream(&stream_of(context)).await else { continue };
+            let Some(stream) = self.scene.broker().stream(&stream_of(context)).await else { continue };
             let next = self.next.entry(context).or_insert(1);
             let first = *next;
             let take = |message: harness::Stored| {
