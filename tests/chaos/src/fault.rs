@@ -1,9 +1,7 @@
-//! What can be done to the servers, and how it is undone.
-
-use harness::{Chance, freeze, kill, terminate, thaw, title};
+//! What can be done to the servers.
 
 use crate::proxy::Weather;
-use crate::scene::{Broking, Scene};
+use crate::scene::Broking;
 
 /// What of two faults at once must not be the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +28,16 @@ pub enum Harm {
     Fast,
     /// The store is thrown away.
     Wipe,
+    /// No space is left on the server's disk.
+    FillDisk,
+    /// A database is dumped, and the copy restored beside the original.
+    Copy,
     Weather(Weather),
 }
 
 /// Which nats-server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Node {
+pub enum Node {
     /// There is but one.
     Only,
     /// Of three, the leader of a stream.
@@ -52,9 +54,9 @@ pub struct Fault {
     pub part: Part,
     pub harm: Harm,
     /// For a process: how its title begins.
-    title: &'static str,
+    pub title: &'static str,
     /// For a broker.
-    node: Node,
+    pub node: Node,
     pub what: &'static str,
 }
 
@@ -75,7 +77,7 @@ const CONSUMER: &str = "postgres: sea_mq consumer";
 const HANDLER: &str = "postgres: sea_mq handler";
 const LAUNCHER: &str = "postgres: sea_mq launcher";
 /// A session of a writer.
-const SESSION: &str = "postgres: postgres orders";
+pub const SESSION: &str = "postgres: postgres orders";
 
 pub const FAULTS: &[Fault] = &[
     process("relay-kill", RELAY, Harm::Kill, "SIGKILL for a relay; PostgreSQL restarts all its processes"),
@@ -107,10 +109,13 @@ pub const FAULTS: &[Fault] = &[
     fault("postgres-stop", Part::Server, Harm::Freeze, "SIGSTOP for the postmaster, SIGCONT later"),
     fault("postgres-immediate", Part::Server, Harm::Immediate, "immediate shutdown of PostgreSQL, and recovery"),
     fault("postgres-restart", Part::Server, Harm::Fast, "fast shutdown of PostgreSQL, and a start"),
+    fault("postgres-disk", Part::Server, Harm::FillDisk, "no space left on PostgreSQL's disk (needs root)"),
+    fault("postgres-copy", Part::Server, Harm::Copy, "a database is dumped and restored beside itself"),
     fault("broker-kill", Part::Broker, Harm::Kill, "SIGKILL for nats-server"),
     fault("broker-term", Part::Broker, Harm::Terminate, "SIGTERM for nats-server"),
     fault("broker-stop", Part::Broker, Harm::Freeze, "SIGSTOP for nats-server, SIGCONT later"),
     fault("broker-wipe", Part::Broker, Harm::Wipe, "nats-server comes back without its store"),
+    fault("broker-disk", Part::Broker, Harm::FillDisk, "no space left on nats-server's disk (needs root)"),
     fault("net-cut", Part::Network, Harm::Weather(Weather::Cut), "connections to the broker are closed and refused"),
     fault("net-stalled", Part::Network, Harm::Weather(Weather::Stalled), "connections stay open, nothing goes through"),
     fault("net-deaf", Part::Network, Harm::Weather(Weather::Deaf), "the broker is told, and its answers are lost"),
@@ -150,146 +155,21 @@ impl Fault {
         self.broking().map_or(!alone || broking != Broking::Three, |needed| needed == broking)
     }
 
+    /// Whether it can be done beside other faults: pg_dump does not survive them.
+    pub fn combines(&self) -> bool {
+        self.harm != Harm::Copy
+    }
+
+    pub fn needs_disks(&self) -> bool {
+        self.harm == Harm::FillDisk
+    }
+
     /// Whether what was committed with `synchronous_commit = off` may be lost.
     pub fn crashes_postgres(&self) -> bool {
         match self.part {
             Part::Process => self.harm == Harm::Kill,
-            Part::Server => matches!(self.harm, Harm::Kill | Harm::Immediate),
+            Part::Server => matches!(self.harm, Harm::Kill | Harm::Immediate | Harm::FillDisk),
             Part::Broker | Part::Network => false,
-        }
-    }
-
-    /// Does the harm; says to whom, and returns what is to be undone later.
-    pub async fn inflict(&self, scene: &mut Scene, chance: &mut Chance) -> (String, Wound) {
-        match self.part {
-            Part::Process => self.inflict_process(scene, chance),
-            Part::Server => self.inflict_server(scene),
-            Part::Broker => self.inflict_broker(scene).await,
-            Part::Network => {
-                if let Harm::Weather(weather) = self.harm {
-                    scene.set_weather(weather);
-                }
-                (String::new(), Wound::Network)
-            }
-        }
-    }
-
-    fn inflict_process(&self, scene: &Scene, chance: &mut Chance) -> (String, Wound) {
-        let victims = titled(scene, self.title);
-        if victims.is_empty() {
-            return ("nobody, there is none just now".into(), Wound::None);
-        }
-        let victim = *chance.of(&victims);
-        let who = format!("{} ({victim})", title(victim));
-        match self.harm {
-            Harm::Kill => kill(victim),
-            Harm::Freeze => {
-                freeze(victim);
-                return (who, Wound::Frozen(victim));
-            }
-            _ => terminate(victim),
-        }
-        (who, Wound::Ended { victim, title: self.title, count: victims.len() })
-    }
-
-    fn inflict_server(&self, scene: &mut Scene) -> (String, Wound) {
-        let processes = scene.cluster.processes();
-        let Some(&postmaster) = processes.first() else { return ("nobody, it is down".into(), Wound::None) };
-        if self.harm == Harm::Freeze {
-            freeze(postmaster);
-            return (String::new(), Wound::Frozen(postmaster));
-        }
-        // Whoever is frozen cannot end, and the others would wait for it.
-        processes.into_iter().for_each(thaw);
-        match self.harm {
-            Harm::Kill => scene.cluster.kill(),
-            Harm::Immediate => scene.cluster.crash(),
-            _ => scene.cluster.stop(),
-        }
-        (String::new(), Wound::Server)
-    }
-
-    async fn inflict_broker(&self, scene: &mut Scene) -> (String, Wound) {
-        let victims: Vec<usize> = match self.node {
-            Node::Only => vec![0],
-            Node::Leader => vec![scene.leader().await],
-            Node::Follower => vec![(scene.leader().await + 1) % scene.brokers.len()],
-            Node::All => (0..scene.brokers.len()).collect(),
-        };
-        let whom = format!("nats-server {victims:?}");
-        for victim in &victims {
-            let broker = &mut scene.brokers[*victim];
-            match self.harm {
-                Harm::Freeze => {
-                    freeze(broker.pid());
-                    return (whom, Wound::Frozen(broker.pid()));
-                }
-                Harm::Terminate => broker.stop(),
-                Harm::Wipe => {
-                    broker.kill();
-                    broker.forget_everything();
-                }
-                _ => broker.kill(),
-            }
-        }
-        (whom, Wound::Brokers(victims))
-    }
-}
-
-/// PostgreSQL's processes whose titles begin like this.
-fn titled(scene: &Scene, start: &str) -> Vec<i32> {
-    scene.cluster.processes().into_iter().filter(|pid| title(*pid).starts_with(start)).collect()
-}
-
-/// What a fault left behind.
-#[derive(Debug)]
-pub enum Wound {
-    None,
-    Frozen(i32),
-    /// A process that others replace; and how many of its kind there were.
-    Ended {
-        victim: i32,
-        title: &'static str,
-        count: usize,
-    },
-    Server,
-    Brokers(Vec<usize>),
-    Network,
-}
-
-impl Wound {
-    /// Whether there is nothing to be undone.
-    pub fn heals_itself(&self) -> bool {
-        matches!(self, Self::None | Self::Ended { .. })
-    }
-
-    /// Whether another process is in the place of the one that was ended.
-    pub fn is_replaced(&self, scene: &Scene) -> bool {
-        match self {
-            // Writers connect anew when they please.
-            Self::Ended { victim, title, count } if *title != SESSION => {
-                let now = titled(scene, title);
-                now.len() >= *count && !now.contains(victim)
-            }
-            Self::Ended { victim, .. } => !titled(scene, SESSION).contains(victim),
-            _ => true,
-        }
-    }
-
-    /// # Panics
-    /// When a server does not start.
-    pub async fn heal(&self, scene: &mut Scene) {
-        match self {
-            Self::None | Self::Ended { .. } => {}
-            Self::Frozen(pid) => thaw(*pid),
-            Self::Server => scene.cluster.start().await,
-            Self::Brokers(numbers) => {
-                numbers.iter().for_each(|number| scene.brokers[*number].launch());
-                for number in numbers {
-                    scene.brokers[*number].until_ready().await;
-                }
-            }
-            Self::Network => scene.set_weather(Weather::Clear),
         }
     }
 }

@@ -5,7 +5,8 @@
 //! - [`proxy`]: the network between the two
 //! - [`workload`], [`transaction`]: sessions that write, clients that receive
 //! - [`ledger`]: what the writers know to have committed
-//! - [`fault`], [`plan`]: what can be done to the servers; which of it, when, from a seed
+//! - [`fault`], [`harm`], [`plan`]: what can be done to the servers; how; which of it, when, from a seed
+//! - [`disk`], [`copy`]: disks that can be filled; a dump that is restored beside its original
 //! - [`probe`]: how long it takes to get over it
 //! - [`check`]: committed = stored = handled, once and in order
 //! - [`run`]: all of it; [`soak`]: the load alone, and what it does to memory and disk
@@ -14,7 +15,10 @@
 //! and when this process dies. On failure this panics, and a run catches it.
 
 pub mod check;
+pub mod copy;
+pub mod disk;
 pub mod fault;
+pub mod harm;
 pub mod ledger;
 pub mod options;
 pub mod plan;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sea_mq_chaos::fault::FAULTS;
 use sea_mq_chaos::options::{Options, USAGE, Work, any_seed};
 use sea_mq_chaos::plan::Plan;
-use sea_mq_chaos::{run, soak};
+use sea_mq_chaos::{disk, run, soak};
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--help") {
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    disk::isolate();
     // Blocking on this thread matters: the servers end when the thread that started them ends.
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,

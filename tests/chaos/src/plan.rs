@@ -34,7 +34,8 @@ impl Plan {
     pub fn random(seed: u64) -> Self {
         let mut chance = Chance::from_seed(seed);
         let broking = *chance.of(&[Broking::One, Broking::One, Broking::Tls, Broking::Tls, Broking::Three]);
-        let possible: Vec<&'static Fault> = FAULTS.iter().filter(|fault| fault.fits(broking)).collect();
+        let possible: Vec<&'static Fault> =
+            FAULTS.iter().filter(|fault| fault.fits(broking) && fault.combines()).collect();
         let steps = (0..chance.within(3..7)).map(|_| Step::random(&mut chance, &possible, broking)).collect();
         Self { name: format!("seed {seed}"), seed, broking, steps }
     }
@@ -58,6 +59,10 @@ impl Plan {
         self.steps.iter().flat_map(|step| &step.faults).any(|fault| fault.crashes_postgres())
     }
 
+    pub fn needs_disks(&self) -> bool {
+        self.steps.iter().flat_map(|step| &step.faults).any(|fault| fault.needs_disks())
+    }
+
     /// The names of its faults.
     pub fn faults(&self) -> String {
         let step = |step: &Step| step.faults.iter().map(|fault| fault.name).collect::<Vec<_>>().join("+");
@@ -67,13 +72,13 @@ impl Plan {
 
 /// Three brokers need seconds to notice that one is missing, and to agree on another leader.
 fn patience(broking: Broking) -> u32 {
-    if broking == Broking::Three { 8 } else { 1 }
+    if broking == Broking::Three { 10 } else { 1 }
 }
 
 impl Step {
     fn alone(fault: &'static Fault, broking: Broking) -> Self {
-        let hold = Duration::from_millis(750) * patience(broking);
-        Self { faults: vec![fault], pauses: vec![Duration::from_millis(200), hold], recovery: true }
+        let hold = Duration::from_millis(500) * patience(broking);
+        Self { faults: vec![fault], pauses: vec![Duration::from_millis(100), hold], recovery: true }
     }
 
     fn random(chance: &mut Chance, possible: &[&'static Fault], broking: Broking) -> Self {

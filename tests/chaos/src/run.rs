@@ -108,7 +108,7 @@ fn keep(name: &str, timeline: &Timeline, reason: &str, output: &Path) -> String 
 /// Panics where a promise is broken, as everything in the harness does.
 async fn play(plan: &Plan, timeline: Timeline) -> Passed {
     let mut chance = Chance::from_seed(plan.seed);
-    let mut scene = Scene::start("chaos", plan.broking, &[]).await;
+    let mut scene = Scene::start("chaos", plan.broking, plan.needs_disks(), &[]).await;
     timeline.meet(&scene);
     let mut workload = Workload::start(&scene, &mut chance);
     let mut recoveries = Vec::new();

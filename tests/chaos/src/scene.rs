@@ -1,12 +1,13 @@
 //! The servers and what is in them: two databases that emit, subscriptions in one of them and in a third.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use harness::{
     Broker, BrokerOptions, Cluster, Connector, Database, Directory, TestCertificates, free_port, until_some,
 };
 
 use crate::LONG;
+use crate::disk::Disk;
 use crate::proxy::{Proxy, Weather};
 
 /// A database with writers.
@@ -113,6 +114,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("sea_mq.reconnect_max", "1s"),
     ("max_worker_processes", "24"),
     ("max_prepared_transactions", "50"),
+    ("max_wal_size", "128MB"),
     ("log_checkpoints", "off"),
 ];
 
@@ -133,21 +135,26 @@ pub struct Scene {
     pub brokers: Vec<Broker>,
     /// One for each of the brokers.
     proxies: Vec<Proxy>,
+    /// What PostgreSQL and the only broker are on, if they are to be filled and that is permitted.
+    pub disks: Option<[Disk; 2]>,
     pub directory: Directory,
 }
 
 impl Scene {
     /// # Panics
     /// When it cannot be set up.
-    pub async fn start(name: &str, broking: Broking, settings: &[(&str, &str)]) -> Self {
+    pub async fn start(name: &str, broking: Broking, disks: bool, settings: &[(&str, &str)]) -> Self {
         let directory = Directory::new(name);
+        let [pg, nats] = ["pg-disk", "nats-disk"].map(|disk| directory.path().join(disk));
+        let disks = if disks { Disk::new(&pg, 600).zip(Disk::new(&nats, 400)).map(<[Disk; 2]>::from) } else { None };
+        let (pg, nats) = if disks.is_some() { (&*pg, &*nats) } else { (directory.path(), directory.path()) };
         let certificates = (broking == Broking::Tls).then(|| TestCertificates::new(directory.path()));
-        let brokers = start_brokers(&directory, broking, certificates.as_ref()).await;
+        let brokers = start_brokers(nats, broking, certificates.as_ref()).await;
         let mut proxies = Vec::new();
         for broker in &brokers {
             proxies.push(Proxy::start(broker.port()).await);
         }
-        let mut cluster = Cluster::new(&directory.path().join("pg"), SETTINGS);
+        let mut cluster = Cluster::new(&pg.join("pg"), SETTINGS);
         let scheme = if certificates.is_some() { "tls" } else { "nats" };
         let urls: Vec<String> = proxies.iter().map(|proxy| format!("{scheme}://127.0.0.1:{}", proxy.port())).collect();
         cluster.configure(&[("sea_mq.nats_url", &urls.join(","))]);
@@ -156,7 +163,7 @@ impl Scene {
         }
         cluster.configure(settings);
         cluster.start().await;
-        let scene = Self { cluster, brokers, proxies, directory };
+        let scene = Self { cluster, brokers, proxies, disks, directory };
         scene.fill(broking).await;
         scene
     }
@@ -227,7 +234,7 @@ fn server_name(number: usize) -> String {
     format!("nats-{number}")
 }
 
-async fn start_brokers(directory: &Directory, broking: Broking, tls: Option<&TestCertificates>) -> Vec<Broker> {
+async fn start_brokers(directory: &Path, broking: Broking, tls: Option<&TestCertificates>) -> Vec<Broker> {
     let count = if broking == Broking::Three { 3 } else { 1 };
     let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
     let routes: Vec<String> = ports.iter().map(|port| format!("\"nats-route://127.0.0.1:{port}\"")).collect();
@@ -241,7 +248,7 @@ async fn start_brokers(directory: &Directory, broking: Broking, tls: Option<&Tes
                 routes.join(", ")
             );
         }
-        Broker::new(&directory.path().join(server_name(number)), options)
+        Broker::new(&directory.join(server_name(number)), options)
     };
     let mut brokers: Vec<Broker> = ports.iter().enumerate().map(broker).collect();
     brokers.iter_mut().for_each(Broker::launch);

@@ -58,7 +58,7 @@ pub async fn run(span: Duration, output: &Path) -> Result<String, String> {
 
 async fn play(span: Duration, timeline: Timeline, output: &Path) -> String {
     let mut chance = Chance::from_seed(1);
-    let scene = Scene::start("soak", Broking::One, SETTINGS).await;
+    let scene = Scene::start("soak", Broking::One, false, SETTINGS).await;
     timeline.meet(&scene);
     let mut workload = Workload::start(&scene, &mut chance);
     let mut recorder = Recorder::new(&scene);

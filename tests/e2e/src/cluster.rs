@@ -102,6 +102,17 @@ impl Cluster {
         assert!(process::wait_until(Duration::from_secs(60), gone), "the killed server's children do not end");
     }
 
+    /// Starts the server if it has ended by itself.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn revive(&mut self) {
+        if self.server.as_mut().is_none_or(Process::has_ended) {
+            self.server = None;
+            self.start().await;
+        }
+    }
+
     /// The running server's processes: the postmaster and its children; none when it does not run.
     pub fn processes(&self) -> Vec<i32> {
         let Some(server) = &self.server else { return Vec::new() };
