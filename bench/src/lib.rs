@@ -10,7 +10,8 @@
 //! - [`inbox`]: subscriptions working off a stream ([`subscription`]), against raw pulling and acknowledging ([`pull`])
 //! - [`contracts`]: what a check against its contract adds to an `emit`
 //! - [`capture`]: what it costs a bulk change that its table is captured, against a row trigger and an outbox table
-//! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing
+//! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing; [`chart`] draws what `make soak`
+//!   records
 //!
 //! What is compared runs interleaved, after a warm-up, on the same servers; medians and spreads are reported. A slow
 //! figure is not an error. What is wrong (an event lost, a server that does not start) is one, and like the harness this
@@ -18,6 +19,7 @@
 
 pub mod burden;
 pub mod capture;
+pub mod chart;
 pub mod contracts;
 pub mod conventional;
 pub mod drain;

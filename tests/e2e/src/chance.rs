@@ -92,6 +92,11 @@ impl Chance {
         (Self(StdRng::seed_from_u64(seed)), calls)
     }
 
+    /// One whose values follow from `seed` alone.
+    pub fn from_seed(seed: u64) -> Self {
+        Self(StdRng::seed_from_u64(seed))
+    }
+
     /// Another one, for a task of its own.
     pub fn fork(&mut self) -> Self {
         Self(StdRng::seed_from_u64(self.0.random()))
