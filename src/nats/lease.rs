@@ -25,11 +25,11 @@ pub(super) const STREAM: &str = "SEA_MQ_RELAYS";
 /// What the subjects of records and of calls begin with.
 pub(super) const SUBJECTS: &str = "sea_mq.";
 /// One call to an owner, and the pause before the next.
-const CALL: Duration = Duration::from_millis(500);
+const CALL: Duration = Duration::from_secs(2);
 const BETWEEN: Duration = Duration::from_millis(100);
 /// How long an owner that does not answer is called: where a cluster was started again, its old connection may still be
 /// on its way out; one in another place may have lost its connection for a moment.
-const IMPATIENT: Duration = Duration::from_secs(2);
+const IMPATIENT: Duration = Duration::from_secs(3);
 const PATIENT: Duration = Duration::from_secs(10);
 /// Copies of the records in a cluster that has as many servers.
 const REPLICAS: usize = 3;

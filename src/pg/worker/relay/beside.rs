@@ -7,6 +7,7 @@ use pgrx::{log, warning};
 use super::worker::Worker;
 use crate::broker::{Fault, FaultKind, Request, SinkId, Stored};
 use crate::nats::NatsIo;
+use crate::pg::handler;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::installation::{self, Divergence};
 use crate::pg::store::{cursors, streams};
@@ -24,7 +25,11 @@ impl Worker {
         // What is on its way ends with its connection.
         self.io = new_io()?;
         self.save()?;
-        session::transaction(|| installation::fence(&fault.message))?;
+        session::transaction(|| {
+            // A crash must not take it back; and no standby is waited for, which may be the very one that was promoted.
+            handler::set_local(c"synchronous_commit", c"local");
+            installation::fence(&fault.message);
+        })?;
         self.wake_consumer();
         self.begin()
     }
