@@ -40,18 +40,22 @@ impl Plan {
         Self { name: format!("seed {seed}"), seed, broking, steps }
     }
 
-    /// These faults, each alone, one after the other, with a wait until each is got over; those that need three brokers on
-    /// servers of their own.
+    /// These faults, each alone, one after the other, with a wait until each is got over; those that need small disks or three
+    /// brokers on servers of their own.
     pub fn each(name: &str, seed: u64, faults: &[&'static Fault]) -> Vec<Self> {
         let (three, others): (Vec<_>, Vec<_>) =
             faults.iter().copied().partition(|fault| fault.broking() == Some(Broking::Three));
+        let (disks, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|fault| fault.needs_disks());
         let tls = others.iter().any(|fault| fault.broking() == Some(Broking::Tls));
-        let plan = |faults: &[&'static Fault], broking: Broking, suffix: &str| {
+        let plan = |(faults, broking, suffix): (Vec<&'static Fault>, Broking, &str)| {
             let steps = faults.iter().map(|fault| Step::alone(fault, broking)).collect();
             (!faults.is_empty()).then(|| Self { name: format!("{name}{suffix}"), seed, broking, steps })
         };
-        let one = plan(&others, if tls { Broking::Tls } else { Broking::One }, "");
-        one.into_iter().chain(plan(&three, Broking::Three, ", three brokers")).collect()
+        let one = (others, if tls { Broking::Tls } else { Broking::One }, "");
+        [one, (disks, Broking::One, ", small disks"), (three, Broking::Three, ", three brokers")]
+            .into_iter()
+            .filter_map(plan)
+            .collect()
     }
 
     /// Whether PostgreSQL may take commits back that were not waited for.
