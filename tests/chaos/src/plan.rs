@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use harness::Chance;
 
-use crate::fault::{FAULTS, Fault};
+use crate::check::Tolerance;
+use crate::fault::{FAULTS, Fault, Part};
 use crate::scene::Broking;
 
 /// Faults that overlap.
@@ -58,13 +59,20 @@ impl Plan {
             .collect()
     }
 
-    /// Whether PostgreSQL may take commits back that were not waited for.
-    pub fn crashes_postgres(&self) -> bool {
-        self.steps.iter().flat_map(|step| &step.faults).any(|fault| fault.crashes_postgres())
+    fn faults_of_all_steps(&self) -> impl Iterator<Item = &'static Fault> {
+        self.steps.iter().flat_map(|step| step.faults.iter().copied())
+    }
+
+    /// What its faults may do.
+    pub fn tolerance(&self) -> Tolerance {
+        Tolerance {
+            lazy_commits_lost: self.faults_of_all_steps().any(Fault::crashes_postgres),
+            handlers_end: self.faults_of_all_steps().any(|fault| matches!(fault.part, Part::Process | Part::Server)),
+        }
     }
 
     pub fn needs_disks(&self) -> bool {
-        self.steps.iter().flat_map(|step| &step.faults).any(|fault| fault.needs_disks())
+        self.faults_of_all_steps().any(Fault::needs_disks)
     }
 
     /// The names of its faults.
