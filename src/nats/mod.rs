@@ -35,6 +35,7 @@ mod ledger;
 mod leftovers;
 mod publish;
 mod pull;
+mod queued;
 mod replies;
 mod session;
 mod spec;

@@ -1,6 +1,6 @@
 //! The relay's loop: begins, makes one pass after the other, ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use pgrx::{pg_sys, warning};
@@ -13,6 +13,7 @@ use crate::pg::store::consumers;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::session::{self, Failed};
+use crate::relay::sink::SplitReason;
 use crate::relay::{Phase, Relay};
 
 /// What a change of the configuration can change for the relay.
@@ -57,6 +58,8 @@ pub struct Worker {
     pub(super) read_at: Instant,
     /// The last error of each stream that was logged, so that a repeated one is not.
     pub(super) logged: HashMap<SinkId, Option<Fault>>,
+    /// Why transactions were not published as one, as far as that was logged.
+    pub(super) splits_logged: HashSet<(SinkId, SplitReason)>,
     pub(super) last_relay: Option<(Phase, Option<String>)>,
 }
 
@@ -78,6 +81,7 @@ impl Worker {
             pace: Pace::new(now),
             read_at: now,
             logged: HashMap::new(),
+            splits_logged: HashSet::new(),
             last_relay: None,
         })
     }
@@ -141,6 +145,7 @@ impl Work for Worker {
         self.relay = Relay::new(settings.broker.clone(), settings.reconnect_max);
         self.settings = Some(settings);
         self.logged.clear();
+        self.splits_logged.clear();
         self.refresh()?;
         match self.held {
             Some(phase) => self.save_relay(phase, copied, 0),
