@@ -434,17 +434,20 @@ impl Sink {
         batches: &mut Vec<usize>,
     ) {
         let (xid, extent, before) = (group.xid, group.extent, messages.len());
-        let first = group.events.first().map(|event| event.logged.seq);
+        let (first, several) = (group.events.first().map(|event| event.logged.seq), group.events.len() > 1);
         let apart = !self.apart.is_empty() && group.events.iter().any(|event| self.apart.contains(&event.logged.seq));
         group.events.into_iter().for_each(|event| self.enter(event, segment, messages));
         let sent = messages.len() - before;
         let reason = match extent {
-            Extent::Whole if sent < 2 => None,
-            Extent::Whole if apart => Some(SplitReason::Refused),
-            Extent::Whole if !self.batches => Some(SplitReason::NotAllowed),
-            Extent::Whole => return batches.push(sent),
-            Extent::Begun if sent > 0 => Some(SplitReason::TooLarge),
-            Extent::Begun | Extent::Continued => None,
+            // Also if some of it, or all, is stored already: it counts when it is settled.
+            Extent::Whole if several && apart => Some(SplitReason::Refused),
+            Extent::Whole if several && !self.batches => Some(SplitReason::NotAllowed),
+            Extent::Whole => {
+                batches.extend((sent > 0).then_some(sent));
+                return;
+            }
+            Extent::Begun => Some(SplitReason::TooLarge),
+            Extent::Continued => None,
         };
         batches.extend(std::iter::repeat_n(1, sent));
         if let (Some(reason), Some(first)) = (reason, first) {
