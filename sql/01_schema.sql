@@ -29,6 +29,11 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them anew.
+CREATE FUNCTION sea_mq.table_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'table_changed_wrapper';
+COMMENT ON FUNCTION sea_mq.table_changed IS 'Trigger function: backends are to read the table anew; for internal use';
+
 -- Who this installation is. Deliberately not part of a dump: a restored copy gets an identity of its own, and what it
 -- carries of the original's (streams.owner, the xids in the log) shows that it is a copy.
 CREATE TABLE sea_mq.installation (

@@ -23,6 +23,12 @@ CREATE TABLE sea_mq.streams (
     UNIQUE (context, kind)
 ) WITH (fillfactor = 50);
 
+-- Backends keep what emit must know of a stream.
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.streams
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
+ALTER TABLE sea_mq.streams ENABLE ALWAYS TRIGGER changed;
+COMMENT ON TRIGGER changed ON sea_mq.streams IS 'Tells backends to read the streams anew';
+
 -- How far each sink has come. Outlives its stream's description, so that a stream that is dropped and described anew
 -- does not get the retained events a second time.
 CREATE TABLE sea_mq.cursors (

@@ -17,13 +17,18 @@ RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog
 $$;
 COMMENT ON FUNCTION sea_mq.log_size IS 'Bytes that the log takes, indexes included, and its dead tuples';
 
+CREATE FUNCTION sea_mq.unpublished_bytes(sink bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'unpublished_bytes_wrapper';
+COMMENT ON FUNCTION sea_mq.unpublished_bytes IS
+'About how many bytes of the log are not published yet, of a sink or (NULL) of all: estimated from samples, indexes not counted';
+
 CREATE VIEW sea_mq.outbox_status AS
 SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, now() - p.oldest AS oldest_pending_age,
     coalesce(c.published, 0) AS published, c.updated_at AS last_published_at,
     (SELECT count(*) FROM sea_mq.scheduled_events e WHERE e.sink = s.sink) AS scheduled,
     (SELECT count(*) FROM sea_mq.publish_failures f WHERE f.sink = s.sink AND f.resolved_at IS NULL) AS failed,
     coalesce((SELECT r.current_slot FROM sea_mq.outbox_ring r), 0::smallint) AS current_slot,
-    z.bytes AS log_bytes, z.dead_tuples AS log_dead_tuples
+    z.bytes AS log_bytes, z.dead_tuples AS log_dead_tuples, sea_mq.unpublished_bytes(s.sink) AS unpublished_bytes
 FROM sea_mq.streams s
 LEFT JOIN sea_mq.cursors c ON c.sink = s.sink
 CROSS JOIN LATERAL sea_mq.pending_events_of(s.sink) p
@@ -42,6 +47,7 @@ COMMENT ON COLUMN sea_mq.outbox_status.failed IS 'Events that the broker refused
 COMMENT ON COLUMN sea_mq.outbox_status.current_slot IS 'Slot of the ring that writers append to';
 COMMENT ON COLUMN sea_mq.outbox_status.log_bytes IS 'Size of the whole log with its indexes, in bytes';
 COMMENT ON COLUMN sea_mq.outbox_status.log_dead_tuples IS 'Dead tuples in the log, by the statistics; expected to stay 0';
+COMMENT ON COLUMN sea_mq.outbox_status.unpublished_bytes IS 'About how much of the log is not published yet; all streams together are held against sea_mq.max_outbox_size';
 
 CREATE VIEW sea_mq.relay_status AS
 SELECT w.pid IS NOT NULL AS running, w.pid, w.backend_start AS started_at,
@@ -103,6 +109,12 @@ SELECT 1 AS rank, 'relay is not running' AS problem,
     CASE WHEN r.preloaded THEN 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
         ELSE 'Add sea_mq to shared_preload_libraries and restart the server; until then, call sea_mq.start().' END AS hint
 FROM sea_mq.relay_status r WHERE NOT r.running
+UNION ALL
+SELECT 1, format('emit refuses events: about %s MB are not published yet, and sea_mq.max_outbox_size is %s MB', b.bytes >> 20, m.bytes >> 20),
+    'Mend what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
+FROM (SELECT pg_size_bytes(current_setting('sea_mq.max_outbox_size')) AS bytes) m
+CROSS JOIN LATERAL (SELECT CASE WHEN m.bytes > 0 THEN sea_mq.unpublished_bytes() END AS bytes) b
+WHERE b.bytes >= m.bytes
 UNION ALL
 SELECT 2, coalesce('relay: ' || r.error, 'relay is ' || r.state),
     coalesce(r.hint, CASE r.state

@@ -58,6 +58,7 @@ static SHUTDOWN_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2000);
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(86_400);
 static SLOT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static MAX_MESSAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
+static MAX_OUTBOX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_IN_FLIGHT: GucSetting<i32> = GucSetting::<i32>::new(8192);
 static HANDLER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 static RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(500);
@@ -228,6 +229,14 @@ fn define_storage() {
         GucFlags::UNIT_KB,
     );
     number(
+        c"sea_mq.max_outbox_size",
+        c"Size of what is not published at which emit refuses more; 0: none.",
+        &MAX_OUTBOX_SIZE,
+        0,
+        i32::MAX,
+        GucFlags::UNIT_MB,
+    );
+    number(
         c"sea_mq.max_message_size",
         c"Largest message that emit accepts, headers included.",
         &MAX_MESSAGE_SIZE,
@@ -357,6 +366,12 @@ pub fn slot_size() -> u64 {
 /// Bytes.
 pub fn max_message_size() -> usize {
     usize::try_from(MAX_MESSAGE_SIZE.get()).unwrap_or(0)
+}
+
+/// Bytes; `None` for no limit.
+pub fn max_outbox_size() -> Option<u64> {
+    let megabytes = MAX_OUTBOX_SIZE.get();
+    (megabytes > 0).then(|| u64::from(megabytes.unsigned_abs()) << 20)
 }
 
 pub fn max_in_flight() -> usize {

@@ -3,6 +3,7 @@
 //! Rule of this zone: only the main thread of a process calls into it, and nothing in it waits for the network.
 
 mod api;
+mod backlog;
 mod batch;
 mod capture;
 mod commit;
@@ -18,4 +19,5 @@ mod seat;
 mod shmem;
 mod store;
 mod utility;
+mod watch;
 mod worker;

@@ -42,6 +42,10 @@ pub struct Database {
     pub consumer_events: AtomicBool,
     /// Largest message of the connected server in bytes; 0: not known. Written by the relay.
     pub max_payload: AtomicU64,
+    /// Estimated bytes that are not published yet, and when the estimate was made (microseconds since 2000; 0: never).
+    /// Written by the relay while `sea_mq.max_outbox_size` is set.
+    pub backlog: AtomicU64,
+    pub backlog_at: AtomicI64,
     /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
     pub held_until: AtomicI64,
 }
@@ -222,6 +226,7 @@ fn ask(oid: pg_sys::Oid, roles: &[Role]) -> bool {
 /// Gives the entry of a database up that needs no worker. To be called by the launcher, when no process uses the entry.
 pub fn release(database: &Database, oid: u32) {
     database.held_until.store(0, Ordering::Release);
+    database.backlog_at.store(0, Ordering::Release);
     database.oid.store(0, Ordering::Release);
     let wanted = database.seats.iter().filter(|seat| seat.clear() == Phase::Wanted).count() > 0;
     // Somebody asked for a worker just before the entry was given up: ask anew.

@@ -14,7 +14,7 @@ use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};
 use crate::pg::store::streams::Facts;
-use crate::pg::{contracts, gucs, pending, shmem};
+use crate::pg::{backlog, contracts, gucs, pending, shmem};
 
 sql_function!(emit_wrapper, pg_finfo_emit_wrapper, |call| {
     let args = EmitArgs {
@@ -110,6 +110,7 @@ fn emit(args: EmitArgs, defaults: &Defaults) -> Result<Uuid, Invalid> {
     if given_id && let Some(stored) = pending::find(id) {
         return if stored.same_content(&event) { Ok(id) } else { Err(pending::reused(id)) };
     }
+    backlog::check(defaults.now);
     pending::add(event, given_id);
     Ok(id)
 }
@@ -124,7 +125,9 @@ pub struct Series {
 
 impl Series {
     pub fn begin(args: EmitArgs) -> Result<Self, Invalid> {
-        let mut event = Event::new(args, &defaults())?;
+        let defaults = defaults();
+        backlog::check(defaults.now);
+        let mut event = Event::new(args, &defaults)?;
         let facts = required_facts(&event)?;
         if let Some(contract) = contracts::find(&event.key()) {
             event.visibility.clone_from(&contract.visibility);

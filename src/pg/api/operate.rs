@@ -1,8 +1,10 @@
 //! What callers and operators ask of the relay's work.
 
+use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::pg::datum::{nullable_text, return_set, sql_function};
+use crate::pg::store::backlog;
 use crate::pg::store::spi::{self, Arg};
 use crate::pg::store::streams::as_owner;
 use crate::pg::{gucs, pending};
@@ -15,6 +17,11 @@ sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| 
             row(&mut columns.map(|(value, _)| value), &mut columns.map(|(_, is_null)| is_null));
         }
     })
+});
+
+sql_function!(unpublished_bytes_wrapper, pg_finfo_unpublished_bytes_wrapper, |call| {
+    let bytes = call.int8(0).map_or_else(backlog::bytes, backlog::bytes_of);
+    pg_sys::Datum::from(i64::try_from(bytes).unwrap_or(i64::MAX))
 });
 
 /// State, error and time until which it is held back; `None` for an event that is not known.

@@ -1,5 +1,6 @@
 //! The tables: one file each, with all SQL text and column numbers of it.
 
+pub mod backlog;
 pub mod consumers;
 pub mod cursors;
 pub mod dlq;

@@ -180,6 +180,16 @@ pub fn log_sink(columns: Columns<LOG_COLUMNS>) -> i64 {
     Reader(columns).int8(2)
 }
 
+/// Bytes of a row of the log that are stored apart from it.
+pub fn log_bytes_apart(columns: Columns<LOG_COLUMNS>) -> u64 {
+    const FIRST_TEXT: usize = 9;
+    let apart = |datum: &Datum| {
+        // SAFETY: these columns have types of variable length.
+        unsafe { pgrx::varlena::varatt_is_1b_e(datum.cast_mut_ptr()).then(|| pg_sys::toast_datum_size(*datum) as u64) }
+    };
+    columns[FIRST_TEXT..].iter().flatten().filter_map(apart).sum()
+}
+
 /// An event of the log, without its schema.
 pub fn read_logged(columns: Columns<LOG_COLUMNS>) -> Logged {
     let r = Reader(columns);

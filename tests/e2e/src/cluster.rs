@@ -89,6 +89,36 @@ impl Cluster {
         self.end(Signal::QUIT);
     }
 
+    /// SIGKILL for the postmaster: nobody tells its children. Returns when they have noticed and are gone, since no server
+    /// starts on their shared memory before.
+    ///
+    /// # Panics
+    /// When they stay for longer than a minute.
+    pub fn kill(&mut self) {
+        let Some(server) = &self.server else { return };
+        let children = process::children(server.pid());
+        self.end(Signal::KILL);
+        let gone = || children.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists());
+        assert!(process::wait_until(Duration::from_secs(60), gone), "the killed server's children do not end");
+    }
+
+    /// Starts the server if it has ended by itself.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn revive(&mut self) {
+        if self.server.as_mut().is_none_or(Process::has_ended) {
+            self.server = None;
+            self.start().await;
+        }
+    }
+
+    /// The running server's processes: the postmaster and its children; none when it does not run.
+    pub fn processes(&self) -> Vec<i32> {
+        let Some(server) = &self.server else { return Vec::new() };
+        std::iter::once(server.pid()).chain(process::children(server.pid())).collect()
+    }
+
     fn end(&mut self, signal: Signal) {
         if let Some(mut server) = self.server.take() {
             server.signal(signal);
@@ -167,7 +197,8 @@ impl Cluster {
         self.directory.join("data")
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// The server's log file.
+    pub fn log_path(&self) -> PathBuf {
         self.directory.join("server.log")
     }
 }

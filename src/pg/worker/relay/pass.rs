@@ -9,11 +9,11 @@ use pgrx::warning;
 use super::worker::Worker;
 use crate::broker::{Request, SinkId};
 use crate::domain::position::Position;
-use crate::pg::pending;
 use crate::pg::store::{cursors, log, ring, scheduled, streams};
 use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
+use crate::pg::{backlog, gucs, pending};
 use crate::relay::Phase;
 use crate::relay::sink::{Sink, Splits};
 
@@ -61,6 +61,18 @@ impl Worker {
         if now >= self.janitor_at {
             janitor::run_once()?;
             self.janitor_at = Instant::now() + janitor::interval();
+        }
+        Ok(())
+    }
+
+    /// Says how much waits to be published, for those who emit, also while nothing can be published.
+    pub(super) fn estimate_backlog(&mut self, now: Instant) -> Result<(), Failed> {
+        let Some(database) = self.process.database.filter(|_| gucs::max_outbox_size().is_some()) else {
+            return Ok(());
+        };
+        if now >= self.estimate_at {
+            session::transaction(|| backlog::keep(database))?;
+            self.estimate_at = now + Duration::from_micros(backlog::INTERVAL.unsigned_abs());
         }
         Ok(())
     }

@@ -49,6 +49,8 @@ pub struct Worker {
     pub(super) poll_at: Instant,
     pub(super) saved_at: Instant,
     pub(super) janitor_at: Instant,
+    /// When the backlog is estimated next, if anybody wants to know.
+    pub(super) estimate_at: Instant,
     /// When the next scheduled event is due.
     pub(super) due_at: Option<Instant>,
     pub(super) poll_interval: Duration,
@@ -75,6 +77,7 @@ impl Worker {
             poll_at: now,
             saved_at: now,
             janitor_at: now,
+            estimate_at: now,
             due_at: None,
             poll_interval: gucs::poll_interval(),
             max_in_flight: gucs::max_in_flight(),
@@ -111,7 +114,9 @@ impl Worker {
         let read_at = (self.held.is_none() && self.wants_to_read()).then_some(self.read_at);
         let house =
             (self.held != Some(Phase::Paused)).then_some([Some(self.janitor_at), self.due_at]).into_iter().flatten();
-        let times = [Some(self.poll_at), self.relay.due_at(), self.save_at(), read_at];
+        let estimates = self.process.database.is_some() && gucs::max_outbox_size().is_some();
+        let estimate_at = estimates.then_some(self.estimate_at);
+        let times = [Some(self.poll_at), self.relay.due_at(), self.save_at(), read_at, estimate_at];
         times
             .into_iter()
             .chain(house)
@@ -170,6 +175,7 @@ impl Work for Worker {
         if self.held != Some(Phase::Paused) {
             self.keep_house(now)?;
         }
+        self.estimate_backlog(now)?;
         let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
         self.save_if_due()?;
         Ok(if more { Duration::ZERO } else { self.sleep() })

@@ -4,6 +4,7 @@
 
 mod atomic;
 mod atomic_batches;
+mod backlog;
 mod capture;
 mod cloud_events;
 mod connection;
