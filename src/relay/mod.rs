@@ -3,8 +3,9 @@
 //! The shell around it (`pg::worker::relay`) hands it reports and chunks of the log, carries out the [`Effect`]s, and
 //! saves what is settled. Nothing here waits, and the clock and all randomness are arguments.
 
+mod segment;
 pub mod sink;
-mod transactions;
+pub mod transactions;
 
 use std::time::{Duration, Instant};
 

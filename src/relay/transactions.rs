@@ -39,6 +39,38 @@ pub enum Extent {
     Continued,
 }
 
+/// Why a transaction was not published as one, though the stream's description wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SplitReason {
+    /// It has more events or bytes than a batch takes.
+    TooLarge,
+    /// The server or the stream does not take batches.
+    NotAllowed,
+    /// The broker refused the batch: it knows one of the messages already, or has a lower limit.
+    Refused,
+}
+
+impl SplitReason {
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::TooLarge => "it has more than 1000 events or 32 MB of payload",
+            Self::NotAllowed => "the server or the stream does not take atomic batches",
+            Self::Refused => {
+                "the broker refused the batch, which holds a message that it has already or is too large for it"
+            }
+        }
+    }
+}
+
+/// Transactions that were not published as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Splits {
+    pub count: u64,
+    /// Id of the last of them, and why.
+    pub xid: u64,
+    pub reason: SplitReason,
+}
+
 /// What is kept.
 #[derive(Debug, Default)]
 pub struct Transactions {

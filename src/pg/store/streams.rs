@@ -15,7 +15,8 @@ use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::datum::{text, text_datum};
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
 use crate::pg::watch::{self, Table};
-use crate::relay::sink::{Described, Splits};
+use crate::relay::sink::Described;
+use crate::relay::transactions::Splits;
 
 /// Columns of `sea_mq.streams`, and where `emit` finds what it must know.
 const COLUMNS: usize = 20;

@@ -15,7 +15,8 @@ use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
 use crate::pg::{backlog, gucs, pending};
 use crate::relay::Phase;
-use crate::relay::sink::{Sink, Splits};
+use crate::relay::sink::Sink;
+use crate::relay::transactions::Splits;
 
 /// How much one read takes.
 const CHUNK: log::Limit = log::Limit { events: 1000, bytes: 4 << 20 };

@@ -13,7 +13,7 @@ use crate::pg::store::consumers;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::session::{self, Failed};
-use crate::relay::sink::SplitReason;
+use crate::relay::transactions::SplitReason;
 use crate::relay::{Phase, Relay};
 
 /// What a change of the configuration can change for the relay.
