@@ -13,7 +13,7 @@ use serde::de::value::{Error, StringDeserializer};
 use crate::broker::{Fault, FaultKind, Outgoing};
 use crate::domain::header_block::HeaderBlock;
 
-const BATCH_ID: &str = "Nats-Batch-Id";
+pub(super) const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::api::{Api, found};
 use super::errors;
+use super::queued::BATCH_ID;
 use super::streams::check_name;
 use crate::broker::{Fault, FaultKind, Stored};
 
@@ -42,8 +43,16 @@ pub(super) async fn read(api: &Api, stream: &str, after: u64) -> Result<Tail, Fa
         return Ok((Vec::new(), last));
     }
     let handle = api.context().get_stream_no_info(stream).await.map_err(|error| server(&error))?;
-    let mut reader =
-        Reader { api, handle, stream, last, seen: after, found: Found::default(), progress: Instant::now() };
+    let mut reader = Reader {
+        api,
+        handle,
+        stream,
+        last,
+        seen: after,
+        found: Found::default(),
+        batch: None,
+        progress: Instant::now(),
+    };
     // A consumer would take part in the retention of the other kinds of stream.
     let limits = info.pointer("/config/retention").and_then(Value::as_str) == Some("limits");
     let reading = Reading::begin(stream);
@@ -88,6 +97,8 @@ struct Reader<'a> {
     /// Complete up to this sequence.
     seen: u64,
     found: Found,
+    /// The batch that the last message belongs to that named a sequence.
+    batch: Option<String>,
     /// When something was read last. It bounds the whole, however long the tail is.
     progress: Instant,
 }
@@ -136,7 +147,9 @@ impl Reader<'_> {
                 delivered = info.consumer_sequence;
                 pending = info.pending;
                 let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
-                let counted = header(NATS_EXPECTED_LAST_SEQUENCE).is_some();
+                let batch = message.headers.as_ref().and_then(|headers| headers.get(BATCH_ID));
+                let counted =
+                    self.is_counted(header(NATS_EXPECTED_LAST_SEQUENCE).is_some(), batch.map(|id| id.as_str()));
                 self.note(info.stream_sequence, header(NATS_MESSAGE_ID).map(|id| id.as_str()), counted);
             }
             if (pending == 0 || self.seen == before) && self.at_end().await? {
@@ -165,7 +178,8 @@ impl Reader<'_> {
         while self.seen < self.last {
             match self.next_stored().await? {
                 Some((sequence, headers)) if sequence <= self.last => {
-                    let counted = header(&headers, NATS_EXPECTED_LAST_SEQUENCE.as_ref()).is_some();
+                    let expects = header(&headers, NATS_EXPECTED_LAST_SEQUENCE.as_ref()).is_some();
+                    let counted = self.is_counted(expects, header(&headers, BATCH_ID).as_deref());
                     self.note(sequence, header(&headers, NATS_MESSAGE_ID.as_ref()).as_deref(), counted);
                 }
                 Some(_) | None => self.seen = self.last,
@@ -182,6 +196,14 @@ impl Reader<'_> {
         let sequence = answer.pointer("/message/seq").and_then(Value::as_u64);
         let headers = answer.pointer("/message/hdrs").and_then(Value::as_str).unwrap_or_default();
         Ok(sequence.map(|sequence| (sequence, headers.to_owned())))
+    }
+
+    /// Whether a message was counted: itself, or as a member of a batch whose first message was.
+    fn is_counted(&mut self, expects: bool, batch: Option<&str>) -> bool {
+        if expects {
+            self.batch = batch.map(str::to_owned);
+        }
+        expects || (batch.is_some() && batch == self.batch.as_deref())
     }
 
     fn note(&mut self, sequence: u64, id: Option<&str>, counted: bool) {
