@@ -124,6 +124,8 @@ impl Consumer {
             | Report::StreamDeleted { .. }
             | Report::Tail { .. }
             | Report::Acked { .. }
+            | Report::Lease { .. }
+            | Report::LeaseDoubted
             | Report::PublishFailed { .. } => Default::default(),
         }
     }

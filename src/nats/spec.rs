@@ -145,6 +145,7 @@ pub(super) fn stream_info(answer: &Value, differences: Differences, server_has_a
         max_msg_size: max_msg_size.filter(|size| *size > 0).and_then(|size| usize::try_from(size).ok()),
         atomic: server_has_atomic && answer.pointer("/config/allow_atomic") == Some(&Value::Bool(true)),
         differences,
+        own: false,
     }
 }
 

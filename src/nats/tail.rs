@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::stream::Stream;
 use base64::Engine;
@@ -135,8 +135,9 @@ impl Reader<'_> {
                 }
                 delivered = info.consumer_sequence;
                 pending = info.pending;
-                let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-                self.note(info.stream_sequence, id.map(|id| id.as_str()));
+                let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
+                let counted = header(NATS_EXPECTED_LAST_SEQUENCE).is_some();
+                self.note(info.stream_sequence, header(NATS_MESSAGE_ID).map(|id| id.as_str()), counted);
             }
             if (pending == 0 || self.seen == before) && self.at_end().await? {
                 self.seen = self.last;
@@ -163,27 +164,30 @@ impl Reader<'_> {
     async fn one_by_one(&mut self) -> Result<(), Fault> {
         while self.seen < self.last {
             match self.next_stored().await? {
-                Some((sequence, id)) if sequence <= self.last => self.note(sequence, id.as_deref()),
+                Some((sequence, headers)) if sequence <= self.last => {
+                    let counted = header(&headers, NATS_EXPECTED_LAST_SEQUENCE.as_ref()).is_some();
+                    self.note(sequence, header(&headers, NATS_MESSAGE_ID.as_ref()).as_deref(), counted);
+                }
                 Some(_) | None => self.seen = self.last,
             }
         }
         Ok(())
     }
 
-    /// Sequence and id of the first message beyond what was seen, from the leader.
-    async fn next_stored(&self) -> Result<Option<(u64, Option<String>)>, Fault> {
+    /// Sequence and headers of the first message beyond what was seen, from the leader.
+    async fn next_stored(&self) -> Result<Option<(u64, String)>, Fault> {
         let request = json!({ "seq": self.seen + 1, "next_by_subj": ">" });
         let answer = self.api.call(&format!("STREAM.MSG.GET.{}", self.stream), &request).await;
         let Some(answer) = found(answer, errors::NO_MESSAGE_FOUND)? else { return Ok(None) };
         let sequence = answer.pointer("/message/seq").and_then(Value::as_u64);
         let headers = answer.pointer("/message/hdrs").and_then(Value::as_str).unwrap_or_default();
-        Ok(sequence.map(|sequence| (sequence, message_id(headers))))
+        Ok(sequence.map(|sequence| (sequence, headers.to_owned())))
     }
 
-    fn note(&mut self, sequence: u64, id: Option<&str>) {
+    fn note(&mut self, sequence: u64, id: Option<&str>, counted: bool) {
         self.progress = Instant::now();
         if sequence > self.seen && sequence <= self.last {
-            self.found.push(sequence, id);
+            self.found.push(sequence, id, counted);
         }
         self.seen = self.seen.max(sequence.min(self.last));
     }
@@ -202,13 +206,13 @@ impl Reader<'_> {
     }
 }
 
-/// The id in a header block, whatever else is in it. `headers`: the block in base64.
-fn message_id(headers: &str) -> Option<String> {
+/// A header in a block, whatever else is in it. `headers`: the block in base64.
+fn header(headers: &str, wanted: &str) -> Option<String> {
     let block = BASE64.decode(headers).ok()?;
     let text = String::from_utf8_lossy(&block);
     let value = |line: &str| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case(NATS_MESSAGE_ID.as_ref()).then(|| value.trim().to_owned())
+        name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
     };
     text.split("\r\n").find_map(value)
 }
@@ -218,25 +222,26 @@ fn message_id(headers: &str) -> Option<String> {
 #[derive(Default)]
 struct Found {
     ids: String,
-    /// Sequence, and where the id ends in `ids`, if there is one. It begins where the one before it ends.
-    messages: Vec<(u64, Option<usize>)>,
+    /// Sequence, where the id ends in `ids`, if there is one (it begins where the one before it ends), and whether the
+    /// message was counted.
+    messages: Vec<(u64, Option<usize>, bool)>,
 }
 
 impl Found {
-    fn push(&mut self, sequence: u64, id: Option<&str>) {
+    fn push(&mut self, sequence: u64, id: Option<&str>, counted: bool) {
         let end = id.map(|id| {
             self.ids.push_str(id);
             self.ids.len()
         });
-        self.messages.push((sequence, end));
+        self.messages.push((sequence, end, counted));
     }
 
     fn into_messages(self) -> Vec<Stored> {
         let mut start = 0;
-        let stored = |(sequence, end): (u64, Option<usize>)| {
+        let stored = |(sequence, end, counted): (u64, Option<usize>, bool)| {
             let message_id =
                 end.and_then(|end| self.ids.get(std::mem::replace(&mut start, end)..end)).map(str::to_owned);
-            Stored { sequence, message_id }
+            Stored { sequence, message_id, counted }
         };
         self.messages.into_iter().map(stored).collect()
     }
@@ -255,6 +260,7 @@ mod tests {
 
     #[test]
     fn an_id_is_found_in_a_malformed_header_block() {
+        let message_id = |headers: &str| header(headers, NATS_MESSAGE_ID.as_ref());
         let block = |text: &[u8]| BASE64.encode(text);
         assert_eq!(message_id(&block(b"NATS/1.0\r\nno colon\r\nnats-msg-id: 7\r\n\r\n")).as_deref(), Some("7"));
         assert_eq!(message_id(&block(b"NATS/1.0\r\nX: \xff\xfe\r\nNats-Msg-Id:a:b\r\n\r\n")).as_deref(), Some("a:b"));
@@ -276,9 +282,10 @@ mod tests {
         let wanted = [(1, Some("a")), (4, None), (5, Some("")), (9, Some("bcd"))];
         let mut found = Found::default();
         for (sequence, id) in wanted {
-            found.push(sequence, id);
+            found.push(sequence, id, sequence > 4);
         }
-        let stored = wanted.map(|(sequence, id)| Stored { sequence, message_id: id.map(str::to_owned) });
+        let stored =
+            wanted.map(|(sequence, id)| Stored { sequence, message_id: id.map(str::to_owned), counted: sequence > 4 });
         assert_eq!(found.into_messages(), stored);
     }
 }

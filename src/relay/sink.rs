@@ -1,11 +1,11 @@
 //! One sink of the relay: from a position in the log to a sequence in a stream, and back after a failure.
 //!
 //! ```text
-//!          connect            stream ready            tail read
-//!   Down ───────────► Ensuring ───────────► Tailing ───────────► Flowing
-//!    ▲                 ▲    │                  │                    │
-//!    │ disconnect      │    └───────► Waiting ◄┴────────────────────┘ a publish failed
-//!    └── (from all)    └───── retry ─────┘
+//!          connect            stream ready            tail read            the lease is ours
+//!   Down ───────────► Ensuring ───────────► Tailing ───────────► AtLease ───────────────────► Flowing
+//!    ▲                 ▲    │                  │ ╲  what is it?   ▲                              │
+//!    │ disconnect      │    └───────► Waiting ◄┘   ╲► Judging ────┘        a publish failed      │
+//!    └── (from all)    └───── retry ────┘▲───────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Paused is left by `sea_mq.reload()` only. Whatever fails, the way back is the same: begin again at the position last
@@ -82,8 +82,16 @@ enum Link {
     Down,
     Ensuring,
     Tailing,
+    /// Somebody looks whether all that the tail holds is known.
+    Judging,
+    /// The lease has to be made sure of. `asked`: an answer is on its way that is later than what is known of the stream.
+    AtLease {
+        asked: bool,
+    },
     Flowing,
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Paused,
 }
 
@@ -118,6 +126,10 @@ pub struct Sink {
     ordering: Ordering,
     /// A publish met a sequence that it did not expect: somebody else may be publishing.
     suspicious: bool,
+    /// The stream is our own and the one that the cursor knows: what was counted in it, a relay of ours has published.
+    own: bool,
+    /// Something of what was handed on since the sink was made is stored: the database is no older than the stream.
+    proven: bool,
     backoff: Backoff,
     runs: Runs,
     unsaved: bool,
@@ -158,6 +170,8 @@ impl Sink {
             duplicates: HashMap::new(),
             ordering: Ordering::Strict,
             suspicious: false,
+            own: false,
+            proven: false,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(15)),
             runs: Runs::default(),
             unsaved: false,
@@ -275,7 +289,9 @@ impl Sink {
         self.settled.stream_created_us = Some(info.created_us);
         self.unsaved |= changed;
         self.last_sequence = info.last_sequence;
-        if recorded > 0 && (created_anew || info.last_sequence < recorded) {
+        let lost = created_anew || info.last_sequence < recorded;
+        self.own = info.own && !lost;
+        if recorded > 0 && lost {
             return Err(Loss { recorded, left: if created_anew { 0 } else { info.last_sequence } });
         }
         Ok(self.read_tail())
@@ -301,18 +317,59 @@ impl Sink {
         self.wait(now, jitter);
     }
 
-    /// The tail of the stream was read. Returns message ids that may be those of other publishers, if that matters.
-    pub fn tail_read(&mut self, messages: Vec<Stored>, last_sequence: u64) -> Vec<String> {
+    /// The tail of the stream was read. Returns the messages that may be none of the log's events, if that matters; then
+    /// `judged` is to be called.
+    pub fn tail_read(&mut self, messages: Vec<Stored>, last_sequence: u64) -> Vec<Stored> {
         if !matches!(self.link, Link::Tailing) {
             return Vec::new();
         }
-        let ids = messages.iter().map(|message| message.message_id.clone().unwrap_or_default());
-        let doubtful = if self.suspicious { ids.collect() } else { Vec::new() };
+        let is_doubtful = |message: &&Stored| self.suspicious || (self.own && message.counted);
+        let doubtful: Vec<Stored> = messages.iter().filter(is_doubtful).cloned().collect();
         self.tail = messages.into_iter().filter_map(|message| Some((message.message_id?, message.sequence))).collect();
         self.last_sequence = last_sequence;
-        self.link = Link::Flowing;
-        self.exhausted = false;
+        self.link = if doubtful.is_empty() { Link::AtLease { asked: false } } else { Link::Judging };
         doubtful
+    }
+
+    /// What the tail holds is known, or no reason to stop.
+    pub fn judged(&mut self) {
+        if matches!(self.link, Link::Judging) {
+            self.link = Link::AtLease { asked: false };
+        }
+    }
+
+    /// Whether a message that was counted is one that a relay of this installation has published.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Whether the lease has to be made sure of, and nobody has asked.
+    pub fn waits_for_lease(&self) -> bool {
+        matches!(self.link, Link::AtLease { asked: false })
+    }
+
+    /// Whether it will wait for the lease in a moment.
+    pub fn is_beginning(&self) -> bool {
+        matches!(self.link, Link::Ensuring | Link::Tailing | Link::Judging)
+    }
+
+    /// The lease is asked for.
+    pub fn note_claim(&mut self) {
+        if let Link::AtLease { asked } = &mut self.link {
+            *asked = true;
+        }
+    }
+
+    /// The lease that was asked for is ours.
+    pub fn admit(&mut self) {
+        if matches!(self.link, Link::AtLease { asked: true }) {
+            self.link = Link::Flowing;
+            self.exhausted = false;
+        }
     }
 
     /// Others publish to the stream as well.
@@ -401,6 +458,7 @@ impl Sink {
             return;
         }
         self.backoff.reset();
+        self.proven |= !acks.is_empty();
         for ack in acks {
             let Some(entry) = self.first_in_flight() else { break };
             entry.fate = Fate::Stored(ack.sequence);
@@ -491,7 +549,7 @@ impl Sink {
 
     fn read_tail(&mut self) -> Option<Request> {
         if self.last_sequence <= self.settled.stream_sequence {
-            self.link = Link::Flowing;
+            self.link = Link::AtLease { asked: false };
             return None;
         }
         self.link = Link::Tailing;

@@ -6,6 +6,7 @@ pub mod cursors;
 pub mod dlq;
 pub mod event_types;
 pub mod inbox;
+pub mod installation;
 pub mod log;
 pub mod ring;
 pub mod rows;

@@ -53,7 +53,19 @@ fn flowing() -> Sink {
     let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
     sink.connected();
     assert_eq!(sink.stream_ready(info(0)), Ok(None));
+    assert!(!sink.wants_to_read(10, 10), "not before the lease is made sure of");
+    lease(&mut sink);
     sink
+}
+
+fn lease(sink: &mut Sink) {
+    sink.note_claim();
+    sink.admit();
+}
+
+/// A message that has the id of `logged(n)`.
+fn stored(n: u128, counted: bool) -> Stored {
+    Stored { sequence: n as u64, message_id: Some(Uuid::from_u128(n).to_string()), counted }
 }
 
 fn expected_and_length(request: Option<Request>) -> (Option<u64>, usize) {
@@ -97,11 +109,39 @@ fn what_the_stream_holds_already_is_skipped() {
     let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
     sink.connected();
     assert!(matches!(sink.stream_ready(info(1)), Ok(Some(Request::ReadTail { after: 0, .. }))));
-    sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);
+    assert_eq!(sink.tail_read(vec![stored(1, true)], 1), []);
+    lease(&mut sink);
     let request = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2), &HashSet::new());
     assert_eq!(expected_and_length(request), (Some(1), 1));
     sink.acked(sink.epoch, vec![ack(2)]);
     assert_eq!(sink.settled().stream_sequence, 2);
+}
+
+#[test]
+fn what_a_relay_of_ours_has_stored_is_judged_before_anything_is_published() {
+    let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
+    sink.connected();
+    sink.stream_ready(StreamInfo { own: true, ..info(2) }).unwrap();
+    assert_eq!(sink.tail_read(vec![stored(1, true), stored(2, false)], 2), [stored(1, true)]);
+    lease(&mut sink);
+    assert!(!sink.wants_to_read(10, 10));
+    sink.judged();
+    assert!(sink.waits_for_lease());
+    lease(&mut sink);
+    assert!(sink.wants_to_read(10, 10));
+}
+
+#[test]
+fn an_answer_about_the_lease_from_before_the_tail_was_read_admits_nobody() {
+    let mut sink = flowing();
+    sink.publish(vec![logged(1)], position("9:9:", 1), &HashSet::new());
+    let now = Instant::now();
+    sink.publish_failed(sink.epoch, 0, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
+    sink.tick(now);
+    sink.note_claim();
+    sink.stream_ready(info(0)).unwrap();
+    sink.admit();
+    assert!(sink.waits_for_lease() && !sink.wants_to_read(10, 10));
 }
 
 #[test]
@@ -126,6 +166,7 @@ fn a_duplicate_is_not_sent_for_ever() {
     sink.publish_failed(sink.epoch, 0, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
     sink.tick(now);
     assert_eq!(sink.stream_ready(info(0)), Ok(None));
+    lease(&mut sink);
     let again = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2), &HashSet::new());
     assert_eq!(expected_and_length(again), (Some(0), 1));
 }
@@ -151,7 +192,8 @@ fn an_event_that_is_too_large_is_left_out_alone() {
     assert_eq!(failure, Some(Failure::Refused { id: Uuid::from_u128(2), seq: 2 }));
     sink.tick(now);
     sink.stream_ready(info(1)).unwrap();
-    sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);
+    sink.tail_read(vec![stored(1, false)], 1);
+    lease(&mut sink);
     let again = sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3), &HashSet::new());
     assert_eq!(expected_and_length(again), (Some(1), 1));
     sink.acked(sink.epoch, vec![ack(2)]);
@@ -187,6 +229,7 @@ fn flowing_whole(atomic: bool) -> Sink {
     let mut sink = Sink::new(described, Cursor::start(), HashSet::new());
     sink.connected();
     assert_eq!(sink.stream_ready(StreamInfo { atomic, ..info(0) }), Ok(None));
+    lease(&mut sink);
     sink
 }
 
@@ -278,8 +321,8 @@ fn a_batch_whose_ack_was_lost_is_found_in_the_tail() {
     sink.publish(events(), position("9:9:", 4), &HashSet::new());
     assert_eq!(failed(&mut sink, FaultKind::DuplicateInBatch, 1), Some(Failure::Again));
     sink.stream_ready(StreamInfo { atomic: true, ..info(2) }).unwrap();
-    let found = |number| Stored { sequence: number, message_id: Some(Uuid::from_u128(number.into()).to_string()) };
-    sink.tail_read(vec![found(1), found(2)], 2);
+    sink.tail_read(vec![stored(1, true), stored(2, true)], 2);
+    lease(&mut sink);
     let (ids, batches) = sent(sink.publish(events(), position("9:9:", 4), &HashSet::new()));
     assert_eq!((ids.join(" "), batches), ("3 4".into(), vec![2]));
     sink.acked(sink.epoch, vec![ack(3), ack(4)]);
@@ -295,6 +338,7 @@ fn a_duplicate_that_is_not_in_the_tail_takes_its_transaction_apart_and_no_other(
         assert_eq!(sent(sink.publish(events(), position("9:9:", 4), &HashSet::new())).1, [2, 2]);
         failed(&mut sink, FaultKind::DuplicateInBatch, 1);
         assert_eq!(sink.stream_ready(StreamInfo { atomic: true, ..info(0) }), Ok(None));
+        lease(&mut sink);
     }
     assert_eq!(sent(sink.publish(events(), position("9:9:", 4), &HashSet::new())).1, [1, 1, 2]);
     sink.acked(sink.epoch, (1..=4).map(ack).collect());
@@ -308,6 +352,7 @@ fn an_event_that_is_too_large_is_left_out_of_its_batch_alone() {
     let failure = failed(&mut sink, FaultKind::MessageTooLarge, 1);
     assert_eq!(failure, Some(Failure::Refused { id: Uuid::from_u128(2), seq: 2 }));
     assert_eq!(sink.stream_ready(StreamInfo { atomic: true, ..info(0) }), Ok(None));
+    lease(&mut sink);
     let (ids, batches) = sent(sink.publish(of(7, &[1, 2, 3]), position("9:9:", 3), &HashSet::new()));
     assert_eq!((ids.join(" "), batches), ("1 3".into(), vec![2]));
 }

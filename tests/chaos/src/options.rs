@@ -12,7 +12,7 @@ Tries to break sea_mq's promises, on servers that it starts itself.
   --minutes N      seeds that nobody chose, for so long
   --fault NAME     this fault alone; may be given more than once: one after the other
   --each           every fault alone, one after the other
-  --quick          what `make test` runs: every fault of a single broker alone, and seeds that are always the same
+  --quick          what `make test` runs: every fault alone but for full disks and clusters, and seeds that are always the same
   --soak N         the same load without faults, for N minutes: memory, sizes, latency by the second, in target/soak
   --list           the faults
   --output DIR     where reports and logs of failures, or what the soak recorded, are kept (target/chaos, target/soak)";
@@ -117,6 +117,7 @@ mod tests {
         assert_eq!(plans("--seed 7 --seed 9"), ["seed 7", "seed 9"]);
         assert_eq!(plans("--seeds 5").len(), 5);
         assert_eq!(plans("--fault relay-kill --fault net-cut"), ["chosen faults"]);
+        assert_eq!(plans("--each").len(), 3);
         assert_eq!(plans("--quick"), plans("--quick"));
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use harness::Chance;
 
-use crate::fault::{FAULTS, Fault};
+use crate::check::Tolerance;
+use crate::fault::{FAULTS, Fault, Part};
 use crate::scene::Broking;
 
 /// Faults that overlap.
@@ -40,27 +41,38 @@ impl Plan {
         Self { name: format!("seed {seed}"), seed, broking, steps }
     }
 
-    /// These faults, each alone, one after the other, with a wait until each is got over; those that need three brokers on
-    /// servers of their own.
+    /// These faults, each alone, one after the other, with a wait until each is got over; those that need small disks or three
+    /// brokers on servers of their own.
     pub fn each(name: &str, seed: u64, faults: &[&'static Fault]) -> Vec<Self> {
         let (three, others): (Vec<_>, Vec<_>) =
             faults.iter().copied().partition(|fault| fault.broking() == Some(Broking::Three));
+        let (disks, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|fault| fault.needs_disks());
         let tls = others.iter().any(|fault| fault.broking() == Some(Broking::Tls));
-        let plan = |faults: &[&'static Fault], broking: Broking, suffix: &str| {
+        let plan = |(faults, broking, suffix): (Vec<&'static Fault>, Broking, &str)| {
             let steps = faults.iter().map(|fault| Step::alone(fault, broking)).collect();
             (!faults.is_empty()).then(|| Self { name: format!("{name}{suffix}"), seed, broking, steps })
         };
-        let one = plan(&others, if tls { Broking::Tls } else { Broking::One }, "");
-        one.into_iter().chain(plan(&three, Broking::Three, ", three brokers")).collect()
+        let one = (others, if tls { Broking::Tls } else { Broking::One }, "");
+        [one, (disks, Broking::One, ", small disks"), (three, Broking::Three, ", three brokers")]
+            .into_iter()
+            .filter_map(plan)
+            .collect()
     }
 
-    /// Whether PostgreSQL may take commits back that were not waited for.
-    pub fn crashes_postgres(&self) -> bool {
-        self.steps.iter().flat_map(|step| &step.faults).any(|fault| fault.crashes_postgres())
+    fn faults_of_all_steps(&self) -> impl Iterator<Item = &'static Fault> {
+        self.steps.iter().flat_map(|step| step.faults.iter().copied())
+    }
+
+    /// What its faults may do.
+    pub fn tolerance(&self) -> Tolerance {
+        Tolerance {
+            lazy_commits_lost: self.faults_of_all_steps().any(Fault::crashes_postgres),
+            handlers_end: self.faults_of_all_steps().any(|fault| matches!(fault.part, Part::Process | Part::Server)),
+        }
     }
 
     pub fn needs_disks(&self) -> bool {
-        self.steps.iter().flat_map(|step| &step.faults).any(|fault| fault.needs_disks())
+        self.faults_of_all_steps().any(Fault::needs_disks)
     }
 
     /// The names of its faults.

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use harness::{Chance, until};
 
 use crate::LONG;
-use crate::check::Checker;
+use crate::check::{Checker, Tolerance};
 use crate::plan::{CALM, Plan, Step};
 use crate::probe::{Probe, Recovery};
 use crate::scene::Scene;
@@ -119,7 +119,7 @@ async fn play(plan: &Plan, timeline: Timeline) -> Passed {
         }
     }
     tokio::time::sleep(CALM).await;
-    let events = finish(&scene, &mut workload, &timeline, plan.crashes_postgres()).await;
+    let events = finish(&scene, &mut workload, &timeline, plan.tolerance()).await;
     Passed { events, seconds: timeline.seconds(), recoveries }
 }
 
@@ -127,10 +127,10 @@ async fn play(plan: &Plan, timeline: Timeline) -> Passed {
 ///
 /// # Panics
 /// When a promise was broken.
-pub async fn finish(scene: &Scene, workload: &mut Workload, timeline: &Timeline, lazy_may_be_lost: bool) -> usize {
+pub async fn finish(scene: &Scene, workload: &mut Workload, timeline: &Timeline, tolerance: Tolerance) -> usize {
     workload.stop_writing(scene).await;
     timeline.say("the writers have ended");
-    let mut checker = Checker::new(scene, workload.ledger.transactions(), lazy_may_be_lost).await;
+    let mut checker = Checker::new(scene, workload.ledger.transactions(), tolerance).await;
     checker.until_quiet().await;
     timeline.say("all is quiet");
     workload.stop_receiving().await;

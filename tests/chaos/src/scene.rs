@@ -194,7 +194,7 @@ impl Scene {
         for Subscription { name, database, context, options, .. } in &SUBSCRIPTIONS {
             let db = self.cluster.connect(database).await;
             db.run(&format!(
-                "SELECT sea_mq.subscribe('{name}', '{context}', start_from => 'all', max_deliver => -1, ack_wait => '10 s', {options})"
+                "SELECT sea_mq.subscribe('{name}', '{context}', start_from => 'all', max_deliver => -1, ack_wait => '5 s', {options})"
             ))
             .await;
         }

@@ -10,6 +10,7 @@ use sea_mq_bench::chart::{self, Chart, Line};
 use sea_mq_bench::figures::Series;
 use uuid::Uuid;
 
+use crate::check::Tolerance;
 use crate::ledger::Ledger;
 use crate::run::{Timeline, finish, guarded};
 use crate::scene::{Broking, DATABASES, PRODUCERS, Scene, stream_of};
@@ -68,7 +69,7 @@ async fn play(span: Duration, timeline: Timeline, output: &Path) -> String {
         tick.tick().await;
         recorder.sample(&workload.ledger).await;
     }
-    let events = finish(&scene, &mut workload, &timeline, false).await;
+    let events = finish(&scene, &mut workload, &timeline, Tolerance::default()).await;
     recorder.write(output);
     format!("{events} events in {:.0} s; {}\nwritten: {}", span.as_secs_f64(), recorder.summary(), output.display())
 }

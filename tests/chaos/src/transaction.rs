@@ -50,7 +50,7 @@ impl Writer {
     }
 
     pub fn pause(&mut self) -> Duration {
-        Duration::from_millis(self.chance.within(0..50))
+        Duration::from_millis(self.chance.within(0..100))
     }
 
     /// Some transaction, written down with what became of it.
@@ -133,11 +133,11 @@ impl Writer {
         let (id, n);
         if self.chance.one_in(2) {
             id = self.emit(db, key, context, aggregate).await?;
-            tokio::time::sleep(self.pause() / 10).await;
+            tokio::time::sleep(self.pause() / 20).await;
             n = db.query_one(lock, &[&context, &aggregate]).await?.get(0);
         } else {
             n = db.query_one(lock, &[&context, &aggregate]).await?.get(0);
-            tokio::time::sleep(self.pause() / 10).await;
+            tokio::time::sleep(self.pause() / 20).await;
             id = self.emit(db, key, context, aggregate).await?;
         }
         Ok(Emitted { id, context, aggregate, n })
