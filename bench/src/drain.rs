@@ -30,16 +30,21 @@ enum Arm {
     Raw(raw::Form),
     /// With every message naming the sequence that it expects: the order is strict.
     Relay,
+    /// With transactions of this many events, each published as one atomic batch.
+    RelayAtomic(u32),
     /// On a stream that somebody else publishes to as well: without expected sequences.
     RelayShared,
     Conventional(conventional::Form),
 }
 
 impl Arm {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::Raw(raw::Form::SendPublish),
         Self::Raw(raw::Form::OneInbox),
         Self::Relay,
+        Self::RelayAtomic(1),
+        Self::RelayAtomic(10),
+        Self::RelayAtomic(100),
         Self::RelayShared,
         Self::Conventional(conventional::Form::OneAckAtATime),
         Self::Conventional(conventional::Form::Pipelined),
@@ -49,6 +54,9 @@ impl Arm {
         match self {
             Self::Raw(form) => form.label(),
             Self::Relay => "relay, strict order",
+            Self::RelayAtomic(1) => "relay, atomic, transactions of 1",
+            Self::RelayAtomic(10) => "relay, atomic, transactions of 10",
+            Self::RelayAtomic(_) => "relay, atomic, transactions of 100",
             Self::RelayShared => "relay, shared stream",
             Self::Conventional(form) => form.label(),
         }
@@ -58,14 +66,18 @@ impl Arm {
         match self {
             Self::Raw(form) => form.key(),
             Self::Relay => "relay",
+            Self::RelayAtomic(1) => "relay_atomic_1",
+            Self::RelayAtomic(10) => "relay_atomic_10",
+            Self::RelayAtomic(_) => "relay_atomic_100",
             Self::RelayShared => "relay_shared",
             Self::Conventional(form) => form.key(),
         }
     }
 
-    /// Messages per run where the others have `count`: the slow one is not waited for that long.
+    /// Messages per run where the others have `count`: the slow ones are not waited for that long.
     fn count(self, count: u32) -> u32 {
-        if self == Self::Conventional(conventional::Form::OneAckAtATime) { (count / 10).max(2) } else { count }
+        let slow = matches!(self, Self::RelayAtomic(_) | Self::Conventional(conventional::Form::OneAckAtATime));
+        if slow { (count / 10).max(2) } else { count }
     }
 }
 
@@ -119,6 +131,7 @@ impl Found {
             Arm::Raw(form) => publish_raw(stage, form, template, count, in_flight).await,
             Arm::Conventional(form) => publish_conventional(stage, form, template, count).await,
             Arm::RelayShared => drain_shared(stage, count).await,
+            Arm::RelayAtomic(size) => drain_atomic(stage, count, size).await,
             Arm::Relay => {
                 let drained = drain(stage, count).await?;
                 if !warm_up {
@@ -277,7 +290,11 @@ pub struct Drained {
 /// # Errors
 /// When one is lost or doubled.
 pub async fn drain(stage: &Stage, count: u32) -> Outcome<Drained> {
-    let (before, emit_rate) = fill(stage, count).await?;
+    drain_transactions(stage, count, TRANSACTION).await
+}
+
+async fn drain_transactions(stage: &Stage, count: u32, size: u32) -> Outcome<Drained> {
+    let (before, emit_rate) = fill(stage, count, size).await?;
     let start = crate::now();
     stage.connect().await.run("SELECT sea_mq.start()").await;
     let wanted = before + u64::from(count);
@@ -286,10 +303,23 @@ pub async fn drain(stage: &Stage, count: u32) -> Outcome<Drained> {
     Ok(Drained { rate, emit_rate, first: (first - start) as f64 / 1e6 })
 }
 
+/// The same with transactions of `size` events, each an atomic batch. Returns messages per second.
+async fn drain_atomic(stage: &Stage, count: u32, size: u32) -> Outcome<f64> {
+    let db = stage.connect().await;
+    db.run(&format!("SELECT sea_mq.alter_stream('{EVENTS}', atomic_transactions => true)")).await;
+    let drained = drain_transactions(stage, count, size).await?;
+    let split: i64 = db.value("SELECT not_atomic FROM sea_mq.stream_status WHERE stream = $1", &[&EVENTS]).await;
+    if split > 0 {
+        return Err(format!("{split} transactions were not published as one").into());
+    }
+    db.run(&format!("SELECT sea_mq.alter_stream('{EVENTS}', atomic_transactions => false)")).await;
+    Ok(drained.rate)
+}
+
 /// The same with a message of somebody else in between, after which the relay names no expected sequences until it is
 /// started anew. Returns messages per second of the second half.
 async fn drain_shared(stage: &Stage, count: u32) -> Outcome<f64> {
-    let (before, _) = fill(stage, count).await?;
+    let (before, _) = fill(stage, count, TRANSACTION).await?;
     let db = stage.connect().await;
     db.run("SELECT sea_mq.start()").await;
     until_some("the relay publishes", PATIENCE, async || {
@@ -306,14 +336,15 @@ async fn drain_shared(stage: &Stage, count: u32) -> Outcome<f64> {
     Ok(rate(stage, EVENTS, before + u64::from(count / 2), wanted).await?.0)
 }
 
-/// Emits while the relay is stopped. Returns the stream's last sequence and the events emitted in a second.
-async fn fill(stage: &Stage, count: u32) -> Outcome<(u64, f64)> {
+/// Emits in transactions of `size` events while the relay is stopped. Returns the stream's last sequence and the events
+/// emitted in a second.
+async fn fill(stage: &Stage, count: u32, size: u32) -> Outcome<(u64, f64)> {
     workload::stop_relay(stage).await;
     let before = last_sequence(stage, EVENTS).await?;
     let db = stage.connect().await;
     let begin = Instant::now();
-    for first in (0..count).step_by(TRANSACTION as usize) {
-        let last = count.min(first + TRANSACTION) - 1;
+    for first in (0..count).step_by(size as usize) {
+        let last = count.min(first + size) - 1;
         let emit = workload::emit("(100000 + i % 900000)");
         db.run(&format!("SELECT count({emit}) FROM generate_series({first}, {last}) AS i")).await;
     }

@@ -41,3 +41,10 @@ BEGIN;
 SELECT sea_mq.create_stream('undone');
 ROLLBACK;
 SELECT count(*) FROM sea_mq.streams WHERE context = 'undone';
+-- Atomic batches are off unless they are wanted, and what is not said stays as it is.
+SELECT sea_mq.create_stream('atoms', atomic_transactions => true);
+SELECT sea_mq.alter_stream('ATOMS_EVENTS', max_msgs => 5);
+SELECT stream, atomic_transactions, not_atomic, last_not_atomic FROM sea_mq.stream_status WHERE context = 'atoms' ORDER BY stream;
+SELECT sea_mq.alter_stream('ATOMS_EVENTS', atomic_transactions => false);
+SELECT name, atomic_transactions FROM sea_mq.streams WHERE context = 'atoms' ORDER BY name;
+SELECT sea_mq.create_stream('neither', atomic_transactions => NULL);
