@@ -8,8 +8,9 @@
 //!    └── (from all)    └───── retry ─────┘
 //! ```
 //!
-//! Paused is left by `sea_mq.reload()` only. Whatever fails, the way back is the same: begin again at the position last
-//! settled, read what the stream holds beyond the sequence last settled, and skip what is found there.
+//! Paused is left by `sea_mq.reload()` and by a refill only. Whatever fails, the way back is the same: begin again at the
+//! position last settled, read what the stream holds beyond the sequence last settled (during a refill: beyond where it
+//! began), and skip what is found there.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -31,11 +32,13 @@ pub struct Cursor {
     pub stream_sequence: u64,
     /// Creation time of the stream in microseconds since 1970, once known.
     pub stream_created_us: Option<i64>,
+    /// While what was published is looked at once more: the batch under way may be stored anywhere beyond this sequence.
+    pub refill_from: Option<u64>,
 }
 
 impl Cursor {
     pub fn start() -> Self {
-        Self { position: Position::start(), stream_sequence: 0, stream_created_us: None }
+        Self { position: Position::start(), stream_sequence: 0, stream_created_us: None, refill_from: None }
     }
 }
 
@@ -197,6 +200,11 @@ impl Sink {
         &self.read
     }
 
+    /// The stream is there and takes events.
+    pub fn is_flowing(&self) -> bool {
+        matches!(self.link, Link::Flowing)
+    }
+
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -274,6 +282,39 @@ impl Sink {
         self.read_tail()
     }
 
+    /// Looks once more at what was published from place `seq` in the log on, and publishes what the stream does not hold.
+    /// What it does hold of it lies beyond `stream_sequence`.
+    pub fn refill(&mut self, seq: i64, stream_sequence: u64) -> Option<Request> {
+        let beyond = stream_sequence.min(self.settled.refill_from.unwrap_or(u64::MAX));
+        if matches!(self.link, Link::Paused) {
+            // Somebody has seen what was lost: what is recorded of the stream is not true any more.
+            self.forget_stream();
+        } else {
+            self.settled.refill_from = Some(beyond);
+        }
+        self.settled.position = self.settled.position.back_to(seq);
+        self.unsaved = true;
+        self.forget_in_flight();
+        (!matches!(self.link, Link::Down)).then(|| self.begin())
+    }
+
+    /// The stream has lost data while it was being refilled: looks at everything that is retained.
+    pub fn refill_anew(&mut self) -> Option<Request> {
+        self.forget_stream();
+        self.refill(1, 0)
+    }
+
+    /// Whether what was published is being looked at once more.
+    pub fn is_refilling(&self) -> bool {
+        self.settled.refill_from.is_some()
+    }
+
+    fn forget_stream(&mut self) {
+        self.settled.stream_sequence = 0;
+        self.settled.stream_created_us = None;
+        self.settled.refill_from = Some(0);
+    }
+
     pub fn pause(&mut self) {
         self.forget_in_flight();
         self.link = Link::Paused;
@@ -311,7 +352,8 @@ impl Sink {
         self.read = after.clone();
         if events.is_empty() && self.segments.is_empty() {
             // Nothing is stored and nothing is recorded: an idle relay writes nothing.
-            self.settled.position = after;
+            self.unsaved |= self.settled.refill_from.is_some();
+            self.settle_at(after);
             return None;
         }
         let mut segment = Segment { done, upto, after, entries: Vec::with_capacity(events.len()), next: 0, bytes: 0 };
@@ -332,13 +374,21 @@ impl Sink {
         self.request(messages)
     }
 
-    /// Some of what is in flight is stored.
-    pub fn acked(&mut self, epoch: u64, acks: Vec<Ack>) {
+    /// Some of what is in flight is stored. Returns what is wrong if the broker says so of a message that it does not hold:
+    /// for as long as its duplicate window it knows the ids of messages that were deleted. Then the sink begins again later.
+    pub fn acked(&mut self, epoch: u64, acks: Vec<Ack>, now: Instant, jitter: f64) -> Option<Fault> {
         if epoch != self.epoch {
-            return;
+            return None;
         }
-        self.backoff.reset();
         for ack in acks {
+            // What is stored of a refill was found when the tail was read.
+            if ack.duplicate && self.is_refilling() {
+                self.settle();
+                self.wait(now, jitter);
+                let words = "the broker still knows the ids of messages that were deleted, and takes them for stored";
+                return Some(Fault::new(FaultKind::Server, words));
+            }
+            self.backoff.reset();
             let Some(entry) = self.first_in_flight() else { break };
             entry.fate = Fate::Stored(ack.sequence);
             let id = entry.id;
@@ -348,6 +398,7 @@ impl Sink {
             }
         }
         self.settle();
+        None
     }
 
     /// The first message in flight failed, and all behind it with it.
@@ -410,12 +461,13 @@ impl Sink {
     }
 
     fn read_tail(&mut self) -> Option<Request> {
-        if self.last_sequence <= self.settled.stream_sequence {
+        let after = self.settled.refill_from.unwrap_or(self.settled.stream_sequence);
+        if self.last_sequence <= after {
             self.link = Link::Flowing;
             return None;
         }
         self.link = Link::Tailing;
-        let (stream, after) = (self.described.spec.name.clone(), self.settled.stream_sequence);
+        let stream = self.described.spec.name.clone();
         Some(Request::ReadTail { sink: self.id(), stream, after })
     }
 
@@ -465,9 +517,16 @@ impl Sink {
                     self.duplicates.remove(&entry.id);
                 });
             }
-            self.settled.position = segment.after;
+            self.settle_at(segment.after);
             self.unsaved = true;
         }
+    }
+
+    fn settle_at(&mut self, position: Position) {
+        if position.batch.is_none() {
+            self.settled.refill_from = None;
+        }
+        self.settled.position = position;
     }
 }
 
@@ -502,6 +561,7 @@ mod tests {
     use super::*;
     use crate::broker::{Retention, Storage};
     use crate::domain::event::{Defaults, EmitArgs, Event};
+    use crate::domain::position::Batch;
 
     fn described() -> Described {
         let spec = StreamSpec {
@@ -579,9 +639,9 @@ mod tests {
     fn a_chunk_is_settled_when_all_of_it_is_stored() {
         let mut sink = flowing();
         sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
-        sink.acked(sink.epoch, vec![ack(1)]);
+        sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
         assert_eq!(sink.settled().position, Position::start());
-        sink.acked(sink.epoch, vec![ack(2)]);
+        sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
         assert_eq!(sink.settled().position, position("9:9:", 2));
         let (cursor, runs) = sink.take_unsaved().unwrap();
         assert_eq!(cursor.stream_sequence, 2);
@@ -599,7 +659,7 @@ mod tests {
         sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);
         let request = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
         assert_eq!(expected_and_length(request), (Some(1), 1));
-        sink.acked(sink.epoch, vec![ack(2)]);
+        sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
         assert_eq!(sink.settled().stream_sequence, 2);
     }
 
@@ -607,7 +667,7 @@ mod tests {
     fn after_a_failure_it_begins_where_it_was_settled() {
         let mut sink = flowing();
         sink.publish(vec![logged(1)], position("9:9:", 1));
-        sink.acked(sink.epoch, vec![ack(1)]);
+        sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
         sink.publish(vec![logged(2)], position("10:10:", 2));
         let now = Instant::now();
         let fault = Fault::new(FaultKind::WrongSequence, "");
@@ -620,7 +680,7 @@ mod tests {
     fn a_duplicate_is_not_sent_for_ever() {
         let mut sink = flowing();
         sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
-        sink.acked(sink.epoch, vec![Ack { sequence: 5, duplicate: true }]);
+        sink.acked(sink.epoch, vec![Ack { sequence: 5, duplicate: true }], Instant::now(), 0.5);
         let now = Instant::now();
         sink.publish_failed(sink.epoch, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
         sink.tick(now);
@@ -635,7 +695,7 @@ mod tests {
         let epoch = sink.epoch;
         sink.publish(vec![logged(1)], position("9:9:", 1));
         sink.disconnected();
-        sink.acked(epoch, vec![ack(1)]);
+        sink.acked(epoch, vec![ack(1)], Instant::now(), 0.5);
         assert_eq!(sink.settled().position, Position::start());
     }
 
@@ -643,7 +703,7 @@ mod tests {
     fn an_event_that_is_too_large_is_left_out_alone() {
         let mut sink = flowing();
         sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
-        sink.acked(sink.epoch, vec![ack(1)]);
+        sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
         let now = Instant::now();
         let fault = Fault::new(FaultKind::MessageTooLarge, "");
         let failure = sink.publish_failed(sink.epoch, &fault, now, 0.5);
@@ -653,7 +713,7 @@ mod tests {
         sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);
         let again = sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
         assert_eq!(expected_and_length(again), (Some(1), 1));
-        sink.acked(sink.epoch, vec![ack(2)]);
+        sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
         assert_eq!(sink.settled().position, position("9:9:", 3));
     }
 
@@ -667,6 +727,42 @@ mod tests {
         sink.connected();
         let anew = StreamInfo { created_us: 8, ..info(30) };
         assert_eq!(sink.stream_ready(anew), Err(Loss { recorded: 10, left: 0 }));
+    }
+
+    #[test]
+    fn a_refill_finds_what_is_stored_until_it_is_through() {
+        let mut sink = flowing();
+        sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
+        sink.acked(sink.epoch, vec![ack(1), ack(2), ack(3)], Instant::now(), 0.5);
+        assert!(matches!(sink.refill(1, 0), Some(Request::EnsureStream { .. })));
+        let begun = sink.read_position().clone();
+        let held = |n: u128| Stored { sequence: n as u64, message_id: Some(Uuid::from_u128(n).to_string()) };
+        assert!(matches!(sink.stream_ready(info(3)), Ok(Some(Request::ReadTail { after: 0, .. }))));
+        sink.tail_read(vec![held(2), held(3)], 3);
+        let first = Position { batch: begun.batch.clone().map(|batch| Batch { at: 1, ..batch }), ..begun };
+        assert_eq!(expected_and_length(sink.publish(vec![logged(1)], first)), (Some(3), 1));
+        sink.acked(sink.epoch, vec![ack(4)], Instant::now(), 0.5);
+        // Here the relay may end: the others are still looked for where they are.
+        assert_eq!((sink.settled().refill_from, sink.settled().stream_sequence), (Some(0), 4));
+        assert_eq!(sink.publish(vec![logged(2), logged(3)], position("9:9:", 3)), None);
+        assert_eq!((sink.settled().refill_from, sink.settled().stream_sequence), (None, 4));
+    }
+
+    #[test]
+    fn what_the_broker_takes_for_a_duplicate_and_does_not_hold_is_sent_again() {
+        let mut sink = flowing();
+        sink.publish(vec![logged(1)], position("9:9:", 1));
+        sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
+        sink.refill(1, 0);
+        assert!(matches!(sink.stream_ready(info(1)), Ok(Some(_))));
+        sink.tail_read(Vec::new(), 1);
+        let (now, end) = (Instant::now(), position("9:9:", 1));
+        sink.publish(vec![logged(1)], end.clone());
+        assert!(sink.acked(sink.epoch, vec![Ack { sequence: 1, duplicate: true }], now, 0.5).is_some());
+        sink.tick(now + Duration::from_secs(60));
+        sink.stream_ready(info(1)).unwrap();
+        sink.tail_read(Vec::new(), 1);
+        assert_eq!(expected_and_length(sink.publish(vec![logged(1)], end)), (Some(1), 1));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod effects;
 mod pass;
+mod verify;
 mod worker;
 
 use pgrx::{pg_guard, pg_sys, warning};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use pgrx::{pg_sys, warning};
 
-use crate::broker::{BrokerConfig, Fault, SinkId};
+use super::verify::Verification;
+use crate::broker::{BrokerConfig, Fault, FaultKind, SinkId};
 use crate::domain::pace::Pace;
 use crate::nats::NatsIo;
 use crate::pg::gucs;
@@ -57,6 +58,8 @@ pub struct Worker {
     pub(super) pace: Pace,
     /// No read before this.
     pub(super) read_at: Instant,
+    /// A comparison of stream and log that a session waits for.
+    pub(super) verification: Option<Verification>,
     /// The last error of each stream that was logged, so that a repeated one is not.
     pub(super) logged: HashMap<SinkId, Option<Fault>>,
     pub(super) last_relay: Option<(Phase, Option<String>)>,
@@ -80,6 +83,7 @@ impl Worker {
             max_in_flight: gucs::max_in_flight(),
             pace: Pace::new(now),
             read_at: now,
+            verification: None,
             logged: HashMap::new(),
             last_relay: None,
         })
@@ -146,6 +150,9 @@ impl Work for Worker {
         self.relay = Relay::new(settings.broker.clone(), settings.reconnect_max);
         self.settings = Some(settings);
         self.logged.clear();
+        if self.verification.is_some() {
+            self.refuse_verification(&Fault::new(FaultKind::Server, "the relay began anew"))?;
+        }
         self.refresh()?;
         match self.held {
             Some(phase) => self.save_relay(phase, copied, 0),
@@ -173,6 +180,7 @@ impl Work for Worker {
         self.estimate_backlog(now)?;
         let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
         self.save_if_due()?;
+        let more = self.verify(now)? || more;
         Ok(if more { Duration::ZERO } else { self.sleep() })
     }
 
