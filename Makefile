@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e bench check lint lint-contracts fmt docs package clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e fuzz chaos soak bench check lint lint-contracts fmt docs package clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
@@ -20,7 +20,7 @@ dev: build  ## start a cluster with the extension and a nats-server, and leave t
 stop:       ## end what `make dev` started and remove its data
 	@scripts/stop.sh
 
-test: build ## everything below: check, regress, isolation, e2e
+test: build ## everything below: check, regress, isolation, e2e, chaos
 	@scripts/test.sh
 
 unit: setup ## tests that need no server
@@ -35,7 +35,16 @@ isolation: build ## concurrent sessions, with pg_isolation_regress
 e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit runs a part
 	@scripts/test.sh e2e $(FILTER)
 
-bench: build ## how fast it is, in a table and target/bench; ONLY=drain|latency|writer|inbox|contracts|capture, N=how much, ARGS=--quick
+fuzz: build ## the random tests with random seeds, RUNS times (1)
+	@scripts/fuzz.sh $(or $(RUNS),1)
+
+chaos: build ## faults in random combination, and whether the promises hold; SEEDS=20, ARGS='--seed N|--fault NAME|--list|--help'
+	@. scripts/lib.sh && cargo run --quiet --package sea_mq-chaos -- $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+soak: build ## the same load without faults, for MINUTES=20: memory, sizes and latency by the second, in target/soak
+	@. scripts/lib.sh && cargo run --quiet --package sea_mq-chaos -- --soak $(or $(MINUTES),20) $(ARGS)
+
+bench: build ## how fast it is, in a table and target/bench; ONLY=drain|burden|footprint|latency|writer|inbox|contracts|capture, N=how much, ARGS=--quick
 	@. scripts/lib.sh && cargo run --quiet --release --package sea_mq-bench -- $(ONLY) $(if $(N),--amount $(N)) $(ARGS)
 
 check: setup ## format, lint, unit tests: before every commit

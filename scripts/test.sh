@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # test.sh [PART…] runs the parts (all of them unless told) and ends with the runners' closing lines.
-# Parts: fmt lint unit regress isolation e2e; "check" stands for the first three. `test.sh e2e FILTER` runs a part of e2e.
+# Parts: fmt lint unit regress isolation e2e chaos; "check" stands for the first three. `test.sh e2e FILTER` runs a part of e2e.
 # ACCEPT=1 makes what regress and isolation print the expected output: read the difference before committing it.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -78,6 +78,9 @@ part_isolation() {
 # Two at a time: each test has servers of its own, and most of its time is waiting.
 part_e2e() { cargo test --workspace --test promises -- --test-threads=2 "$@"; }
 
+# Every fault alone, and some seeds that are always the same; `make chaos` runs others.
+part_chaos() { cargo run --quiet --package sea_mq-chaos -- --quick; }
+
 if [ "${1:-}" = part ]; then
     shift
     "part_$1" "${@:2}"
@@ -90,7 +93,7 @@ if [ "${1:-}" = e2e ]; then
 elif [ "${1:-}" = check ]; then
     parts=(fmt lint unit)
 elif [ $# = 0 ]; then
-    parts=(fmt lint unit regress isolation e2e)
+    parts=(fmt lint unit regress isolation e2e chaos)
 fi
 
 failed=() closing=()

@@ -29,6 +29,11 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them anew.
+CREATE FUNCTION sea_mq.table_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'table_changed_wrapper';
+COMMENT ON FUNCTION sea_mq.table_changed IS 'Trigger function: backends are to read the table anew; for internal use';
+
 -- Who this installation is. Deliberately not part of a dump: a restored copy gets an identity of its own, and what it
 -- carries of the original's (streams.owner, the xids in the log) shows that it is a copy.
 CREATE TABLE sea_mq.installation (
@@ -36,7 +41,11 @@ CREATE TABLE sea_mq.installation (
     install_id uuid NOT NULL DEFAULT gen_random_uuid(),
     system_identifier bigint NOT NULL,
     database_oid oid NOT NULL,
-    installed_at timestamptz NOT NULL DEFAULT now()
+    installed_at timestamptz NOT NULL DEFAULT now(),
+    lease_epoch bigint NOT NULL DEFAULT 0,
+    cleared_server text,
+    fenced text,
+    adopting boolean NOT NULL DEFAULT false
 );
 INSERT INTO sea_mq.installation (system_identifier, database_oid)
 SELECT s.system_identifier, d.oid
@@ -49,3 +58,7 @@ COMMENT ON COLUMN sea_mq.installation.install_id IS 'Written into the metadata o
 COMMENT ON COLUMN sea_mq.installation.system_identifier IS 'The cluster''s system identifier when the identity was taken: another one means that the database was moved to another cluster';
 COMMENT ON COLUMN sea_mq.installation.database_oid IS 'The database''s OID when the identity was taken: another one means that the database was copied';
 COMMENT ON COLUMN sea_mq.installation.installed_at IS 'When the identity was taken';
+COMMENT ON COLUMN sea_mq.installation.lease_epoch IS 'The last epoch in which this database''s relay had the installation''s lease at the broker';
+COMMENT ON COLUMN sea_mq.installation.cleared_server IS 'The run of the server in which the relay found that no other relay is in the way';
+COMMENT ON COLUMN sea_mq.installation.fenced IS 'Why this database publishes and receives nothing: another relay has the lease; sea_mq.adopt() clears it';
+COMMENT ON COLUMN sea_mq.installation.adopting IS 'Whether the relay is to take the lease whoever has it (sea_mq.adopt)';

@@ -102,6 +102,10 @@ CREATE TABLE sea_mq.outbox_ring (
 ) WITH (fillfactor = 10);
 INSERT INTO sea_mq.outbox_ring (current_slot, origin)
 SELECT 0, ('x' || left(md5(i.install_id::text), 8))::bit(32)::integer FROM sea_mq.installation i;
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.outbox_ring
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
+ALTER TABLE sea_mq.outbox_ring ENABLE ALWAYS TRIGGER changed;
+COMMENT ON TRIGGER changed ON sea_mq.outbox_ring IS 'Tells backends to read the ring anew';
 CREATE TABLE sea_mq.outbox_slots (
     slot smallint PRIMARY KEY,
     opened_at timestamptz NOT NULL,

@@ -22,6 +22,12 @@ CREATE TABLE sea_mq.streams (
     UNIQUE (context, kind)
 ) WITH (fillfactor = 50);
 
+-- Backends keep what emit must know of a stream.
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.streams
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
+ALTER TABLE sea_mq.streams ENABLE ALWAYS TRIGGER changed;
+COMMENT ON TRIGGER changed ON sea_mq.streams IS 'Tells backends to read the streams anew';
+
 -- How far each sink has come. Outlives its stream's description, so that a stream that is dropped and described anew
 -- does not get the retained events a second time.
 CREATE TABLE sea_mq.cursors (
@@ -97,6 +103,22 @@ CREATE TABLE sea_mq.stream_deletions (
     requested_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- What a stream holds, published by this installation, and the database does not know: after a recovery to an earlier
+-- time, or a failover that lost the last transactions.
+CREATE TABLE sea_mq.stream_divergences (
+    sink bigint NOT NULL,
+    stream text NOT NULL,
+    stream_created_us bigint NOT NULL,
+    events bigint NOT NULL,
+    first_id text NOT NULL,
+    first_sequence bigint NOT NULL,
+    last_id text NOT NULL,
+    last_sequence bigint NOT NULL,
+    found_at timestamptz NOT NULL DEFAULT now(),
+    accepted_at timestamptz,
+    PRIMARY KEY (sink, stream_created_us, last_sequence)
+);
+
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.streams', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.cursors', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.consumers', '');
@@ -149,6 +171,18 @@ COMMENT ON COLUMN sea_mq.stream_state.differences IS 'Settings that differ from 
 COMMENT ON COLUMN sea_mq.stream_state.losses IS 'How often the broker had lost data that it had acknowledged';
 COMMENT ON COLUMN sea_mq.stream_state.last_loss IS 'What was lost last';
 COMMENT ON COLUMN sea_mq.stream_state.since IS 'When this state began';
+
+COMMENT ON TABLE sea_mq.stream_divergences IS 'Events that a stream holds and this database has lost, by a recovery to an earlier time or a failover; a row each time that some were found';
+COMMENT ON COLUMN sea_mq.stream_divergences.sink IS 'sea_mq.sink_id(context, kind)';
+COMMENT ON COLUMN sea_mq.stream_divergences.stream IS 'Name in JetStream';
+COMMENT ON COLUMN sea_mq.stream_divergences.stream_created_us IS 'Creation time of the stream (microseconds since 1970 UTC)';
+COMMENT ON COLUMN sea_mq.stream_divergences.events IS 'How many';
+COMMENT ON COLUMN sea_mq.stream_divergences.first_id IS 'Id of the first';
+COMMENT ON COLUMN sea_mq.stream_divergences.first_sequence IS 'Stream sequence of the first';
+COMMENT ON COLUMN sea_mq.stream_divergences.last_id IS 'Id of the last';
+COMMENT ON COLUMN sea_mq.stream_divergences.last_sequence IS 'Stream sequence of the last';
+COMMENT ON COLUMN sea_mq.stream_divergences.found_at IS 'When they were found';
+COMMENT ON COLUMN sea_mq.stream_divergences.accepted_at IS 'When it was decided to publish behind them (sea_mq.adopt); null: the relay is paused';
 
 COMMENT ON TABLE sea_mq.relay_state IS 'State of the relay as of its last change';
 COMMENT ON COLUMN sea_mq.relay_state.only_row IS 'Always true: there is one row';

@@ -230,6 +230,9 @@ BEGIN
     UPDATE sea_mq.installation i SET install_id = gen_random_uuid(), system_identifier = here.system_identifier, database_oid = here.oid
     FROM (SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()) here
     WHERE (i.system_identifier, i.database_oid) <> (here.system_identifier, here.oid);
+    -- The relay takes the lease from whoever has it, and publishes behind what its streams hold by then.
+    UPDATE sea_mq.installation SET fenced = NULL, cleared_server = NULL, adopting = true;
+    UPDATE sea_mq.stream_divergences SET accepted_at = now() WHERE accepted_at IS NULL;
     UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
     UPDATE sea_mq.subscriptions SET take_over = true;
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
@@ -237,9 +240,10 @@ BEGIN
     RETURN format('adopted: %s unpublished events queued anew', moved);
 END $$;
 COMMENT ON FUNCTION sea_mq.adopt IS
-'Lets a copied database (restored dump, cloned data directory, copy by template) publish into the streams that its original owns.
-In a restored dump, unpublished events are queued anew, in order, and retained published ones are dropped from the log. Call it
-when the original is gone for good';
+'Lets this database publish where its relay has paused: in a copy (restored dump, cloned data directory, copy by template), beside or
+after another relay of the same installation, which is stopped by it, and after a recovery or a failover that lost events which the
+streams hold. In a restored dump, unpublished events are queued anew, in order, and retained published ones are dropped from the log.
+Call it when this database is to go on and no other';
 
 CREATE FUNCTION sea_mq.pending_count(sink bigint, up_to bigint DEFAULT 10000) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

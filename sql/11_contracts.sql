@@ -48,16 +48,15 @@ CREATE INDEX schema_definitions_schema_id ON sea_mq.schema_definitions ((schema 
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.event_types', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.schema_definitions', '');
 
--- Backends keep what they have read of the registry; this tells them, at the commit, to read it anew.
-CREATE FUNCTION sea_mq.contracts_changed() RETURNS trigger
-LANGUAGE c AS 'MODULE_PATHNAME', 'contracts_changed_wrapper';
-COMMENT ON FUNCTION sea_mq.contracts_changed IS 'Trigger function: the registry has changed';
+-- Backends keep what they have read of the registry.
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.event_types
-FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.contracts_changed();
-COMMENT ON TRIGGER changed ON sea_mq.event_types IS 'The registry has changed';
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
+ALTER TABLE sea_mq.event_types ENABLE ALWAYS TRIGGER changed;
+COMMENT ON TRIGGER changed ON sea_mq.event_types IS 'Tells backends to read the registry anew';
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.schema_definitions
-FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.contracts_changed();
-COMMENT ON TRIGGER changed ON sea_mq.schema_definitions IS 'The registry has changed';
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
+ALTER TABLE sea_mq.schema_definitions ENABLE ALWAYS TRIGGER changed;
+COMMENT ON TRIGGER changed ON sea_mq.schema_definitions IS 'Tells backends to read the registry anew';
 
 -- A version's meaning never changes. Also not by hand.
 CREATE FUNCTION sea_mq.refuse_change_of_contract() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::domain::header_block::HeaderBlock;
+use crate::domain::lease::Claimant;
 
 /// Names one destination of the outbox log: the stable hash of a context's event stream or dead-letter stream.
 pub type SinkId = i64;
@@ -47,6 +48,8 @@ pub struct BrokerConfig {
     pub jetstream_domain: Option<String>,
     /// Connection name shown in the broker's monitoring.
     pub client_name: String,
+    /// The relay that answers on this connection whether it lives; `None`: it is nobody's who can have a lease.
+    pub relay: Option<Uuid>,
     /// How long to wait for a connection or for an API answer.
     pub connect_timeout: Duration,
     /// How long the oldest unanswered publish may wait for its ack before everything in flight is given up.
@@ -184,6 +187,8 @@ pub enum Request {
     Ack { subscription: SubscriptionId, tokens: Vec<u64> },
     /// Ends pulling. What was delivered and not acknowledged is delivered again by a later `Consume`. No answer.
     StopConsuming { subscription: SubscriptionId },
+    /// Looks who has the installation's lease, and with `claim` takes it if that may be. Answered by `Lease`.
+    Lease { claimant: Box<Claimant>, claim: bool },
     /// Removes one message from a stream. Answered by `MessageDeleted`; one that is not there counts as removed.
     DeleteMessage { stream: String, sequence: u64 },
     /// Ends the session after the commands already queued were written to the socket.
@@ -253,6 +258,26 @@ pub enum Report {
         sequence: u64,
         result: Result<(), Fault>,
     },
+    Lease {
+        standing: Standing,
+        /// Whether it was claimed.
+        claim: bool,
+    },
+    /// Another relay says that it has taken the lease.
+    LeaseDoubted,
+}
+
+/// Where a relay stands with regard to its installation's lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has the lease, in this epoch.
+    Held(u64),
+    /// It may take it.
+    Free,
+    /// Another relay publishes for the installation.
+    Fenced(Fault),
+    /// The record cannot be read or written. That is no reason to stop: expected sequences still hold.
+    Unknown(Fault),
 }
 
 /// A durable consumer as the server describes it.
@@ -314,6 +339,8 @@ pub struct StreamInfo {
     pub max_msg_size: Option<usize>,
     /// Settings that differ from the description and were left alone: name, (wanted, found).
     pub differences: BTreeMap<String, (String, String)>,
+    /// It carries the mark of the installation that asks.
+    pub own: bool,
 }
 
 /// A message found in a stream.
@@ -322,6 +349,8 @@ pub struct Stored {
     pub sequence: u64,
     /// Its `Nats-Msg-Id`, if it has one.
     pub message_id: Option<String>,
+    /// It names the sequence that it expected: in a stream of our own, a relay of ours has published it.
+    pub counted: bool,
 }
 
 /// A message found in a stream, and what it is about.
@@ -330,6 +359,8 @@ pub struct Sighted {
     pub sequence: u64,
     /// Its `Nats-Msg-Id`, if it has one.
     pub message_id: Option<String>,
+    /// As in [`Stored`].
+    pub counted: bool,
     /// [`crate::domain::content::digest`] of its subject and payload.
     pub digest: u64,
 }
@@ -389,6 +420,10 @@ pub enum FaultKind {
     StreamConflict,
     /// The stream belongs to another installation.
     StreamOwned,
+    /// Another relay publishes for the same installation.
+    Fenced,
+    /// The stream holds what this installation published and the database does not know.
+    Diverged,
     /// The consumer does not exist (any more).
     ConsumerMissing,
     /// The consumer exists in a form that cannot be used.
@@ -430,6 +465,12 @@ impl FaultKind {
             }
             Self::StreamConflict => {
                 "Change the stream in NATS or its description with sea_mq.alter_stream until they agree."
+            }
+            Self::Fenced => {
+                "If this database is to publish in the other's place, call sea_mq.adopt(): it then stops the other."
+            }
+            Self::Diverged => {
+                "See sea_mq.stream_divergences for what is missing here; to go on behind it, call sea_mq.adopt()."
             }
             Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
             Self::Full => "Raise the stream's limits with sea_mq.alter_stream, or the account's in NATS.",

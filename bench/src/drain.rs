@@ -1,4 +1,5 @@
-//! The relay working off a backlog, against raw publishing of the same messages.
+//! The relay working off a backlog, against raw publishing of the same messages and against the relays that applications
+//! write by hand.
 //!
 //! All are timed by the stream itself: from the first message's timestamp to the last one's. So neither the relay's start
 //! nor a client's wait for the last acknowledgement counts. Each goes to a stream of its own with the same settings, on the
@@ -8,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use harness::{EVENTS, Stage, until_some};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
+use crate::conventional;
 use crate::figures::{Series, whole};
 use crate::plot::{Bar, Panel, Scale};
-use crate::raw::{self, Form, Template};
+use crate::raw::{self, Template};
 use crate::report::{Measured, Row};
 use crate::workload::{self, PAYLOAD_BYTES};
 use crate::{Options, Outcome, say};
@@ -20,78 +22,179 @@ use crate::{Options, Outcome, say};
 /// Events of one transaction.
 const TRANSACTION: u32 = 1000;
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arm {
+    Raw(raw::Form),
+    /// With every message naming the sequence that it expects: the order is strict.
+    Relay,
+    /// On a stream that somebody else publishes to as well: without expected sequences.
+    RelayShared,
+    Conventional(conventional::Form),
+}
+
+impl Arm {
+    const ALL: [Self; 6] = [
+        Self::Raw(raw::Form::SendPublish),
+        Self::Raw(raw::Form::OneInbox),
+        Self::Relay,
+        Self::RelayShared,
+        Self::Conventional(conventional::Form::OneAckAtATime),
+        Self::Conventional(conventional::Form::Pipelined),
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Raw(form) => form.label(),
+            Self::Relay => "relay, strict order",
+            Self::RelayShared => "relay, shared stream",
+            Self::Conventional(form) => form.label(),
+        }
+    }
+
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Raw(form) => form.key(),
+            Self::Relay => "relay",
+            Self::RelayShared => "relay_shared",
+            Self::Conventional(form) => form.key(),
+        }
+    }
+
+    /// Messages per run where the others have `count`: the slow one is not waited for that long.
+    fn count(self, count: u32) -> u32 {
+        if self == Self::Conventional(conventional::Form::OneAckAtATime) { (count / 10).max(2) } else { count }
+    }
+}
+
+/// Messages per second of each arm, and what else was seen.
+#[derive(Default)]
+struct Found {
+    rates: [Series; Arm::ALL.len()],
+    emit: Series,
+    /// Milliseconds from `start()` to the first event stored.
+    first: Series,
+}
+
 /// # Errors
 /// When something breaks, an event that does not arrive for instance.
 pub async fn measure(options: &Options) -> Outcome<Measured> {
     let stage = workload::stage("drain").await;
     let versions = workload::versions(&stage).await?;
     let template = prepare(&stage).await?;
-    let events = options.drain_events;
-
-    let mut raw = [Series::default(), Series::default()];
-    let (mut relay, mut emit, mut first) = (Series::default(), Series::default(), Series::default());
+    let mut found = Found::default();
     for repetition in 0..=options.repetitions {
         let warm_up = repetition == 0;
+        let events = options.drain_events;
         let count = if warm_up { (events / 5).max(2) } else { events };
         let title = if warm_up { "warm-up".into() } else { format!("{repetition} of {}", options.repetitions) };
-        // Each comes first, second and last in turn.
-        for turn in 0..3 {
-            let arm = ((turn + repetition) % 3) as usize;
-            if let Some(form) = Form::ALL.get(arm) {
-                let rate = publish_raw(&stage, *form, &template, count, options.in_flight).await?;
-                say(format!("drain, {title}: {}: {} messages/s", form.label(), whole(rate)));
+        // Each comes first, second, … in turn.
+        for turn in 0..Arm::ALL.len() {
+            let index = (turn + repetition as usize) % Arm::ALL.len();
+            let arm = Arm::ALL[index];
+            let rate = found.run(&stage, arm, &template, arm.count(count), options.in_flight, warm_up).await?;
+            say(format!("drain, {title}: {}: {} messages/s", arm.label(), whole(rate)));
+            if !warm_up {
+                found.rates[index].push(rate);
+            }
+        }
+    }
+    Ok(found.measured(options, &template, &versions))
+}
+
+impl Found {
+    /// Returns messages per second.
+    async fn run(
+        &mut self,
+        stage: &Stage,
+        arm: Arm,
+        template: &Template,
+        count: u32,
+        in_flight: usize,
+        warm_up: bool,
+    ) -> Outcome<f64> {
+        match arm {
+            Arm::Raw(form) => publish_raw(stage, form, template, count, in_flight).await,
+            Arm::Conventional(form) => publish_conventional(stage, form, template, count).await,
+            Arm::RelayShared => drain_shared(stage, count).await,
+            Arm::Relay => {
+                let drained = drain(stage, count).await?;
                 if !warm_up {
-                    raw[arm].push(rate);
+                    self.emit.push(drained.emit_rate);
+                    self.first.push(drained.first * 1e3);
                 }
-            } else {
-                let drained = drain(&stage, count).await?;
-                let (rate, emitted) = (whole(drained.rate), whole(drained.emit_rate));
-                say(format!("drain, {title}: relay: {rate} events/s (emitted at {emitted} events/s)"));
-                if !warm_up {
-                    relay.push(drained.rate);
-                    emit.push(drained.emit_rate);
-                    first.push(drained.first * 1e3);
-                }
+                Ok(drained.rate)
             }
         }
     }
 
-    // The faster form is what the relay is held against.
-    let best = if raw[1].median() > raw[0].median() { 1 } else { 0 };
-    let ratio = relay.median() / raw[best].median();
-    let ratios = relay.over(&raw[best]);
-    let rate = |label: &str, series: &Series| Row::rate(label, series, "/s");
-    let rows = vec![
-        rate(&format!("{}, msgs", Form::ALL[0].label()), &raw[0]),
-        rate(&format!("{}, msgs", Form::ALL[1].label()), &raw[1]),
-        rate("relay, events", &relay),
-        Row::new("relay / faster raw", format!("{ratio:.2}"), format!("{:.2} – {:.2}", ratios.least(), ratios.most()))
-            .expecting(">= 0.40"),
-        Row::new("start() to first stored", format!("{:.0} ms", first.median()), first.range(0, " ms")),
-    ];
-    let bar = |label: &str, series: &Series| Bar::of(label, series, whole(series.median()));
-    let panel = Panel {
-        title: format!("Draining {} events of {PAYLOAD_BYTES} bytes: relay / raw = {ratio:.2}", whole(events.into())),
-        unit: "messages per second, median and range".into(),
-        scale: Scale::Linear,
-        bars: vec![bar(Form::ALL[0].label(), &raw[0]), bar(Form::ALL[1].label(), &raw[1]), bar("relay", &relay)],
-    };
-    let json = json!({
-        "events": events, "payload_bytes": PAYLOAD_BYTES, "repetitions": options.repetitions,
-        "raw_in_flight": options.in_flight, "headers": template.names(), "versions": versions,
-        Form::ALL[0].key(): raw[0].json("messages/s"), Form::ALL[1].key(): raw[1].json("messages/s"),
-        "relay": relay.json("events/s"), "raw_reference": Form::ALL[best].key(),
-        "ratio": ratio, "ratios": ratios.json("relay/raw"),
-        "start_to_first_stored": first.json("ms"), "emit_bulk": emit.json("events/s"),
-    });
-    let title =
-        format!("drain: {} events of {PAYLOAD_BYTES} bytes, {} raw in flight", whole(events.into()), options.in_flight);
-    Ok(Measured { key: "drain", title, rows, panels: vec![panel], json })
+    fn of(&self, arm: Arm) -> &Series {
+        let index = Arm::ALL.iter().position(|one| *one == arm).unwrap_or(0);
+        &self.rates[index]
+    }
+
+    /// The faster raw form is what the relay is held against.
+    fn best_raw(&self) -> Arm {
+        let [one, two] = raw::Form::ALL.map(Arm::Raw);
+        if self.of(two).median() > self.of(one).median() { two } else { one }
+    }
+
+    fn ratio_row(&self, label: &str, to: Arm) -> Row {
+        let (relay, other) = (self.of(Arm::Relay), self.of(to));
+        let ratios = relay.over(other);
+        let range = format!("{:.2} – {:.2}", ratios.least(), ratios.most());
+        Row::new(label, format!("{:.2}", relay.median() / other.median()), range)
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let rates = Arm::ALL.iter().map(|arm| Row::rate(arm.label(), self.of(*arm), "/s"));
+        let [ack_by_ack, pipelined] = conventional::Form::ALL.map(Arm::Conventional);
+        rates
+            .chain([
+                self.ratio_row("relay / faster raw", self.best_raw()).expecting(">= 0.60"),
+                self.ratio_row("relay / SKIP LOCKED, ack by ack", ack_by_ack).expecting(">= 5"),
+                self.ratio_row("relay / SKIP LOCKED, pipelined", pipelined),
+                self.ratio_row("strict order / shared stream", Arm::RelayShared),
+                Row::new(
+                    "start() to first stored",
+                    format!("{:.0} ms", self.first.median()),
+                    self.first.range(0, " ms"),
+                ),
+            ])
+            .collect()
+    }
+
+    fn measured(&self, options: &Options, template: &Template, versions: &Value) -> Measured {
+        let events = whole(options.drain_events.into());
+        let best = self.best_raw();
+        let ratio = self.of(Arm::Relay).median() / self.of(best).median();
+        let bar = |arm: &Arm| Bar::of(arm.label(), self.of(*arm), whole(self.of(*arm).median()));
+        let panel = Panel {
+            title: format!("Draining {events} events of {PAYLOAD_BYTES} bytes: relay / raw = {ratio:.2}"),
+            unit: "messages per second, median and range".into(),
+            scale: Scale::Linear,
+            bars: Arm::ALL.iter().map(bar).collect(),
+        };
+        let rates: Map<String, Value> =
+            Arm::ALL.iter().map(|arm| (arm.key().to_owned(), self.of(*arm).json("messages/s"))).collect();
+        let json = json!({
+            "events": options.drain_events, "payload_bytes": PAYLOAD_BYTES, "repetitions": options.repetitions,
+            "raw_in_flight": options.in_flight, "headers": template.names(), "versions": versions, "rates": rates,
+            "raw_reference": best.key(), "ratio": ratio,
+            "ratios": self.of(Arm::Relay).over(self.of(best)).json("relay/raw"),
+            "start_to_first_stored": self.first.json("ms"), "emit_bulk": self.emit.json("events/s"),
+        });
+        let title = format!("drain: {events} events of {PAYLOAD_BYTES} bytes, {} raw in flight", options.in_flight);
+        Measured { key: "drain", title, rows: self.rows(), panels: vec![panel], json }
+    }
 }
 
 /// Has the relay make its stream, and makes those of the raw publishers after it. Returns the relay's message.
 async fn prepare(stage: &Stage) -> Outcome<Template> {
     let db = stage.connect().await;
+    db.run(conventional::OUTBOX).await;
     db.run(&format!("SELECT {}", workload::emit("123456"))).await;
     stage.broker.until_count(EVENTS, 1, Duration::from_secs(30)).await;
     let stored = stage.broker.stored(EVENTS).await;
@@ -100,10 +203,11 @@ async fn prepare(stage: &Stage) -> Outcome<Template> {
         return Err(format!("a payload of {PAYLOAD_BYTES} bytes was published as {} bytes", template.body.len()).into());
     }
     let stream = stage.broker.stream(EVENTS).await.ok_or("the relay's stream is gone")?;
-    for form in Form::ALL {
+    let contexts = raw::Form::ALL.map(raw::Form::context).into_iter();
+    for context in contexts.chain(conventional::Form::ALL.map(conventional::Form::context)) {
         let config = jetstream::stream::Config {
-            name: form.context().to_uppercase(),
-            subjects: vec![format!("{}.event.>", form.context())],
+            name: context.to_uppercase(),
+            subjects: vec![format!("{context}.event.>")],
             ..stream.cached_info().config.clone()
         };
         stage.broker.jetstream().create_stream(config).await?;
@@ -112,30 +216,98 @@ async fn prepare(stage: &Stage) -> Outcome<Template> {
 }
 
 /// Returns messages per second.
-async fn publish_raw(stage: &Stage, form: Form, template: &Template, count: u32, in_flight: usize) -> Outcome<f64> {
+async fn publish_raw(
+    stage: &Stage,
+    form: raw::Form,
+    template: &Template,
+    count: u32,
+    in_flight: usize,
+) -> Outcome<f64> {
     workload::stop_relay(stage).await;
     let stream = form.context().to_uppercase();
     let before = last_sequence(stage, &stream).await?;
     let subject = format!("{}.event.order_placed.v1", form.context());
     raw::publish(&stage.broker.url(), form, &subject, template, count, in_flight).await?;
-    let after = last_sequence(stage, &stream).await?;
+    all_stored(stage, &stream, before, count).await
+}
+
+/// Returns messages per second.
+async fn publish_conventional(
+    stage: &Stage,
+    form: conventional::Form,
+    template: &Template,
+    count: u32,
+) -> Outcome<f64> {
+    workload::stop_relay(stage).await;
+    let db = stage.connect().await;
+    db.run("TRUNCATE outbox").await;
+    for first in (0..count).step_by(TRANSACTION as usize) {
+        db.run(&conventional::insert(first, count.min(first + TRANSACTION) - 1)).await;
+    }
+    db.run("VACUUM ANALYZE outbox").await;
+    db.run("CHECKPOINT").await;
+    let stream = form.context().to_uppercase();
+    let before = last_sequence(stage, &stream).await?;
+    let subject = format!("{}.event.order_placed.v1", form.context());
+    conventional::relay(&stage.connector(), &stage.broker.url(), form, &subject, template).await?;
+    all_stored(stage, &stream, before, count).await
+}
+
+/// Messages per second of the `count` messages behind `before`, which must be all there are.
+async fn all_stored(stage: &Stage, stream: &str, before: u64, count: u32) -> Outcome<f64> {
+    let after = last_sequence(stage, stream).await?;
     if after != before + u64::from(count) {
         return Err(format!("{count} messages were published and {} stored", after - before).into());
     }
-    Ok(rate(stage, &stream, before, count).await?.0)
+    Ok(rate(stage, stream, before + 1, after).await?.0)
 }
 
 /// One backlog worked off.
-struct Drained {
+pub struct Drained {
     /// Events per second, between the first and the last.
-    rate: f64,
+    pub rate: f64,
     /// Events per second that went into the log, by one session.
-    emit_rate: f64,
+    pub emit_rate: f64,
     /// Seconds from `start()` to the first event stored.
-    first: f64,
+    pub first: f64,
 }
 
-async fn drain(stage: &Stage, count: u32) -> Outcome<Drained> {
+/// Emits `count` events while the relay is stopped, starts it and waits until all are stored.
+///
+/// # Errors
+/// When one is lost or doubled.
+pub async fn drain(stage: &Stage, count: u32) -> Outcome<Drained> {
+    let (before, emit_rate) = fill(stage, count).await?;
+    let start = crate::now();
+    stage.connect().await.run("SELECT sea_mq.start()").await;
+    let wanted = before + u64::from(count);
+    until_drained(stage, wanted, count).await?;
+    let (rate, first) = rate(stage, EVENTS, before + 1, wanted).await?;
+    Ok(Drained { rate, emit_rate, first: (first - start) as f64 / 1e6 })
+}
+
+/// The same with a message of somebody else in between, after which the relay names no expected sequences until it is
+/// started anew. Returns messages per second of the second half.
+async fn drain_shared(stage: &Stage, count: u32) -> Outcome<f64> {
+    let (before, _) = fill(stage, count).await?;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.start()").await;
+    until_some("the relay publishes", PATIENCE, async || {
+        (last_sequence(stage, EVENTS).await.ok()? > before).then_some(())
+    })
+    .await;
+    stage.broker.jetstream().publish("orders.event.foreign.v1", "{}".into()).await?.await?;
+    let wanted = before + u64::from(count) + 1;
+    until_drained(stage, wanted, count).await?;
+    let ordering: String = db.value("SELECT ordering FROM sea_mq.stream_status WHERE stream = $1", &[&EVENTS]).await;
+    if ordering != "shared" {
+        return Err(format!("the stream's ordering is {ordering} though somebody else published").into());
+    }
+    Ok(rate(stage, EVENTS, before + u64::from(count / 2), wanted).await?.0)
+}
+
+/// Emits while the relay is stopped. Returns the stream's last sequence and the events emitted in a second.
+async fn fill(stage: &Stage, count: u32) -> Outcome<(u64, f64)> {
     workload::stop_relay(stage).await;
     let before = last_sequence(stage, EVENTS).await?;
     let db = stage.connect().await;
@@ -151,23 +323,23 @@ async fn drain(stage: &Stage, count: u32) -> Outcome<Drained> {
     if last_sequence(stage, EVENTS).await? != before {
         return Err("events arrived while the relay was stopped".into());
     }
+    Ok((before, emit_rate))
+}
 
-    let start = crate::now();
-    db.run("SELECT sea_mq.start()").await;
-    let wanted = before + u64::from(count);
-    let limit = Duration::from_secs(60) + Duration::from_millis(count.into());
+/// Waits until the stream has come to `wanted`, and the cursor's last save with it; then nothing more may come.
+async fn until_drained(stage: &Stage, wanted: u64, count: u32) -> Outcome<()> {
+    let db = stage.connect().await;
+    let limit = PATIENCE + Duration::from_millis(count.into());
     until_some("the backlog is drained", limit, async || {
         (last_sequence(stage, EVENTS).await.ok()? >= wanted).then_some(())
     })
     .await;
-    // The cursor's last save belongs to this repetition, and nothing is published twice.
     harness::until("the relay has saved its cursor", limit, async || workload::is_drained(&db).await).await;
     let after = last_sequence(stage, EVENTS).await?;
     if after != wanted {
-        return Err(format!("{count} events were emitted and {} stored", after - before).into());
+        return Err(format!("{wanted} messages are expected in the stream, and there are {after}").into());
     }
-    let (rate, first) = rate(stage, EVENTS, before, count).await?;
-    Ok(Drained { rate, emit_rate, first: (first - start) as f64 / 1e6 })
+    Ok(())
 }
 
 async fn last_sequence(stage: &Stage, stream: &str) -> Outcome<u64> {
@@ -175,12 +347,11 @@ async fn last_sequence(stage: &Stage, stream: &str) -> Outcome<u64> {
     Ok(stream.cached_info().state.last_sequence)
 }
 
-/// Messages per second of the `count` messages after sequence `before`, and when the first was stored (microseconds
-/// since 1970).
-async fn rate(stage: &Stage, stream: &str, before: u64, count: u32) -> Outcome<(f64, i64)> {
+/// Messages per second from the message `first` to `last`, and when the first was stored (microseconds since 1970).
+async fn rate(stage: &Stage, stream: &str, first: u64, last: u64) -> Outcome<(f64, i64)> {
     let stream = stage.broker.stream(stream).await.ok_or_else(|| format!("there is no stream {stream}"))?;
-    let first = stream.get_raw_message(before + 1).await?.time.unix_timestamp_nanos();
-    let last = stream.get_raw_message(before + u64::from(count)).await?.time.unix_timestamp_nanos();
-    let seconds = (last - first).max(1) as f64 / 1e9;
-    Ok((f64::from(count - 1) / seconds, i64::try_from(first / 1000)?))
+    let begin = stream.get_raw_message(first).await?.time.unix_timestamp_nanos();
+    let end = stream.get_raw_message(last).await?.time.unix_timestamp_nanos();
+    let seconds = (end - begin).max(1) as f64 / 1e9;
+    Ok(((last - first) as f64 / seconds, i64::try_from(begin / 1000)?))
 }

@@ -70,10 +70,10 @@ pub async fn measure(options: &Options) -> Outcome<(Vec<Row>, Vec<Panel>, Value)
     let (mut rows, mut panels, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for rate in &options.rates {
         say(format!("latency, handled, at {rate}/s: warm-up"));
-        segment(&stage, &shipping, *rate, pace::warm_up(*rate, options.latency_events)).await?;
+        segment(&stage, &shipping, *rate, pace::warm_up(*rate, options.latency_events(*rate))).await?;
         let mut found = Found::default();
         for number in 1..=SEGMENTS {
-            let events = segment(&stage, &shipping, *rate, options.latency_events / SEGMENTS).await?;
+            let events = segment(&stage, &shipping, *rate, options.latency_events(*rate) / SEGMENTS).await?;
             let latencies: Series = events.iter().map(Event::commit_to_commit).collect();
             let (p50, p99) = (latencies.at(0.5), latencies.at(0.99));
             say(format!("latency, handled, at {rate}/s, {number} of {SEGMENTS}: p50 {p50:.2} ms, p99 {p99:.2} ms"));

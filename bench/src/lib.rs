@@ -1,22 +1,30 @@
 //! How fast sea_mq is, on throwaway servers that it starts itself (with the harness of the end-to-end tests).
 //!
-//! - [`drain`]: the relay working off a backlog, against raw pipelined publishing ([`raw`])
+//! - [`drain`]: the relay working off a backlog, against raw pipelined publishing ([`raw`]) and against the relays of
+//!   [`conventional`] outbox tables
+//! - [`burden`]: the same in a database with a large log, a long transaction or many transactions in progress
+//! - [`footprint`]: bytes of WAL, disk and memory
 //! - [`latency`]: from the return of COMMIT to the message in the stream, against the floor of its ingredients; and
 //!   ([`handled`]) from a commit to the handler's commit in another database
 //! - [`writer`]: a transaction with `emit`, against the same one with a conventional outbox table
 //! - [`inbox`]: subscriptions working off a stream ([`subscription`]), against raw pulling and acknowledging ([`pull`])
 //! - [`contracts`]: what a check against its contract adds to an `emit`
 //! - [`capture`]: what it costs a bulk change that its table is captured, against a row trigger and an outbox table
-//! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing
+//! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing; [`chart`] draws what `make soak`
+//!   records
 //!
 //! What is compared runs interleaved, after a warm-up, on the same servers; medians and spreads are reported. A slow
 //! figure is not an error. What is wrong (an event lost, a server that does not start) is one, and like the harness this
 //! panics where the harness does.
 
+pub mod burden;
 pub mod capture;
+pub mod chart;
 pub mod contracts;
+pub mod conventional;
 pub mod drain;
 pub mod figures;
+pub mod footprint;
 pub mod handled;
 pub mod inbox;
 pub mod latency;
@@ -52,6 +60,8 @@ pub async fn run(options: &Options) -> Outcome<()> {
     for part in &options.parts {
         let measured = match part {
             PartName::Drain => drain::measure(options).await?,
+            PartName::Burden => burden::measure(options).await?,
+            PartName::Footprint => footprint::measure(options).await?,
             PartName::Latency => latency::measure(options).await?,
             PartName::Writer => writer::measure(options).await?,
             PartName::Inbox => inbox::measure(options).await?,

@@ -1,14 +1,15 @@
 use std::path::{Path, PathBuf};
 
 /// How the program is called.
-pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer|inbox|contracts|capture]… [OPTION]…
-  --amount N       how much: events of a drain; with latency alone, events at each rate; with writer, contracts
+pub const USAGE: &str = "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture]… [OPTION]…
+  --amount N       how much: events of a drain; with latency alone, seconds at each rate; with writer, contracts
                    or capture alone, rounds; with inbox alone, messages
   --repetitions N  how often the drain and the inbox are repeated (3)
   --in-flight N    messages without an acknowledgement while publishing raw (4096)
-  --rates N[,N…]   events per second of the latency runs (200,1000)
+  --rates N[,N…]   events per second of the latency runs (100,1000,5000)
   --seconds N      length of one pgbench run (5)
-  --clients N[,N…] pgbench clients (8)
+  --clients N[,N…] pgbench clients (1,8,32)
+  --retained N     events that the large log of the burden retains (10000000)
   --quick          a small run of everything, to see that it works; its figures mean little
   --output DIR     where results.json and results.svg are written (target/bench)";
 
@@ -16,6 +17,8 @@ pub const USAGE: &str = "usage: sea-mq-bench [drain|latency|writer|inbox|contrac
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartName {
     Drain,
+    Burden,
+    Footprint,
     Latency,
     Writer,
     Inbox,
@@ -27,6 +30,8 @@ impl PartName {
     fn named(word: &str) -> Option<Self> {
         match word {
             "drain" => Some(Self::Drain),
+            "burden" => Some(Self::Burden),
+            "footprint" => Some(Self::Footprint),
             "latency" => Some(Self::Latency),
             "writer" => Some(Self::Writer),
             "inbox" => Some(Self::Inbox),
@@ -47,8 +52,8 @@ pub struct Options {
     pub repetitions: u32,
     /// Messages without an acknowledgement while publishing raw.
     pub in_flight: usize,
-    /// Events at each rate.
-    pub latency_events: u32,
+    /// Seconds at each rate.
+    pub latency_seconds: u32,
     /// Events per second.
     pub rates: Vec<u32>,
     /// Rounds of pgbench runs, each of every kind of transaction; and of calls with and without a check.
@@ -60,6 +65,9 @@ pub struct Options {
     pub inbox_messages: u32,
     /// Rows of a captured table.
     pub captured_rows: u32,
+    /// Events that the large log of the burden retains.
+    pub retained_events: u32,
+    pub footprint_events: u32,
     pub output: PathBuf,
 }
 
@@ -68,6 +76,8 @@ impl Default for Options {
         Self {
             parts: vec![
                 PartName::Drain,
+                PartName::Burden,
+                PartName::Footprint,
                 PartName::Latency,
                 PartName::Writer,
                 PartName::Inbox,
@@ -77,13 +87,15 @@ impl Default for Options {
             drain_events: 200_000,
             repetitions: 3,
             in_flight: 4096,
-            latency_events: 4500,
-            rates: vec![200, 1000],
+            latency_seconds: 12,
+            rates: vec![100, 1000, 5000],
             rounds: 5,
             seconds: 5,
-            clients: vec![8],
+            clients: vec![1, 8, 32],
             inbox_messages: 200_000,
             captured_rows: 100_000,
+            retained_events: 10_000_000,
+            footprint_events: 20_000,
             output: target().join("bench"),
         }
     }
@@ -121,6 +133,7 @@ impl Options {
                 "--rates" => options.rates = numbers(&value()?)?,
                 "--seconds" => options.seconds = number(&value()?)?,
                 "--clients" => options.clients = numbers(&value()?)?,
+                "--retained" => options.retained_events = number(&value()?)?,
                 "--output" => options.output = value()?.into(),
                 unknown => return Err(format!("{unknown} is not known")),
             }
@@ -134,14 +147,24 @@ impl Options {
         // Rates are taken between two messages, and the latency run has three segments.
         options.drain_events = options.drain_events.max(2);
         options.inbox_messages = options.inbox_messages.max(2);
-        options.latency_events = options.latency_events.max(30);
         Ok(options)
+    }
+
+    /// The number of clients that write while the relay runs as well.
+    pub fn clients_beside_relay(&self) -> u32 {
+        self.clients.iter().copied().find(|clients| *clients == 8).unwrap_or(self.clients[0])
+    }
+
+    /// Events at a rate, in whole segments.
+    pub fn latency_events(&self, rate: u32) -> u32 {
+        (rate * self.latency_seconds).max(30)
     }
 
     /// What the amount is of depends on the parts.
     fn set_amount(&mut self, amount: u32) {
         match self.parts.as_slice() {
-            [PartName::Latency] => self.latency_events = amount,
+            [PartName::Latency] => self.latency_seconds = amount,
+            [PartName::Footprint] => self.footprint_events = amount,
             [PartName::Writer | PartName::Contracts | PartName::Capture] => self.rounds = amount,
             [PartName::Inbox] => self.inbox_messages = amount,
             _ => self.drain_events = amount,
@@ -151,7 +174,9 @@ impl Options {
     fn shrink(&mut self) {
         self.drain_events = 5000;
         self.repetitions = 2;
-        self.latency_events = 300;
+        self.latency_seconds = 1;
+        self.retained_events = 20_000;
+        self.footprint_events = 500;
         self.inbox_messages = 5000;
         self.captured_rows = 5000;
         self.rounds = 2;
@@ -178,7 +203,7 @@ mod tests {
     #[test]
     fn amount_belongs_to_the_part_asked_for() {
         assert_eq!(parse("--amount 77").unwrap().drain_events, 77);
-        assert_eq!(parse("latency --amount 77").unwrap().latency_events, 77);
+        assert_eq!(parse("latency --amount 77").unwrap().latency_seconds, 77);
         assert_eq!(parse("writer --amount 77").unwrap().rounds, 77);
         assert_eq!(parse("inbox --amount 77").unwrap().inbox_messages, 77);
     }

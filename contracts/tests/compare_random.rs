@@ -1,5 +1,5 @@
 //! If no difference is breaking, every payload of the new version is one that the old version takes: for random pairs of
-//! schemas and random payloads. `SEA_MQ_SEED` repeats a run, `SEA_MQ_PAIRS` makes it longer.
+//! schemas and random payloads. `SEA_MQ_FUZZ_SEED` makes another run, `SEA_MQ_PAIRS` a longer one.
 
 use std::collections::HashSet;
 
@@ -260,8 +260,8 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn what_no_difference_breaks_is_taken() {
-    let seed = setting("SEA_MQ_SEED").unwrap_or_else(rand::random);
-    println!("SEA_MQ_SEED={seed}");
+    let seed = setting("SEA_MQ_FUZZ_SEED").unwrap_or(1);
+    println!("SEA_MQ_FUZZ_SEED={seed}");
     let mut dice = Dice(StdRng::seed_from_u64(seed));
     let (mut unbroken, mut broken, mut checked) = (0, 0, 0);
     let mut seen = HashSet::new();

@@ -125,6 +125,8 @@ impl Consumer {
             | Report::Page { .. }
             | Report::Tail { .. }
             | Report::Acked { .. }
+            | Report::Lease { .. }
+            | Report::LeaseDoubted
             | Report::PublishFailed { .. } => Default::default(),
         }
     }

@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod event;
 pub mod header_block;
 pub mod headers;
+pub mod lease;
 pub mod message;
 pub mod outcome;
 pub mod pace;

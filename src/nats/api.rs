@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use super::errors::{self, ApiError, Denied};
+use super::lease;
 use crate::broker::{Fault, FaultKind};
 
 /// Why an API call failed.
@@ -121,9 +122,9 @@ impl Api {
         found(self.call(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await, errors::STREAM_NOT_FOUND)
     }
 
-    /// Notes that the server forbade something. Returns whether it was an API request.
+    /// Notes that the server forbade something. Returns whether it was an API request, or about the lease.
     pub(super) fn note_denial(&self, denied: Denied<'_>) -> bool {
-        if denied.subscription || !denied.subject.starts_with("$JS.") {
+        if denied.subscription || !(denied.subject.starts_with("$JS.") || denied.subject.starts_with(lease::SUBJECTS)) {
             return false;
         }
         denied.subject.clone_into(&mut self.denials.latest.borrow_mut());
@@ -137,7 +138,15 @@ impl Api {
         stream: &str,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        let ours = |subject: &str| names(subject, stream) || subject.ends_with(".STREAM.NAMES");
+        self.unless_denied(|subject| names(subject, stream) || subject.ends_with(".STREAM.NAMES"), work).await
+    }
+
+    /// The same for what `ours` says of a subject that it is part of the operation.
+    pub(super) async fn unless_denied<T>(
+        &self,
+        ours: impl Fn(&str) -> bool,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
         tokio::select! {
             biased;
             result = work => result,
@@ -152,11 +161,7 @@ impl Api {
         consumer: &str,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        tokio::select! {
-            biased;
-            result = work => result,
-            fault = self.denied(|subject| names(subject, stream) && names(subject, consumer)) => Err(fault),
-        }
+        self.unless_denied(|subject| names(subject, stream) && names(subject, consumer), work).await
     }
 
     async fn denied(&self, ours: impl Fn(&str) -> bool) -> Fault {
@@ -178,7 +183,7 @@ impl Api {
 }
 
 /// Whether a subject has this token.
-fn names(subject: &str, token: &str) -> bool {
+pub(super) fn names(subject: &str, token: &str) -> bool {
     subject.split('.').any(|part| part == token)
 }
 

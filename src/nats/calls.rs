@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::api::Api;
-use super::{consumers, streams, tail};
+use super::{consumers, lease, streams, tail};
 use crate::broker::{Report, Request};
 
 /// An API request under way.
@@ -27,6 +27,7 @@ pub(super) fn stream_of(request: &Request) -> Option<&str> {
     match request {
         Request::Connect(_) | Request::Shutdown | Request::Ack { .. } | Request::StopConsuming { .. } => None,
         Request::ReadPage { .. } => Some(ASIDE),
+        Request::Lease { .. } => Some(lease::STREAM),
         Request::EnsureStream { spec, .. } => Some(&spec.name),
         Request::EnsureConsumer { spec } => Some(&spec.stream),
         Request::DeleteStream { name } => Some(name),
@@ -64,6 +65,9 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
             }
             Err(fault) => Report::StreamRefused { sink, fault },
         }),
+        Request::Lease { claimant, claim } => {
+            Some(Report::Lease { standing: lease::stand(api, &claimant, claim).await, claim })
+        }
         Request::ReadTail { sink, after, .. } => {
             Some(match api.permitted(stream, tail::read(api, stream, after)).await {
                 Ok((messages, last_sequence)) => Report::Tail { sink, messages, last_sequence },

@@ -10,7 +10,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError, Subscri
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::api::Api;
-use super::errors;
+use super::{errors, lease};
 use crate::broker::{BrokerConfig, Fault, FaultKind, ServerInfo};
 
 /// How often an otherwise silent connection is tried. The library gives up after the second ping without an answer.
@@ -27,6 +27,8 @@ pub(super) struct Link {
     pub(super) acks: Subscriber,
     /// What the subjects of those answers begin with.
     pub(super) reply_prefix: String,
+    /// Relays that ask whether this one lives.
+    pub(super) callers: Option<Subscriber>,
     pub(super) events: UnboundedReceiver<LinkEvent>,
     pub(super) server: ServerInfo,
 }
@@ -70,11 +72,15 @@ async fn connect_to(config: &BrokerConfig, target: &Target) -> Result<Link, Faul
     let inbox = client.new_inbox();
     let subscribing = client.subscribe(format!("{inbox}.*")).await;
     let acks = subscribing.map_err(|error| Fault::new(FaultKind::Server, errors::causes(&error)))?;
+    let callers = match config.relay {
+        Some(relay) => client.subscribe(lease::address(relay)).await.ok(),
+        None => None,
+    };
     let info = client.server_info();
     let api = Api::new(client.clone(), config.jetstream_domain.as_deref(), config.connect_timeout);
     prove_jetstream(&api, &mut events).await?;
     let server = ServerInfo { name: info.server_name, version: info.version, address, max_payload: info.max_payload };
-    Ok(Link { client, api, acks, reply_prefix: format!("{inbox}."), events, server })
+    Ok(Link { client, api, acks, reply_prefix: format!("{inbox}."), callers, events, server })
 }
 
 /// Asks JetStream for the account. A complaint or a loss in the meantime is the better reason than the missing answer.

@@ -14,7 +14,7 @@
 //! - [`publish`]: what is on its way, a [`flow`] per sink; pure, so that its order can be tested without a server.
 //! - [`pull`]: one `Consume`, its messages in a [`ledger`] (pure, like [`delivery`]), [`leftovers`] of an earlier session
 //!   first; [`inbound`] is all of them, [`replies`] their acks.
-//! - [`calls`], [`streams`], [`tail`], [`consumers`]: the JetStream API; [`spec`] and [`subjects`] compare descriptions.
+//! - [`calls`], [`lease`], [`streams`], [`tail`], [`consumers`]: the JetStream API; [`spec`] and [`subjects`] compare descriptions.
 //! - [`errors`]: every error of the server and of the client library becomes a [`crate::broker::Fault`] here.
 //!
 //! This is the only zone that imports `async_nats`. It never touches PostgreSQL: its thread runs with all signals blocked
@@ -31,6 +31,7 @@ mod flow;
 mod inbound;
 mod inbox;
 mod io_thread;
+mod lease;
 mod ledger;
 mod leftovers;
 mod publish;

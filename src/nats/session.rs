@@ -10,7 +10,8 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, Message, ServerError};
+use async_nats::{Client, Message, ServerError, Subscriber};
+use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ use super::io_thread::{Reporter, Requests};
 use super::publish::Publisher;
 use super::pull::Order;
 use super::replies::Replies;
-use crate::broker::{BrokerConfig, Fault, FaultKind, Request, SubscriptionId};
+use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
 
 /// How long a `Shutdown` waits for what was asked before it.
 const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
@@ -146,6 +147,7 @@ impl Session<'_> {
                     Some(message) => self.on_ack(&message),
                     None => return self.lost(),
                 },
+                Some(call) = next_of(&mut self.link.callers) => self.on_call(call),
                 () = self.outbound.refused.notified() => self.report_publishing(),
                 () = until(deadline) => {
                     self.outbound.publisher.borrow_mut().expire(Instant::now());
@@ -259,6 +261,18 @@ impl Session<'_> {
         }
     }
 
+    /// Another relay of the installation asks whether this one lives, or (without asking) says that it has taken over.
+    fn on_call(&self, call: Message) {
+        match call.reply {
+            // In a task of its own, as there may be no room in the client's buffer.
+            Some(caller) => {
+                let client = self.link.client.clone();
+                tokio::spawn(async move { client.publish(caller, Bytes::new()).await });
+            }
+            None => self.reporter.report(Report::LeaseDoubted),
+        }
+    }
+
     fn on_event(&mut self, event: Option<LinkEvent>) -> Option<End> {
         match event {
             Some(LinkEvent::Complaint(error)) => self.on_complaint(error),
@@ -300,6 +314,14 @@ impl Session<'_> {
             Some(error) => Fault::new(errors::server_error_kind(error), format!("{address}: connection lost: {error}")),
             None => Fault::new(FaultKind::Unreachable, format!("{address}: connection lost")),
         })
+    }
+}
+
+/// The next message of a subscription, if there is one at all.
+async fn next_of(subscriber: &mut Option<Subscriber>) -> Option<Message> {
+    match subscriber {
+        Some(subscriber) => subscriber.next().await,
+        None => None,
     }
 }
 

@@ -144,6 +144,7 @@ pub(super) fn stream_info(answer: &Value, differences: Differences) -> StreamInf
         replicas: usize::try_from(number("/config/num_replicas")).unwrap_or(0),
         max_msg_size: max_msg_size.filter(|size| *size > 0).and_then(|size| usize::try_from(size).ok()),
         differences,
+        own: false,
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::stream::Stream;
 use base64::Engine;
@@ -39,7 +39,11 @@ pub(super) async fn read(api: &Api, stream: &str, after: u64) -> Result<Tail, Fa
     let info = info(api, stream).await?;
     let last = number(&info, "/state/last_seq");
     let (found, _) = find(api, stream, &info, stream, Extent { after, last, most: None }).await?;
-    let stored = |message: Sighted| Stored { sequence: message.sequence, message_id: message.message_id };
+    let stored = |message: Sighted| Stored {
+        sequence: message.sequence,
+        message_id: message.message_id,
+        counted: message.counted,
+    };
     Ok((found.into_messages().map(stored).collect(), last))
 }
 
@@ -183,10 +187,13 @@ impl Reader<'_> {
                 }
                 delivered = info.consumer_sequence;
                 pending = info.pending;
-                let header = |name| message.headers.as_ref().and_then(|headers| Some(headers.get(name)?.as_str()));
-                let digest = self.most.map(|_| digest(&message.subject, header(CONTENT_TYPE), &message.payload));
-                let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-                self.note(info.stream_sequence, id.map(|id| id.as_str()), digest);
+                let header =
+                    |name: &str| message.headers.as_ref().and_then(|headers| Some(headers.get(name)?.as_str()));
+                let about = About {
+                    counted: header(NATS_EXPECTED_LAST_SEQUENCE.as_ref()).is_some(),
+                    digest: self.digest(&message.subject, header(CONTENT_TYPE), &message.payload),
+                };
+                self.note(info.stream_sequence, header(NATS_MESSAGE_ID.as_ref()), about);
             }
             if (pending == 0 || self.seen == before) && self.at_end().await? {
                 self.seen = self.last;
@@ -201,7 +208,7 @@ impl Reader<'_> {
             return Ok(true);
         }
         match self.next_stored().await? {
-            Some(message) if message.sequence <= self.last => {
+            Some((sequence, ..)) if sequence <= self.last => {
                 self.check_progress()?;
                 tokio::time::sleep(LAG_PAUSE).await;
                 Ok(false)
@@ -213,8 +220,8 @@ impl Reader<'_> {
     async fn one_by_one(&mut self) -> Result<(), Fault> {
         while !self.is_done() {
             match self.next_stored().await? {
-                Some(Sighted { sequence, message_id, digest }) if sequence <= self.last => {
-                    self.note(sequence, message_id.as_deref(), self.most.map(|_| digest));
+                Some((sequence, id, about)) if sequence <= self.last => {
+                    self.note(sequence, id.as_deref(), about);
                 }
                 Some(_) | None => self.seen = self.last,
             }
@@ -222,8 +229,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The first message beyond what was seen, from the leader.
-    async fn next_stored(&self) -> Result<Option<Sighted>, Fault> {
+    /// Sequence and id of the first message beyond what was seen, and what it is about, from the leader.
+    async fn next_stored(&self) -> Result<Option<(u64, Option<String>, About)>, Fault> {
         let request = json!({ "seq": self.seen + 1, "next_by_subj": ">" });
         let answer = self.api.call(&format!("STREAM.MSG.GET.{}", self.stream), &request).await;
         let Some(answer) = found(answer, errors::NO_MESSAGE_FOUND)? else { return Ok(None) };
@@ -231,15 +238,24 @@ impl Reader<'_> {
         let text = |path| answer.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let headers = text("/message/hdrs");
         let body = BASE64.decode(text("/message/data")).unwrap_or_default();
-        let digest = digest(text("/message/subject"), header(headers, CONTENT_TYPE).as_deref(), &body);
-        let message_id = header(headers, NATS_MESSAGE_ID.as_ref());
-        Ok(sequence.map(|sequence| Sighted { sequence, message_id, digest }))
+        let about = About {
+            counted: header(headers, NATS_EXPECTED_LAST_SEQUENCE.as_ref()).is_some(),
+            digest: self.digest(text("/message/subject"), header(headers, CONTENT_TYPE).as_deref(), &body),
+        };
+        let id = header(headers, NATS_MESSAGE_ID.as_ref());
+        Ok(sequence.map(|sequence| (sequence, id, about)))
     }
 
-    fn note(&mut self, sequence: u64, id: Option<&str>, digest: Option<u64>) {
+    /// What a message is about, if that is wanted.
+    fn digest(&self, subject: &str, content_type: Option<&str>, body: &[u8]) -> u64 {
+        let wanted = self.most.is_some();
+        if wanted { content::digest(subject, content::payload_of(content_type, body)) } else { 0 }
+    }
+
+    fn note(&mut self, sequence: u64, id: Option<&str>, about: About) {
         self.progress = Instant::now();
         if sequence > self.seen && sequence <= self.last {
-            self.found.push(sequence, id, digest);
+            self.found.push(sequence, id, about);
         }
         self.seen = self.seen.max(sequence.min(self.last));
     }
@@ -258,11 +274,6 @@ impl Reader<'_> {
     }
 }
 
-/// What a message is about.
-fn digest(subject: &str, content_type: Option<&str>, body: &[u8]) -> u64 {
-    content::digest(subject, content::payload_of(content_type, body))
-}
-
 /// A header in a block, whatever else is in it. `headers`: the block in base64.
 fn header(headers: &str, wanted: &str) -> Option<String> {
     let block = BASE64.decode(headers).ok()?;
@@ -279,29 +290,34 @@ fn header(headers: &str, wanted: &str) -> Option<String> {
 #[derive(Default)]
 struct Found {
     ids: String,
-    /// Sequence, and where the id ends in `ids`, if there is one. It begins where the one before it ends.
-    messages: Vec<(u64, Option<usize>)>,
-    /// Of each message, if wanted.
-    digests: Vec<u64>,
+    /// Sequence, where the id ends in `ids`, if there is one (it begins where the one before it ends), and what else there
+    /// is to say of it.
+    messages: Vec<(u64, Option<usize>, About)>,
+}
+
+#[derive(Clone, Copy)]
+struct About {
+    /// It names the sequence that its publisher expected.
+    counted: bool,
+    /// As in [`Sighted`].
+    digest: u64,
 }
 
 impl Found {
-    fn push(&mut self, sequence: u64, id: Option<&str>, digest: Option<u64>) {
+    fn push(&mut self, sequence: u64, id: Option<&str>, about: About) {
         let end = id.map(|id| {
             self.ids.push_str(id);
             self.ids.len()
         });
-        self.messages.push((sequence, end));
-        self.digests.extend(digest);
+        self.messages.push((sequence, end, about));
     }
 
     fn into_messages(self) -> impl Iterator<Item = Sighted> {
-        let Self { ids, messages, digests } = self;
+        let Self { ids, messages } = self;
         let mut start = 0;
-        let mut digests = digests.into_iter();
-        messages.into_iter().map(move |(sequence, end)| {
+        messages.into_iter().map(move |(sequence, end, About { counted, digest })| {
             let message_id = end.and_then(|end| ids.get(std::mem::replace(&mut start, end)..end)).map(str::to_owned);
-            Sighted { sequence, message_id, digest: digests.next().unwrap_or(0) }
+            Sighted { sequence, message_id, counted, digest }
         })
     }
 }
@@ -319,8 +335,8 @@ mod tests {
 
     #[test]
     fn an_id_is_found_in_a_malformed_header_block() {
-        let block = |text: &[u8]| BASE64.encode(text);
         let message_id = |headers: &str| header(headers, NATS_MESSAGE_ID.as_ref());
+        let block = |text: &[u8]| BASE64.encode(text);
         assert_eq!(message_id(&block(b"NATS/1.0\r\nno colon\r\nnats-msg-id: 7\r\n\r\n")).as_deref(), Some("7"));
         assert_eq!(message_id(&block(b"NATS/1.0\r\nX: \xff\xfe\r\nNats-Msg-Id:a:b\r\n\r\n")).as_deref(), Some("a:b"));
         assert_eq!(message_id(""), None);
@@ -341,10 +357,14 @@ mod tests {
         let wanted = [(1, Some("a")), (4, None), (5, Some("")), (9, Some("bcd"))];
         let mut found = Found::default();
         for (sequence, id) in wanted {
-            found.push(sequence, id, Some(sequence));
+            found.push(sequence, id, About { counted: sequence > 4, digest: sequence });
         }
-        let expected =
-            wanted.map(|(sequence, id)| Sighted { sequence, message_id: id.map(str::to_owned), digest: sequence });
+        let expected = wanted.map(|(sequence, id)| Sighted {
+            sequence,
+            message_id: id.map(str::to_owned),
+            counted: sequence > 4,
+            digest: sequence,
+        });
         assert!(found.into_messages().eq(expected));
     }
 }

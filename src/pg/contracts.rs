@@ -1,14 +1,13 @@
 //! The contracts of events, as this process knows them: read once, compiled once, forgotten when the registry changes.
 //!
-//! Whoever changes the registry sends a relation cache invalidation with the commit, which reaches every process of the
-//! database before its next transaction: a lookup costs a hash, not a query.
+//! See [`watch`] for how a process learns of a change.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 use sea_mq_contracts::event_key::EventKey;
 use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use sea_mq_contracts::schema::{Schema, Violation};
@@ -16,8 +15,8 @@ use sea_mq_contracts::sensitive::{Place, Treatment};
 
 use super::error::report;
 use super::gucs;
-use super::relation;
 use super::store::event_types;
+use super::watch::{self, Table};
 use crate::domain::event::{self, Event};
 use crate::domain::message::Message;
 use crate::domain::outcome::Failure;
@@ -41,41 +40,17 @@ pub struct Contract {
 
 thread_local! {
     static KNOWN: RefCell<HashMap<EventKey, Option<Rc<Contract>>>> = RefCell::new(HashMap::new());
-    /// The registry may have changed since it was read.
-    static STALE: Cell<bool> = const { Cell::new(false) };
-    /// The table whose invalidation says so.
-    static TABLE: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-}
-
-/// Registers for the news of changes. Called once per process, from `_PG_init`.
-pub fn register() {
-    // SAFETY: the callback has static lifetime and takes no argument.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), pg_sys::Datum::from(0)) }
-}
-
-/// Must not fail.
-#[pg_guard]
-unsafe extern "C-unwind" fn on_invalidation(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
-    if relation == pg_sys::InvalidOid || relation == TABLE.get() {
-        STALE.set(true);
-    }
-}
-
-/// Tells all processes of the database, when this transaction commits, that the registry has changed.
-pub fn announce_change() {
-    // SAFETY: in a transaction that has written to the table.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation::require("event_types")) }
 }
 
 /// The contract of a version, if it is registered.
 pub fn find(key: &EventKey) -> Option<Rc<Contract>> {
-    if STALE.take() {
+    // Both are asked: a schema may refer to shared definitions.
+    if [Table::EventTypes, Table::SchemaDefinitions].map(watch::has_changed).contains(&true) {
         KNOWN.with_borrow_mut(HashMap::clear);
     }
     if let Some(known) = KNOWN.with_borrow(|known| known.get(key).cloned()) {
         return known;
     }
-    TABLE.set(relation::require("event_types"));
     let found = event_types::find(key).map(|found| {
         Rc::new(Contract {
             key: key.clone(),

@@ -27,6 +27,16 @@ impl Call {
         pg_sys::Datum::from(0)
     }
 
+    /// What the call is about if it is a trigger's.
+    pub fn trigger<'a>(self) -> Option<&'a pg_sys::TriggerData> {
+        // SAFETY: the call is being executed; as CALLED_AS_TRIGGER.
+        unsafe {
+            let context = (*self.0).context;
+            let is_trigger = !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData;
+            is_trigger.then(|| &*context.cast::<pg_sys::TriggerData>())
+        }
+    }
+
     fn datum(self, n: usize) -> Option<pg_sys::Datum> {
         // SAFETY: the call is being executed, and the SQL declaration fixes the number of arguments.
         unsafe { fcinfo::pg_getarg_datum(self.0, n) }

@@ -325,6 +325,7 @@ pub fn broker(client_name: String) -> Option<BrokerConfig> {
         tls_key_file: path(&NATS_TLS_KEY_FILE),
         jetstream_domain: string(&NATS_JETSTREAM_DOMAIN),
         client_name,
+        relay: None,
         connect_timeout: millis(&CONNECT_TIMEOUT),
         ack_timeout: millis(&ACK_TIMEOUT),
     })

@@ -2,14 +2,14 @@
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::{capture, commit, contracts, gucs, shmem, utility, worker};
+use super::{capture, commit, gucs, shmem, utility, watch, worker};
 
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     gucs::define();
     commit::register();
-    contracts::register();
+    watch::register();
     capture::register();
     // SAFETY: read by the main thread.
     let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };

@@ -20,4 +20,5 @@ mod seat;
 mod shmem;
 mod store;
 mod utility;
+mod watch;
 mod worker;

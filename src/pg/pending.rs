@@ -114,7 +114,7 @@ pub fn facts(sink: SinkId, context: &str, kind: SinkKind) -> Facts {
         if let Some((facts, ..)) = pending.sinks.iter().find(|(facts, ..)| facts.sink == sink) {
             return *facts;
         }
-        let facts = streams::facts(sink);
+        let facts = streams::known_facts(sink);
         pending.sinks.push((facts, context.to_owned(), kind));
         facts
     })

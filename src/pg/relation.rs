@@ -76,17 +76,17 @@ pub fn require(name: &str) -> pg_sys::Oid {
 impl Relation {
     /// Opens a table for reading; its lock is released on drop.
     pub fn open(name: &str) -> Self {
-        Self::lock(name, pg_sys::AccessShareLock as _, pg_sys::AccessShareLock as _)
+        Self::lock(require(name), pg_sys::AccessShareLock as _, pg_sys::AccessShareLock as _)
     }
 
     /// Opens a table for writing; its lock is kept until the transaction ends.
-    pub fn open_for_write(name: &str) -> Self {
-        Self::lock(name, pg_sys::RowExclusiveLock as _, pg_sys::NoLock as _)
+    pub fn open_for_write(table: pg_sys::Oid) -> Self {
+        Self::lock(table, pg_sys::RowExclusiveLock as _, pg_sys::NoLock as _)
     }
 
-    fn lock(name: &str, mode: pg_sys::LOCKMODE, release: pg_sys::LOCKMODE) -> Self {
+    fn lock(table: pg_sys::Oid, mode: pg_sys::LOCKMODE, release: pg_sys::LOCKMODE) -> Self {
         // SAFETY: in a transaction; the relation is closed on drop, or by the transaction's end after an ERROR.
-        Self { raw: unsafe { pg_sys::table_open(require(name), mode) }, release }
+        Self { raw: unsafe { pg_sys::table_open(table, mode) }, release }
     }
 
     pub fn raw(&self) -> pg_sys::Relation {
@@ -245,8 +245,9 @@ pub struct Appender {
 }
 
 impl Appender {
-    pub fn open(name: &str) -> Self {
-        let relation = Relation::open_for_write(name);
+    /// Opens a table of the schema `sea_mq`; its lock is kept until the transaction ends.
+    pub fn open(table: pg_sys::Oid) -> Self {
+        let relation = Relation::open_for_write(table);
         // SAFETY: the relation is open for the life of the index state.
         let indexes = unsafe { pg_sys::CatalogOpenIndexes(relation.raw()) };
         Self { relation, indexes }

@@ -263,7 +263,7 @@ mod tests {
     }
 
     fn message(sequence: u64, n: u64) -> Sighted {
-        Sighted { sequence, message_id: Some(id(n).to_string()), digest: n }
+        Sighted { sequence, message_id: Some(id(n).to_string()), counted: true, digest: n }
     }
 
     /// Compares in parts of `size`; the log knows the ids up to 100.
@@ -308,7 +308,7 @@ mod tests {
     fn each_difference_has_its_kind() {
         let places: Vec<Place> = (1..=6).map(event).collect();
         let changed = Sighted { digest: 77, ..message(3, 3) };
-        let nameless = Sighted { sequence: 9, message_id: None, digest: 0 };
+        let nameless = Sighted { sequence: 9, message_id: None, counted: false, digest: 0 };
         // 2 was deleted and published again behind all, 4 was deleted, 5 is there twice.
         let messages = [
             message(1, 1),

@@ -4,14 +4,17 @@
 //! saves what is settled. Nothing here waits, and the clock and all randomness are arguments.
 
 pub mod compare;
+mod lease;
 pub mod sink;
 
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::broker::{BrokerConfig, Fault, Report, Request, ServerInfo, SinkId};
+use crate::broker::{BrokerConfig, Fault, Report, Request, ServerInfo, SinkId, Standing, Stored};
 use crate::connection::Connection;
+use crate::domain::lease::Claimant;
+use lease::Lease;
 use sink::{Failure, Loss, Sink};
 
 /// Where the relay is in its life.
@@ -25,7 +28,7 @@ pub enum Phase {
     Connected,
     /// The last attempt failed; another follows by itself.
     Waiting,
-    /// Something that only a person can decide: this database is a copy.
+    /// Something that only a person can decide: this database is a copy, or its stream continues what it does not know.
     Paused,
 }
 
@@ -54,8 +57,12 @@ pub enum Effect {
     Refused { sink: SinkId, id: Uuid, seq: i64, fault: Fault },
     /// The stream has lost what it had acknowledged: rewind or pause.
     Lost { sink: SinkId, loss: Loss },
-    /// Look whether these message ids are events of ours; if not, somebody else publishes to the stream.
-    Doubtful { sink: SinkId, ids: Vec<String> },
+    /// Look whether these messages are events of ours; if not, somebody else has published them. Then call `judged`.
+    Doubtful { sink: SinkId, messages: Vec<Stored> },
+    /// Another relay publishes for the installation.
+    Fenced(Fault),
+    /// No other relay does. With a fault, that could not be found out; else in this epoch.
+    Cleared { epoch: Option<u64>, fault: Option<Fault> },
     /// A consumer is ready, or (with a fault) was refused.
     Consumer { stream: String, name: String, fault: Option<Fault> },
     /// A stream was deleted, or (with a fault) was not.
@@ -65,20 +72,23 @@ pub enum Effect {
 /// The relay of one database.
 pub struct Relay {
     connection: Connection,
+    lease: Lease,
     pub sinks: Vec<Sink>,
 }
 
 impl Relay {
-    pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration) -> Self {
-        Self { connection: Connection::new(config, reconnect_max), sinks: Vec::new() }
+    pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration, claimant: Claimant) -> Self {
+        let connection = Connection::new(config, reconnect_max);
+        Self { connection, lease: Lease::new(claimant), sinks: Vec::new() }
     }
 
     pub fn server(&self) -> Option<&ServerInfo> {
         self.connection.server()
     }
 
-    pub fn is_connected(&self) -> bool {
-        self.connection.is_up()
+    /// Whether it is connected, and no other relay of the installation is in the way.
+    pub fn has_begun(&self) -> bool {
+        self.connection.is_up() && self.lease.has_begun()
     }
 
     /// Begins to connect, if there is something to connect to.
@@ -88,7 +98,7 @@ impl Relay {
 
     /// Adds a sink, or changes its description. Returns what is to be asked of the broker, if it is connected.
     pub fn add(&mut self, mut sink: Sink) -> Option<Request> {
-        let request = self.is_connected().then(|| sink.connected());
+        let request = self.has_begun().then(|| sink.connected());
         self.sinks.push(sink);
         request
     }
@@ -104,19 +114,49 @@ impl Relay {
 
     /// Does what is due: reconnects, tries refused streams again.
     pub fn tick(&mut self, now: Instant) -> Vec<Request> {
-        let reconnect = self.connection.tick(now);
-        reconnect.into_iter().chain(self.sinks.iter_mut().filter_map(|sink| sink.tick(now))).collect()
+        let own = self.connection.tick(now).into_iter().chain(self.lease.tick(now));
+        own.chain(self.sinks.iter_mut().filter_map(|sink| sink.tick(now))).collect()
     }
 
     /// When `tick` has something to do.
     pub fn due_at(&self) -> Option<Instant> {
-        self.sinks.iter().filter_map(Sink::due_at).chain(self.connection.due_at()).min()
+        let own = self.connection.due_at().into_iter().chain(self.lease.due_at());
+        own.chain(self.sinks.iter().filter_map(Sink::due_at)).min()
     }
 
     /// Takes a report in. `jitter` is a random number in `0.0..1.0`.
     pub fn report(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Effect>) {
+        let (mut requests, effects) = self.take_in(report, now, jitter);
+        requests.extend(self.claim());
+        (requests, effects)
+    }
+
+    /// What was doubtful in the tail of a stream is no reason to stop.
+    pub fn judged(&mut self, sink: SinkId) -> Option<Request> {
+        self.sink(sink)?.judged();
+        self.claim()
+    }
+
+    /// Makes sure of the lease once a sink knows where its stream ends (not before: a look from before that would say
+    /// nothing of what a successor has stored meanwhile), or once no sink is on its way there.
+    fn claim(&mut self) -> Option<Request> {
+        let waiting = self.sinks.iter().any(Sink::waits_for_lease);
+        let idle = !self.lease.is_claimed() && !self.sinks.iter().any(Sink::is_beginning);
+        if !self.has_begun() || self.lease.is_asking() || !(waiting || idle || self.lease.is_doubted()) {
+            return None;
+        }
+        self.sinks.iter_mut().for_each(Sink::note_claim);
+        Some(self.lease.ask(true))
+    }
+
+    fn take_in(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Effect>) {
         match report {
             Report::Connected(server) => self.connected(server),
+            Report::Lease { standing, claim } => self.lease_answered(standing, claim, now),
+            Report::LeaseDoubted => {
+                self.lease.doubt();
+                Default::default()
+            }
             Report::Disconnected(fault) => (Vec::new(), vec![self.disconnected(fault, now, jitter)]),
             Report::StreamReady { sink, info } => match self.sink(sink).map(|s| s.stream_ready(info)) {
                 Some(Ok(request)) => (request.into_iter().collect(), vec![Effect::Stream { sink, fault: None }]),
@@ -130,8 +170,9 @@ impl Relay {
                 (Vec::new(), vec![Effect::Stream { sink, fault: Some(fault) }])
             }
             Report::Tail { sink, messages, last_sequence } => {
-                let ids = self.sink(sink).map(|s| s.tail_read(messages, last_sequence)).unwrap_or_default();
-                (Vec::new(), if ids.is_empty() { Vec::new() } else { vec![Effect::Doubtful { sink, ids }] })
+                let messages = self.sink(sink).map(|s| s.tail_read(messages, last_sequence)).unwrap_or_default();
+                let none = messages.is_empty();
+                (Vec::new(), if none { Vec::new() } else { vec![Effect::Doubtful { sink, messages }] })
             }
             Report::Acked { sink, epoch, acks } => {
                 let fault = self.sink(sink).and_then(|s| s.acked(epoch, acks, now, jitter));
@@ -158,12 +199,32 @@ impl Relay {
 
     fn connected(&mut self, server: ServerInfo) -> (Vec<Request>, Vec<Effect>) {
         self.connection.connected(server);
-        let requests = self.sinks.iter_mut().map(Sink::connected).collect();
-        (requests, vec![Effect::Relay { phase: Phase::Connected, fault: None, failures: 0 }])
+        let request = self.lease.connected();
+        (vec![request], vec![Effect::Relay { phase: Phase::Connected, fault: None, failures: 0 }])
+    }
+
+    fn lease_answered(&mut self, standing: Standing, claim: bool, now: Instant) -> (Vec<Request>, Vec<Effect>) {
+        if let Standing::Fenced(fault) = standing {
+            return (Vec::new(), vec![Effect::Fenced(fault)]);
+        }
+        let begin = self.lease.answered(&standing, claim, now);
+        let requests = if begin {
+            self.sinks.iter_mut().map(Sink::connected).collect()
+        } else {
+            self.sinks.iter_mut().for_each(Sink::admit);
+            Vec::new()
+        };
+        let effect = match standing {
+            Standing::Held(epoch) => Some(Effect::Cleared { epoch: Some(epoch), fault: None }),
+            Standing::Unknown(fault) if claim => Some(Effect::Cleared { epoch: None, fault: Some(fault) }),
+            Standing::Unknown(_) | Standing::Free | Standing::Fenced(_) => None,
+        };
+        (requests, effect.into_iter().collect())
     }
 
     fn disconnected(&mut self, fault: Fault, now: Instant, jitter: f64) -> Effect {
         self.sinks.iter_mut().for_each(Sink::disconnected);
+        self.lease.disconnected();
         self.connection.disconnected(now, jitter);
         Effect::Relay { phase: Phase::Waiting, fault: Some(fault), failures: self.connection.failures() }
     }

@@ -1,11 +1,11 @@
 //! One sink of the relay: from a position in the log to a sequence in a stream, and back after a failure.
 //!
 //! ```text
-//!          connect            stream ready            tail read
-//!   Down ───────────► Ensuring ───────────► Tailing ───────────► Flowing
-//!    ▲                 ▲    │                  │                    │
-//!    │ disconnect      │    └───────► Waiting ◄┴────────────────────┘ a publish failed
-//!    └── (from all)    └───── retry ─────┘
+//!          connect            stream ready            tail read            the lease is ours
+//!   Down ───────────► Ensuring ───────────► Tailing ───────────► AtLease ───────────────────► Flowing
+//!    ▲                 ▲    │                  │ ╲  what is it?   ▲                              │
+//!    │ disconnect      │    └───────► Waiting ◄┘   ╲► Judging ────┘        a publish failed      │
+//!    └── (from all)    └───── retry ────┘▲───────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Paused is left by `sea_mq.reload()` and by a refill only. Whatever fails, the way back is the same: begin again at the
@@ -83,8 +83,16 @@ enum Link {
     Down,
     Ensuring,
     Tailing,
+    /// Somebody looks whether all that the tail holds is known.
+    Judging,
+    /// The lease has to be made sure of. `asked`: an answer is on its way that is later than what is known of the stream.
+    AtLease {
+        asked: bool,
+    },
     Flowing,
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Paused,
 }
 
@@ -144,6 +152,10 @@ pub struct Sink {
     ordering: Ordering,
     /// A publish met a sequence that it did not expect: somebody else may be publishing.
     suspicious: bool,
+    /// The stream is our own and the one that the cursor knows: what was counted in it, a relay of ours has published.
+    own: bool,
+    /// Something of what was handed on since the sink was made is stored: the database is no older than the stream.
+    proven: bool,
     backoff: Backoff,
     runs: Runs,
     unsaved: bool,
@@ -168,6 +180,8 @@ impl Sink {
             duplicates: HashMap::new(),
             ordering: Ordering::Strict,
             suspicious: false,
+            own: false,
+            proven: false,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(15)),
             runs: Runs::default(),
             unsaved: false,
@@ -266,7 +280,9 @@ impl Sink {
         self.settled.stream_created_us = Some(info.created_us);
         self.unsaved |= changed;
         self.last_sequence = info.last_sequence;
-        if recorded > 0 && (created_anew || info.last_sequence < recorded) {
+        let lost = created_anew || info.last_sequence < recorded;
+        self.own = info.own && !lost;
+        if recorded > 0 && lost {
             return Err(Loss { recorded, left: if created_anew { 0 } else { info.last_sequence } });
         }
         Ok(self.read_tail())
@@ -310,7 +326,7 @@ impl Sink {
     }
 
     fn forget_stream(&mut self) {
-        self.settled.stream_sequence = 0;
+        self.settled.stream_sequence = self.settled.stream_sequence.min(self.last_sequence);
         self.settled.stream_created_us = None;
         self.settled.refill_from = Some(0);
     }
@@ -325,18 +341,62 @@ impl Sink {
         self.wait(now, jitter);
     }
 
-    /// The tail of the stream was read. Returns message ids that may be those of other publishers, if that matters.
-    pub fn tail_read(&mut self, messages: Vec<Stored>, last_sequence: u64) -> Vec<String> {
+    /// The tail of the stream was read. Returns the messages that may be none of the log's events, if that matters; then
+    /// `judged` is to be called.
+    pub fn tail_read(&mut self, messages: Vec<Stored>, last_sequence: u64) -> Vec<Stored> {
         if !matches!(self.link, Link::Tailing) {
             return Vec::new();
         }
-        let ids = messages.iter().map(|message| message.message_id.clone().unwrap_or_default());
-        let doubtful = if self.suspicious { ids.collect() } else { Vec::new() };
+        // What was recorded is no news; the tail that a refill reads begins before it, and before what the log knows.
+        let recorded = self.settled.stream_sequence;
+        let is_doubtful =
+            |message: &&Stored| message.sequence > recorded && (self.suspicious || (self.own && message.counted));
+        let doubtful: Vec<Stored> = messages.iter().filter(is_doubtful).cloned().collect();
         self.tail = messages.into_iter().filter_map(|message| Some((message.message_id?, message.sequence))).collect();
         self.last_sequence = last_sequence;
-        self.link = Link::Flowing;
-        self.exhausted = false;
+        self.link = if doubtful.is_empty() { Link::AtLease { asked: false } } else { Link::Judging };
         doubtful
+    }
+
+    /// What the tail holds is known, or no reason to stop.
+    pub fn judged(&mut self) {
+        if matches!(self.link, Link::Judging) {
+            self.link = Link::AtLease { asked: false };
+        }
+    }
+
+    /// Whether a message that was counted is one that a relay of this installation has published.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Whether the lease has to be made sure of, and nobody has asked.
+    pub fn waits_for_lease(&self) -> bool {
+        matches!(self.link, Link::AtLease { asked: false })
+    }
+
+    /// Whether it will wait for the lease in a moment.
+    pub fn is_beginning(&self) -> bool {
+        matches!(self.link, Link::Ensuring | Link::Tailing | Link::Judging)
+    }
+
+    /// The lease is asked for.
+    pub fn note_claim(&mut self) {
+        if let Link::AtLease { asked } = &mut self.link {
+            *asked = true;
+        }
+    }
+
+    /// The lease that was asked for is ours.
+    pub fn admit(&mut self) {
+        if matches!(self.link, Link::AtLease { asked: true }) {
+            self.link = Link::Flowing;
+            self.exhausted = false;
+        }
     }
 
     /// Others publish to the stream as well.
@@ -380,6 +440,7 @@ impl Sink {
         if epoch != self.epoch {
             return None;
         }
+        self.proven |= !acks.is_empty();
         for ack in acks {
             // What is stored of a refill was found when the tail was read.
             if ack.duplicate && self.is_refilling() {
@@ -463,7 +524,7 @@ impl Sink {
     fn read_tail(&mut self) -> Option<Request> {
         let after = self.settled.refill_from.unwrap_or(self.settled.stream_sequence);
         if self.last_sequence <= after {
-            self.link = Link::Flowing;
+            self.link = Link::AtLease { asked: false };
             return None;
         }
         self.link = Link::Tailing;
@@ -612,7 +673,19 @@ mod tests {
         let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
         sink.connected();
         assert_eq!(sink.stream_ready(info(0)), Ok(None));
+        assert!(!sink.wants_to_read(10, 10), "not before the lease is made sure of");
+        lease(&mut sink);
         sink
+    }
+
+    fn lease(sink: &mut Sink) {
+        sink.note_claim();
+        sink.admit();
+    }
+
+    /// A message that has the id of `logged(n)`.
+    fn stored(n: u128, counted: bool) -> Stored {
+        Stored { sequence: n as u64, message_id: Some(Uuid::from_u128(n).to_string()), counted }
     }
 
     fn expected_and_length(request: Option<Request>) -> (Option<u64>, usize) {
@@ -656,11 +729,39 @@ mod tests {
         let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
         sink.connected();
         assert!(matches!(sink.stream_ready(info(1)), Ok(Some(Request::ReadTail { after: 0, .. }))));
-        sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);
+        assert_eq!(sink.tail_read(vec![stored(1, true)], 1), []);
+        lease(&mut sink);
         let request = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
         assert_eq!(expected_and_length(request), (Some(1), 1));
         sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
         assert_eq!(sink.settled().stream_sequence, 2);
+    }
+
+    #[test]
+    fn what_a_relay_of_ours_has_stored_is_judged_before_anything_is_published() {
+        let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
+        sink.connected();
+        sink.stream_ready(StreamInfo { own: true, ..info(2) }).unwrap();
+        assert_eq!(sink.tail_read(vec![stored(1, true), stored(2, false)], 2), [stored(1, true)]);
+        lease(&mut sink);
+        assert!(!sink.wants_to_read(10, 10));
+        sink.judged();
+        assert!(sink.waits_for_lease());
+        lease(&mut sink);
+        assert!(sink.wants_to_read(10, 10));
+    }
+
+    #[test]
+    fn an_answer_about_the_lease_from_before_the_tail_was_read_admits_nobody() {
+        let mut sink = flowing();
+        sink.publish(vec![logged(1)], position("9:9:", 1));
+        let now = Instant::now();
+        sink.publish_failed(sink.epoch, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
+        sink.tick(now);
+        sink.note_claim();
+        sink.stream_ready(info(0)).unwrap();
+        sink.admit();
+        assert!(sink.waits_for_lease() && !sink.wants_to_read(10, 10));
     }
 
     #[test]
@@ -685,6 +786,7 @@ mod tests {
         sink.publish_failed(sink.epoch, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
         sink.tick(now);
         assert_eq!(sink.stream_ready(info(0)), Ok(None));
+        lease(&mut sink);
         let again = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
         assert_eq!(expected_and_length(again), (Some(0), 1));
     }
@@ -710,7 +812,8 @@ mod tests {
         assert_eq!(failure, Some(Failure::Refused { id: Uuid::from_u128(2), seq: 2 }));
         sink.tick(now);
         sink.stream_ready(info(1)).unwrap();
-        sink.tail_read(vec![Stored { sequence: 1, message_id: Some(Uuid::from_u128(1).to_string()) }], 1);
+        sink.tail_read(vec![stored(1, false)], 1);
+        lease(&mut sink);
         let again = sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
         assert_eq!(expected_and_length(again), (Some(1), 1));
         sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);

@@ -10,11 +10,6 @@ use crate::pg::contracts;
 use crate::pg::datum::{Call, return_set, sql_function, text_array_datum, text_datum};
 use crate::pg::error::OrRefuse;
 
-sql_function!(contracts_changed_wrapper, pg_finfo_contracts_changed_wrapper, |_call| {
-    contracts::announce_change();
-    pg_sys::Datum::from(0)
-});
-
 sql_function!(check_schema_wrapper, pg_finfo_check_schema_wrapper, |call| {
     let (schema, uri) = (call.jsonb(0).unwrap_or_default(), call.text(1).unwrap_or_default());
     contracts::compile(&schema, &uri).map(drop).or_refuse();

@@ -22,15 +22,22 @@ use self::rows::{Counterparts, Store, Transition, Writer};
 use self::settings::Settings;
 pub use self::truncation::{forget, roll_back_to};
 use super::api::emit::Series;
-use super::datum::{Call, sql_function, text_datum};
+use super::datum::{sql_function, text_datum};
 use super::error::{OrRefuse, raise};
 use super::relation::Scratch;
 use crate::domain::capture::{self, Change, Operation};
 use crate::domain::event::EmitArgs;
 
 sql_function!(capture_wrapper, pg_finfo_capture_wrapper, |call| {
-    // SAFETY: the trigger's data is that of the call being executed.
-    unsafe { fire(trigger_of(call)) };
+    let Some(trigger) = call.trigger() else {
+        raise(
+            PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            "sea_mq.capture() is a trigger function",
+            "Capture a table with sea_mq.capture_table.",
+        );
+    };
+    // SAFETY: the trigger is firing.
+    unsafe { fire(trigger) };
     pg_sys::Datum::from(0)
 });
 
@@ -53,23 +60,6 @@ sql_function!(capture_condition_wrapper, pg_finfo_capture_condition_wrapper, |ca
         text_datum(&condition)
     }
 });
-
-/// # Safety
-/// The call is being executed.
-unsafe fn trigger_of<'a>(call: Call) -> &'a pg_sys::TriggerData {
-    // SAFETY: as CALLED_AS_TRIGGER.
-    unsafe {
-        let context = (*call.info()).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-            raise(
-                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                "sea_mq.capture() is a trigger function",
-                "Capture a table with sea_mq.capture_table.",
-            );
-        }
-        &*context.cast::<pg_sys::TriggerData>()
-    }
-}
 
 /// # Safety
 /// The trigger is firing.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::spi::{self, Arg};
 use crate::domain::message::Message;
 use crate::pg::datum::{jsonb_datum, text_datum, uuid_datum};
-use crate::pg::relation::{Appender, Key, Relation};
+use crate::pg::relation::{self, Appender, Key, Relation};
 
 /// Slots of the ring. `sql/07_inbox.sql` creates as many partitions.
 pub const SLOTS: i16 = 4;
@@ -38,7 +38,7 @@ pub fn current_slot() -> i16 {
 pub fn lock_current_slot() -> i16 {
     loop {
         let slot = current_slot();
-        drop(Relation::open_for_write(&log_table(slot)));
+        drop(Relation::open_for_write(relation::require(&log_table(slot))));
         if current_slot() == slot {
             return slot;
         }
@@ -89,7 +89,11 @@ pub struct LogWriter {
 impl LogWriter {
     pub fn open() -> Self {
         let slot = lock_current_slot();
-        Self { appender: Appender::open(&log_table(slot)), slot, ids: crate::pg::relation::require("inbox_id") }
+        Self {
+            appender: Appender::open(relation::require(&log_table(slot))),
+            slot,
+            ids: crate::pg::relation::require("inbox_id"),
+        }
     }
 
     /// A message that was handled at the first attempt.

@@ -11,7 +11,7 @@ use crate::domain::position::{self, Moment, Position, Snapshot};
 use crate::pg::batch::Batch;
 use crate::pg::contracts;
 use crate::pg::datum::uuid_datum;
-use crate::pg::relation::{self, Appender, Compare, IndexScan, Key, Relation, Scratch};
+use crate::pg::relation::{Appender, Compare, IndexScan, Key, Relation, Scratch};
 
 unsafe extern "C-unwind" {
     /// src/backend/commands/sequence.c; `nextval` without looking at the caller's rights, which producers do not have.
@@ -22,11 +22,6 @@ unsafe extern "C-unwind" {
 pub fn next_seq(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: the sequence exists, in a transaction; the guard turns an ERROR into an unwinding.
     unsafe { pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
-}
-
-/// OID of the sequence that gives places in the log.
-pub fn sequence() -> pg_sys::Oid {
-    relation::require("outbox_seq")
 }
 
 /// Appends events to the current slot.
@@ -45,15 +40,8 @@ impl LogWriter {
     pub fn open() -> Self {
         // SAFETY: in a transaction that may write.
         let xid = unsafe { pg_sys::GetTopFullTransactionId() }.value;
-        let ring = ring::read();
-        Self {
-            appender: Appender::open(&log_table(ring.current_slot)),
-            sequence: sequence(),
-            xid,
-            ring,
-            scratch: Scratch::new(),
-            batch: Batch::new(),
-        }
+        let ring::Place { ring, table, sequence } = ring::place();
+        Self { appender: Appender::open(table), sequence, xid, ring, scratch: Scratch::new(), batch: Batch::new() }
     }
 
     pub fn append(&mut self, event: &Event) {
@@ -111,7 +99,7 @@ pub struct Limit {
 
 /// Reads the next chunk of a sink's events, in the order of `seq`, under the transaction's active snapshot.
 pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
-    let origin = ring::read().origin;
+    let origin = ring::place().ring.origin;
     let batch = at.batch_or(now);
     let mut sources = sources(sink, at, &batch);
     let mut read = Read { events: Vec::new(), after: at.clone(), foreign: false };
@@ -224,7 +212,10 @@ fn active_snapshot() -> Snapshot {
 fn last_seq() -> i64 {
     // SAFETY: pg_sequence_last_value takes the OID of a sequence and gives NULL for one that was never used.
     let last = unsafe {
-        pgrx::direct_function_call_as_datum(pg_sys::pg_sequence_last_value, &[Some(pg_sys::Datum::from(sequence()))])
+        pgrx::direct_function_call_as_datum(
+            pg_sys::pg_sequence_last_value,
+            &[Some(pg_sys::Datum::from(ring::place().sequence))],
+        )
     };
     last.map_or(0, |datum| datum.value() as i64)
 }

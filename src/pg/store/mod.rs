@@ -7,6 +7,7 @@ pub mod dlq;
 pub mod event_types;
 pub mod findings;
 pub mod inbox;
+pub mod installation;
 pub mod log;
 pub mod ring;
 pub mod rows;

@@ -1,9 +1,13 @@
 //! The ring of slots: which one writers append to, and when the next one takes over.
 
+use std::cell::Cell;
 use std::time::Duration;
 
+use pgrx::pg_sys;
+
 use super::spi::{self, Arg};
-use crate::pg::relation::Relation;
+use crate::pg::relation::{self, Relation};
+use crate::pg::watch::{self, Table};
 
 /// Slots of the ring. `sql/02_outbox.sql` creates as many partitions.
 pub const SLOTS: i16 = 8;
@@ -22,8 +26,36 @@ pub struct Ring {
     pub origin: i32,
 }
 
-/// The ring as of now. A writer that reads it just before the slot changes appends to the slot before, which is as good:
-/// nothing is truncated without looking again under a lock.
+/// Where a writer appends to.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub ring: Ring,
+    /// The table of the current slot.
+    pub table: pg_sys::Oid,
+    /// The sequence that gives places in the log.
+    pub sequence: pg_sys::Oid,
+}
+
+thread_local! {
+    static PLACE: Cell<Option<Place>> = const { Cell::new(None) };
+}
+
+/// Where to append to, as this process knows it. A writer that learns too late that the slot has changed appends to the slot
+/// before, which is as good: nothing is truncated without looking again under a lock.
+pub fn place() -> Place {
+    if watch::has_changed(Table::OutboxRing) {
+        PLACE.set(None);
+    }
+    PLACE.get().unwrap_or_else(|| {
+        let ring = read();
+        let table = relation::require(&log_table(ring.current_slot));
+        let place = Place { ring, table, sequence: relation::require("outbox_seq") };
+        PLACE.set(Some(place));
+        place
+    })
+}
+
+/// The ring as of now.
 pub fn read() -> Ring {
     let ring = Relation::open("outbox_ring");
     let read = ring.only_row(|row| {

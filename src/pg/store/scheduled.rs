@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::log;
 use super::rows::{self, SCHEDULED_ID};
 use super::spi::{self, Arg};
+use super::{log, ring};
 use crate::domain::event::Event;
 use crate::pg::datum::uuid_datum;
-use crate::pg::relation::{Appender, Key, Relation, Scratch};
+use crate::pg::relation::{self, Appender, Key, Relation, Scratch};
 
 /// Stores an event that is to be held back.
 pub fn append(event: &Event) {
-    let mut table = Appender::open("scheduled_events");
+    let mut table = Appender::open(relation::require("scheduled_events"));
     let available_at = event.available_at.unwrap_or(event.created_at);
-    let seq = log::next_seq(log::sequence());
+    let seq = log::next_seq(ring::place().sequence);
     Scratch::new().within(|| table.append(rows::scheduled_row(event, available_at, seq)));
 }
 

@@ -1,6 +1,7 @@
 //! Streams: their descriptions, and what the relay found when it provisioned them.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use pgrx::pg_sys;
@@ -12,7 +13,8 @@ use crate::domain::envelope::BodyFormat;
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::datum::{text, text_datum};
-use crate::pg::relation::{Appender, Compare, Key, Relation};
+use crate::pg::relation::{self, Appender, Compare, Key, Relation};
+use crate::pg::watch::{self, Table};
 use crate::relay::sink::Described;
 
 /// Columns of `sea_mq.streams`, and where `emit` finds what it must know.
@@ -32,8 +34,33 @@ pub struct Facts {
     pub body: BodyFormat,
 }
 
+/// Streams whose facts are kept; who emits to more makes them look again.
+const KEPT: usize = 10_000;
+
+thread_local! {
+    static KNOWN: RefCell<HashMap<SinkId, Facts>> = RefCell::new(HashMap::new());
+}
+
+/// The facts as this process knows them.
+pub fn known_facts(sink: SinkId) -> Facts {
+    if watch::has_changed(Table::Streams) {
+        KNOWN.with_borrow_mut(HashMap::clear);
+    }
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(&sink).copied()) {
+        return known;
+    }
+    let found = facts(sink);
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(sink, found);
+    });
+    found
+}
+
 /// Looks the facts up as of now.
-pub fn facts(sink: SinkId) -> Facts {
+fn facts(sink: SinkId) -> Facts {
     let table = Relation::open("streams");
     let mut scan = table.scan("streams_sink_key", &[Key::Int8(SINK, Compare::Equal, sink)], std::ptr::null_mut());
     let row = scan.next().map(|row| row.values::<COLUMNS>());
@@ -57,7 +84,7 @@ pub fn facts(sink: SinkId) -> Facts {
 /// is doing the same: then a request is left for the relay.
 pub fn describe_default(context: &str, kind: SinkKind, sink: SinkId) {
     if !try_lock(sink) {
-        let mut requests = Appender::open("stream_requests");
+        let mut requests = Appender::open(relation::require("stream_requests"));
         requests.append([Some(text_datum(context)), Some(text_datum(kind.token()))]);
         return;
     }

@@ -42,7 +42,12 @@ pub extern "C-unwind" fn sea_mq_launcher_main(_arg: pg_sys::Datum) {
         session::wait(None, pause);
     }
     shmem::set_launcher(None);
+    drop(launcher);
     log!("sea_mq launcher ended");
+    // The postmaster never starts a worker again that ends with 0, and without the launcher no relay comes back. While the
+    // server shuts down it starts none.
+    // SAFETY: the main thread, outside of any transaction.
+    unsafe { pg_sys::proc_exit(1) }
 }
 
 #[derive(Default)]

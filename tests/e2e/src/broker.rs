@@ -21,6 +21,8 @@ pub struct BrokerOptions {
     pub login: Option<(String, String)>,
     /// Token with which the test itself connects, likewise.
     pub token: Option<String>,
+    /// Name in a cluster; the configuration has the rest of it.
+    pub server_name: Option<String>,
     /// Clients must use TLS with this certificate.
     pub certificates: Option<TestCertificates>,
 }
@@ -86,6 +88,16 @@ impl Broker {
         }
     }
 
+    /// The port that it listens on when it runs.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's log file.
+    pub fn log_path(&self) -> PathBuf {
+        self.directory.join("server.log")
+    }
+
     pub fn url(&self) -> String {
         let scheme = if self.options.certificates.is_some() { "tls" } else { "nats" };
         format!("{scheme}://127.0.0.1:{}", self.port)
@@ -104,23 +116,40 @@ impl Broker {
     /// # Panics
     /// When it does not.
     pub async fn start(&mut self) {
+        self.launch();
+        self.until_ready().await;
+    }
+
+    /// Starts the server: one of a cluster answers only when others are there.
+    ///
+    /// # Panics
+    /// When its configuration cannot be written.
+    pub fn launch(&mut self) {
         let configuration = self.directory.join("nats.conf");
         let tls = self.options.certificates.as_ref().map_or_else(String::new, |tls| {
             format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n", tls.certificate.display(), tls.key.display())
         });
         // The size of the store is bookkeeping: a stream's limit is reserved in it, whatever the disk has.
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nserver_name: \"test\"\njetstream {{ store_dir: \"{}\", max_file_store: 1TB }}\n{tls}{}\n",
+            "listen: \"127.0.0.1:{}\"\nserver_name: \"{}\"\njetstream {{ store_dir: \"{}\", max_file_store: 1TB }}\n{tls}{}\n",
             self.port,
+            self.options.server_name.as_deref().unwrap_or("test"),
             self.directory.join("store").display(),
             self.options.configuration
         );
         fs::write(&configuration, text).expect("cannot write nats.conf");
         let arguments = ["--config".into(), configuration.display().to_string()];
-        let log = self.directory.join("server.log");
-        let mut server = Process::start(&nats_server(), &arguments, false, Signal::KILL, &log);
+        self.server = Some(Process::start(&nats_server(), &arguments, false, Signal::KILL, &self.log_path()));
+    }
+
+    /// Waits until JetStream of the launched server answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn until_ready(&mut self) {
+        let mut server = self.server.take().expect("nats-server was not launched");
         let client = until_some("nats-server answers", STARTING, async || {
-            assert!(!server.has_ended(), "nats-server did not start:\n{}", process::tail(&log, 20));
+            assert!(!server.has_ended(), "nats-server did not start:\n{}", process::tail(&self.log_path(), 20));
             let client = self.connect().await?;
             // The port is open before JetStream is ready.
             jetstream::new(client.clone()).query_account().await.ok()?;
@@ -129,6 +158,10 @@ impl Broker {
         .await;
         self.server = Some(server);
         self.client = tokio::sync::OnceCell::new_with(Some(client));
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.server.is_some()
     }
 
     async fn connect(&self) -> Option<async_nats::Client> {

@@ -89,6 +89,36 @@ impl Cluster {
         self.end(Signal::QUIT);
     }
 
+    /// SIGKILL for the postmaster: nobody tells its children. Returns when they have noticed and are gone, since no server
+    /// starts on their shared memory before.
+    ///
+    /// # Panics
+    /// When they stay for longer than a minute.
+    pub fn kill(&mut self) {
+        let Some(server) = &self.server else { return };
+        let children = process::children(server.pid());
+        self.end(Signal::KILL);
+        let gone = || children.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists());
+        assert!(process::wait_until(Duration::from_secs(60), gone), "the killed server's children do not end");
+    }
+
+    /// Starts the server if it has ended by itself.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn revive(&mut self) {
+        if self.server.as_mut().is_none_or(Process::has_ended) {
+            self.server = None;
+            self.start().await;
+        }
+    }
+
+    /// The running server's processes: the postmaster and its children; none when it does not run.
+    pub fn processes(&self) -> Vec<i32> {
+        let Some(server) = &self.server else { return Vec::new() };
+        std::iter::once(server.pid()).chain(process::children(server.pid())).collect()
+    }
+
     fn end(&mut self, signal: Signal) {
         if let Some(mut server) = self.server.take() {
             server.signal(signal);
@@ -163,11 +193,53 @@ impl Cluster {
         Self { directory: directory.to_owned(), port: free_port(), server: None }
     }
 
+    /// A copy of the data directory of this running cluster, as `pg_basebackup` makes it; not started.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn base_backup(&self, directory: &Path) -> Self {
+        fs::create_dir(directory).unwrap_or_else(|error| panic!("cannot make {}: {error}", directory.display()));
+        process::give(directory);
+        process::run(
+            process::command(&binary("pg_basebackup"))
+                .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "stream", "-c", "fast", "--no-sync", "-p"])
+                .arg(self.port.to_string())
+                .arg("-D")
+                .arg(directory.join("data")),
+        );
+        Self { directory: directory.to_owned(), port: free_port(), server: None }
+    }
+
+    /// From the next start on, a standby of `primary` that names itself `standby`.
+    ///
+    /// # Panics
+    /// When its directory cannot be written to.
+    pub fn follow(&self, primary: &Self) {
+        let primary = format!("host=127.0.0.1 port={} user=postgres application_name=standby", primary.port);
+        self.configure(&[("primary_conninfo", &primary)]);
+        fs::write(self.data().join("standby.signal"), "").expect("cannot write standby.signal");
+    }
+
+    /// From the next start on, this backup is brought forward to a restore point of `original`.
+    ///
+    /// # Panics
+    /// When its directory cannot be written to.
+    pub fn recover(&self, original: &Self, restore_point: &str) {
+        let restore = format!("cp {}/pg_wal/%f %p", original.data().display());
+        self.configure(&[
+            ("restore_command", &restore),
+            ("recovery_target_name", restore_point),
+            ("recovery_target_action", "promote"),
+        ]);
+        fs::write(self.data().join("recovery.signal"), "").expect("cannot write recovery.signal");
+    }
+
     fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// The server's log file.
+    pub fn log_path(&self) -> PathBuf {
         self.directory.join("server.log")
     }
 }

@@ -29,7 +29,7 @@ pub use chance::Chance;
 pub use cluster::Cluster;
 pub use database::{Connector, Database};
 pub use directory::Directory;
-pub use process::{free_port, freeze, kill, resident_bytes, thaw};
+pub use process::{children, free_port, freeze, kill, resident_bytes, terminate, thaw, title};
 pub use stage::{EVENTS, Stage, StageOptions};
 pub use stored::{Stored, read};
 pub use wait::{holds_for, settled, until, until_some};

@@ -89,15 +89,20 @@ impl Process {
 
     /// Waits until it has ended; false when it has not within `limit`.
     pub fn wait(&mut self, limit: Duration) -> bool {
-        let begin = Instant::now();
-        while !self.has_ended() {
-            if begin.elapsed() > limit {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        true
+        wait_until(limit, || self.has_ended())
     }
+}
+
+/// Waits until `condition` holds; false when it has not within `limit`.
+pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let begin = Instant::now();
+    while !condition() {
+        if begin.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 impl Drop for Process {
@@ -134,6 +139,11 @@ pub fn kill(pid: i32) {
     send(pid, Signal::KILL);
 }
 
+/// SIGTERM: the process is asked to end.
+pub fn terminate(pid: i32) {
+    send(pid, Signal::TERM);
+}
+
 /// SIGSTOP: the process is there but does nothing until [`thaw`].
 pub fn freeze(pid: i32) {
     send(pid, Signal::STOP);
@@ -141,6 +151,25 @@ pub fn freeze(pid: i32) {
 
 pub fn thaw(pid: i32) {
     send(pid, Signal::CONT);
+}
+
+/// The processes that a process has started and that are there still.
+pub fn children(pid: i32) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|child: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        // Behind the name, which may contain anything: the state, the parent.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        parent.is_some_and(|parent| parent == pid.to_string())
+    })
+    .collect()
+}
+
+/// What a process calls itself, its arguments included; empty if it is gone.
+pub fn title(pid: i32) -> String {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&text).replace('\0', " ").trim_end().to_owned()
 }
 
 /// Resident memory of a process that is its own (shared memory left out), in bytes; 0 if it is gone.

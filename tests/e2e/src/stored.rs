@@ -76,16 +76,16 @@ pub async fn read(
         let before = left;
         while let Some(message) = batch.next().await {
             let message = stored(&message.map_err(|error| error.to_string())?)?;
-            if message.sequence > last {
-                return Ok(());
+            if message.sequence <= last {
+                take(message);
             }
-            take(message);
-            left -= 1;
+            left = left.saturating_sub(1);
         }
         if left == before {
             return Err(format!("{left} messages are said to be left and do not come").into());
         }
     }
+    stream.delete_consumer(&consumer.cached_info().name).await?;
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub struct Worker {
     pub(super) consumer: Consumer,
     pub(super) served: Vec<Served>,
     settings: Option<Settings>,
-    /// Why nothing may be received: this database is a copy, or sea_mq is disabled.
+    /// Why nothing may be received: this database is a copy, sea_mq is disabled, or the relay has not looked around yet.
     pub(super) held: Option<Trouble>,
     /// Of the descriptions that are in force.
     pub(super) fingerprint: Option<String>,
@@ -89,16 +89,20 @@ impl Worker {
 
     /// Looks for changed descriptions and new work, if somebody says that there is some, or if it is time.
     fn notice(&mut self, now: Instant) -> Result<(), Failed> {
-        let mut events = false;
+        let (mut events, mut streams) = (false, false);
         if let Some(database) = self.process.database {
             // Cleared before anything is read: what is committed afterwards is seen in the next pass.
             events = database.consumer_events.swap(false, Ordering::AcqRel);
             self.look_due |= database.inbox.swap(false, Ordering::AcqRel);
-            if database.streams.swap(false, Ordering::AcqRel) {
+            streams = database.streams.swap(false, Ordering::AcqRel);
+            if streams {
                 self.consumer.intakes.iter_mut().for_each(Intake::hasten);
             }
         }
         let poll = now >= self.poll_at;
+        if (poll || streams) && self.is_held_otherwise()? {
+            return self.begin();
+        }
         if events || poll {
             self.served.iter_mut().for_each(|served| served.exhausted = false);
         }
@@ -114,6 +118,12 @@ impl Worker {
             }
         }
         self.look()
+    }
+
+    /// Whether something has come in the way, or is there no longer.
+    fn is_held_otherwise(&self) -> Result<bool, Failed> {
+        let Some(settings) = &self.settings else { return Ok(false) };
+        Ok(session::transaction(|| trouble(settings))? != self.held)
     }
 
     /// Gives each subscription a turn, those that go first before the others. Returns whether there may be more.
@@ -190,8 +200,7 @@ impl Work for Worker {
     /// Reads settings and descriptions, and begins to connect.
     fn begin(&mut self) -> Result<(), Failed> {
         let settings = Self::settings()?;
-        let copied = session::transaction(identity::trouble)?;
-        self.held = copied.or_else(|| (!settings.enabled).then(disabled));
+        self.held = session::transaction(|| trouble(&settings))?;
         if self.settings.is_some() {
             // A thread of its own for each beginning: what the one before still reports is nobody's.
             self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
@@ -240,6 +249,12 @@ impl Work for Worker {
     fn is_worn_out(&self) -> bool {
         self.handled_anything && self.started.elapsed() > RECYCLE
     }
+}
+
+/// Why nothing may be received, if it may not.
+fn trouble(settings: &Settings) -> Option<Trouble> {
+    let unclear = || settings.broker.as_ref().and_then(|_| identity::unclear());
+    identity::trouble().or_else(|| (!settings.enabled).then(disabled)).or_else(unclear)
 }
 
 fn disabled() -> Trouble {

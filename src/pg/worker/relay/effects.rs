@@ -33,7 +33,9 @@ impl Worker {
                 session::transaction(|| cursors::save_failure(sink, id, seq, &fault.message))
             }
             Effect::Lost { sink, loss } => self.stream_lost(sink, loss),
-            Effect::Doubtful { sink, ids } => self.look_for_others(sink, &ids),
+            Effect::Doubtful { sink, messages } => self.judge(sink, messages),
+            Effect::Fenced(fault) => self.fenced(&fault),
+            Effect::Cleared { epoch, fault } => self.cleared(epoch, fault.as_ref()),
             Effect::Consumer { stream, name, fault } => {
                 session::transaction(|| consumers::save_state(&stream, &name, fault.as_ref()))
             }
@@ -75,9 +77,11 @@ impl Worker {
             return Ok(());
         }
         let name = known.described().spec.name.clone();
-        if fault.is_none() && known.described().spec.take_over {
-            session::transaction(|| streams::taken_over(sink))?;
+        let take_over = fault.is_none() && known.described().spec.take_over;
+        if take_over {
+            self.taken_over(sink)?;
         }
+        let Some(known) = self.relay.sink(sink) else { return Ok(()) };
         match &fault {
             Some(fault) => warning!("sea_mq relay: stream {name} is not available: {fault}"),
             None => log!("sea_mq relay: stream {name} is ready"),
@@ -170,21 +174,6 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn look_for_others(&mut self, sink: SinkId, ids: &[String]) -> Result<(), Failed> {
-        let known = session::transaction(|| cursors::places(ids))?;
-        let Some(shared) = self.relay.sink(sink) else { return Ok(()) };
-        if ids.iter().all(|id| known.contains_key(id)) {
-            return Ok(());
-        }
-        warning!(
-            "sea_mq relay: others publish to stream {} as well; its order is no longer strict",
-            shared.described().spec.name
-        );
-        shared.share();
-        self.logged.remove(&sink);
-        self.stream_changed(sink, None)
-    }
-
     /// Reads the descriptions of streams and consumers, and when the next scheduled event is due.
     pub(super) fn refresh(&mut self) -> Result<(), Failed> {
         for (context, kind) in session::transaction(streams::requests)? {
@@ -209,7 +198,7 @@ impl Worker {
         for (sink, seq) in session::transaction(cursors::refills)? {
             self.refill(sink, seq)?;
         }
-        if self.relay.is_connected() {
+        if self.relay.has_begun() {
             for name in session::transaction(streams::deletions)? {
                 self.io.send(Request::DeleteStream { name });
             }

@@ -3,6 +3,7 @@
 //! This thread alone talks to PostgreSQL; `NatsIo`'s thread alone talks to NATS. No transaction is open while anything
 //! waits for the network.
 
+mod beside;
 mod effects;
 mod pass;
 mod verify;

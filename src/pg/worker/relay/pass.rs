@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::worker::Worker;
-use crate::broker::{Request, SinkId};
+use crate::broker::SinkId;
 use crate::domain::event::Logged;
 use crate::domain::position::Position;
 use crate::pg::store::{cursors, log, ring, scheduled};
@@ -12,7 +12,6 @@ use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
 use crate::pg::{backlog, gucs, pending};
-use crate::relay::Phase;
 use crate::relay::sink::Sink;
 
 /// How much one read takes.
@@ -138,13 +137,7 @@ impl Worker {
     }
 
     pub(super) fn hold_foreign_log(&mut self) -> Result<(), Failed> {
-        self.held = Some(Phase::Paused);
-        self.io.send(Request::Shutdown);
-        self.save_relay(
-            Phase::Paused,
-            Some(identity::copied("the outbox holds events that another installation wrote")),
-            0,
-        )
+        self.hold(identity::copied("the outbox holds events that another installation wrote"))
     }
 
     pub(super) fn save_if_due(&mut self) -> Result<(), Failed> {

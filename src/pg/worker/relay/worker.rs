@@ -1,12 +1,15 @@
 //! The relay's loop: begins, makes one pass after the other, ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use pgrx::{pg_sys, warning};
+use uuid::Uuid;
 
+use super::beside;
 use super::verify::Verification;
 use crate::broker::{BrokerConfig, Fault, FaultKind, SinkId};
+use crate::domain::lease::Claimant;
 use crate::domain::pace::Pace;
 use crate::nats::NatsIo;
 use crate::pg::gucs;
@@ -63,6 +66,14 @@ pub struct Worker {
     /// The last error of each stream that was logged, so that a repeated one is not.
     pub(super) logged: HashMap<SinkId, Option<Fault>>,
     pub(super) last_relay: Option<(Phase, Option<String>)>,
+    /// Names this process at the broker.
+    id: Uuid,
+    /// The run of the server, as the lease has it.
+    pub(super) server: String,
+    /// What was found of other relays last: the epoch of the lease, or why that is not known.
+    pub(super) cleared: Option<(Option<u64>, Option<String>)>,
+    /// Streams whose tail is accepted as it is: somebody has called `sea_mq.adopt()`.
+    pub(super) accepting: HashSet<SinkId>,
 }
 
 impl Worker {
@@ -71,7 +82,7 @@ impl Worker {
         Ok(Self {
             process,
             io: NatsIo::spawn()?,
-            relay: Relay::new(None, Duration::ZERO),
+            relay: Relay::new(None, Duration::ZERO, Claimant::default()),
             held: None,
             settings: None,
             poll_at: now,
@@ -86,6 +97,10 @@ impl Worker {
             verification: None,
             logged: HashMap::new(),
             last_relay: None,
+            id: Uuid::new_v4(),
+            server: String::new(),
+            cleared: None,
+            accepting: HashSet::new(),
         })
     }
 
@@ -144,10 +159,13 @@ impl Work for Worker {
             (None, Some(_), true) => None,
         };
         if self.settings.is_some() {
-            // A thread of its own for each beginning: what the one before still reports is nobody's.
-            self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
+            self.io = beside::new_io()?;
         }
-        self.relay = Relay::new(settings.broker.clone(), settings.reconnect_max);
+        let claimant = session::transaction(|| identity::claimant(self.id))?;
+        self.server.clone_from(&claimant.server);
+        self.cleared = None;
+        let broker = settings.broker.clone().map(|broker| BrokerConfig { relay: Some(self.id), ..broker });
+        self.relay = Relay::new(broker, settings.reconnect_max, claimant);
         self.settings = Some(settings);
         self.logged.clear();
         if self.verification.is_some() {

@@ -124,6 +124,26 @@ async fn a_terminated_consumer_comes_back() {
     assert_eq!(stage.relay().await, relay, "the relay was restarted");
 }
 
+/// Without it no worker that ends is started again, and after a crash none at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminated_launcher_comes_back_and_brings_others_back() {
+    let stage = Stage::new("terminated_launcher").await;
+    let db = stage.connect().await;
+    let relay = stage.relay().await;
+    let launcher = async || {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'sea_mq launcher'";
+        db.values::<i32>(sql, &[]).await.pop()
+    };
+    let first = until_some("the launcher runs", SOON, launcher).await;
+    db.run(&format!("SELECT pg_terminate_backend({first})")).await;
+    until("another launcher runs", SOON, async || launcher().await.is_some_and(|pid| pid != first)).await;
+    assert_eq!(stage.relay().await, relay, "the relay was restarted");
+    db.run(&format!("SELECT pg_terminate_backend({relay})")).await;
+    until("another relay runs", SOON, async || stage.relays().await.into_iter().any(|pid| pid != relay)).await;
+    let id = db.emit("1", "Emitted", json!({})).await;
+    stage.assert_stored(&[id]).await;
+}
+
 /// Each has its place to itself, and keeps it through errors, which take its lock away for a moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_keep_their_places_through_errors() {

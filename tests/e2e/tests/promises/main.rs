@@ -17,6 +17,7 @@ mod foreign;
 mod fuzz;
 mod handlers;
 mod hostile;
+mod identity;
 mod inbox;
 mod ingest;
 mod lifecycle;

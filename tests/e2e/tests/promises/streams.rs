@@ -18,6 +18,29 @@ async fn until_stream(stage: &Stage, name: &str) -> Config {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_session_changes_of_a_stream_binds_the_others_at_once() {
+    let stage = StageOptions::default().setting("sea_mq.auto_create_streams", "off").start("streams_spread").await;
+    let (writer, other) = (stage.connect().await, stage.connect().await);
+    let emit = "SELECT sea_mq.emit('order', '1', 'Filled', to_jsonb(repeat('x', 5000)))";
+    assert_eq!(writer.refusal(emit).await, SqlState::UNDEFINED_OBJECT);
+    // Also in the middle of a transaction, whatever its snapshot.
+    writer.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await;
+    other.run("SELECT sea_mq.create_stream('orders')").await;
+    writer.run(&format!("{emit}; COMMIT")).await;
+    other.run("BEGIN; SELECT sea_mq.alter_stream('ORDERS_EVENTS', max_msg_size => 4000)").await;
+    writer.run(emit).await;
+    assert_eq!(other.refusal(emit).await, SqlState::PROGRAM_LIMIT_EXCEEDED, "the session that alters it knows");
+    other.run("ROLLBACK").await;
+    other.run(emit).await;
+    other.run("SELECT sea_mq.alter_stream('ORDERS_EVENTS', max_msg_size => 4000)").await;
+    assert_eq!(writer.refusal(emit).await, SqlState::PROGRAM_LIMIT_EXCEEDED);
+    // An extension that is made anew has other tables.
+    other.run("DROP EXTENSION sea_mq CASCADE; CREATE EXTENSION sea_mq; SELECT sea_mq.create_stream('orders')").await;
+    writer.run(emit).await;
+    assert_eq!(other.value::<i64>("SELECT count(*) FROM sea_mq.outbox_log", &[]).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_event_of_a_context_creates_its_streams_with_the_defaults() {
     let stage = Stage::new("defaults").await;
     let db = stage.connect().await;

@@ -118,14 +118,26 @@ impl Session {
             4 => (format!("PREPARE TRANSACTION '{prepared}'; ROLLBACK PREPARED '{prepared}'"), false),
             _ => ("COMMIT".to_owned(), true),
         };
-        // Each by itself: what is sent in one go is one transaction.
-        for statement in end.split("; ") {
-            self.db.run(statement).await;
-        }
+        let ended = self.end(&end).await;
         let pending = std::mem::take(&mut self.pending);
-        if commits {
+        if commits && ended {
             self.committed.extend(pending);
         }
+    }
+
+    /// Whether the transaction ended as asked. It does not where another session has used one of its ids meanwhile: the
+    /// first to commit has it.
+    async fn end(&mut self, statements: &str) -> bool {
+        // Each by itself: what is sent in one go is one transaction.
+        for statement in statements.split("; ") {
+            let Err(error) = self.db.batch_execute(statement).await else { continue };
+            let code = self.refused(error, &[]).await;
+            assert_eq!(code, "23505", "{statement}");
+            let shared = |one: &Emitted| one.given.event_id.is_some_and(|id| id.is_nil() || id.is_max());
+            assert!(self.pending.iter().any(shared), "nobody else has their ids: {:?}", self.pending);
+            return false;
+        }
+        true
     }
 
     async fn step(&mut self, read_only: bool) {

@@ -1,0 +1,190 @@
+//! What can be done to the servers.
+
+use crate::proxy::Weather;
+use crate::scene::Broking;
+
+/// What of two faults at once must not be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// One of PostgreSQL's processes.
+    Process,
+    /// PostgreSQL as a whole.
+    Server,
+    Broker,
+    Network,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Terminate,
+    /// SIGSTOP, and SIGCONT later.
+    Freeze,
+    /// An immediate shutdown, SIGQUIT.
+    Immediate,
+    /// A fast shutdown, SIGINT.
+    Fast,
+    /// The store is thrown away.
+    Wipe,
+    /// No space is left on the server's disk.
+    FillDisk,
+    /// A database is dumped, and the copy restored beside the original.
+    Copy,
+    Weather(Weather),
+}
+
+/// Which nats-server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// There is but one.
+    Only,
+    /// Of three, the leader of a stream.
+    Leader,
+    /// Of three, another one.
+    Follower,
+    /// All three.
+    All,
+}
+
+#[derive(Debug)]
+pub struct Fault {
+    pub name: &'static str,
+    pub part: Part,
+    pub harm: Harm,
+    /// For a process: how its title begins.
+    pub title: &'static str,
+    /// For a broker.
+    pub node: Node,
+    pub what: &'static str,
+}
+
+const fn process(name: &'static str, title: &'static str, harm: Harm, what: &'static str) -> Fault {
+    Fault { name, part: Part::Process, harm, title, node: Node::Only, what }
+}
+
+const fn fault(name: &'static str, part: Part, harm: Harm, what: &'static str) -> Fault {
+    Fault { name, part, harm, title: "", node: Node::Only, what }
+}
+
+const fn node(name: &'static str, node: Node, harm: Harm, what: &'static str) -> Fault {
+    Fault { name, part: Part::Broker, harm, title: "", node, what }
+}
+
+const RELAY: &str = "postgres: sea_mq relay";
+const CONSUMER: &str = "postgres: sea_mq consumer";
+const HANDLER: &str = "postgres: sea_mq handler";
+const LAUNCHER: &str = "postgres: sea_mq launcher";
+/// A session of a writer.
+pub const SESSION: &str = "postgres: postgres orders";
+
+pub const FAULTS: &[Fault] = &[
+    process("relay-kill", RELAY, Harm::Kill, "SIGKILL for a relay; PostgreSQL restarts all its processes"),
+    process("relay-term", RELAY, Harm::Terminate, "SIGTERM for a relay"),
+    process("relay-stop", RELAY, Harm::Freeze, "SIGSTOP for a relay, SIGCONT later"),
+    process("consumer-kill", CONSUMER, Harm::Kill, "SIGKILL for a consumer; PostgreSQL restarts all its processes"),
+    process("consumer-term", CONSUMER, Harm::Terminate, "SIGTERM for a consumer"),
+    process("consumer-stop", CONSUMER, Harm::Freeze, "SIGSTOP for a consumer, SIGCONT later"),
+    process("handler-kill", HANDLER, Harm::Kill, "SIGKILL for one of several handler processes"),
+    process("handler-term", HANDLER, Harm::Terminate, "SIGTERM for one of several handler processes"),
+    process("handler-stop", HANDLER, Harm::Freeze, "SIGSTOP for one of several handler processes, SIGCONT later"),
+    process("launcher-kill", LAUNCHER, Harm::Kill, "SIGKILL for the launcher; PostgreSQL restarts all its processes"),
+    process("launcher-term", LAUNCHER, Harm::Terminate, "SIGTERM for the launcher"),
+    process("launcher-stop", LAUNCHER, Harm::Freeze, "SIGSTOP for the launcher, SIGCONT later"),
+    process(
+        "session-kill",
+        SESSION,
+        Harm::Kill,
+        "SIGKILL for a writer's session; PostgreSQL restarts all its processes",
+    ),
+    process(
+        "session-term",
+        SESSION,
+        Harm::Terminate,
+        "SIGTERM for a writer's session, wherever it is in its transaction",
+    ),
+    process("session-stop", SESSION, Harm::Freeze, "SIGSTOP for a writer's session, SIGCONT later"),
+    fault("postgres-kill", Part::Server, Harm::Kill, "SIGKILL for the postmaster"),
+    fault("postgres-stop", Part::Server, Harm::Freeze, "SIGSTOP for the postmaster, SIGCONT later"),
+    fault("postgres-immediate", Part::Server, Harm::Immediate, "immediate shutdown of PostgreSQL, and recovery"),
+    fault("postgres-restart", Part::Server, Harm::Fast, "fast shutdown of PostgreSQL, and a start"),
+    fault("postgres-disk", Part::Server, Harm::FillDisk, "no space left on PostgreSQL's disk (needs root)"),
+    fault("postgres-copy", Part::Server, Harm::Copy, "a database is dumped and restored beside itself"),
+    fault("broker-kill", Part::Broker, Harm::Kill, "SIGKILL for nats-server"),
+    fault("broker-term", Part::Broker, Harm::Terminate, "SIGTERM for nats-server"),
+    fault("broker-stop", Part::Broker, Harm::Freeze, "SIGSTOP for nats-server, SIGCONT later"),
+    fault("broker-wipe", Part::Broker, Harm::Wipe, "nats-server comes back without its store"),
+    fault("broker-disk", Part::Broker, Harm::FillDisk, "no space left on nats-server's disk (needs root)"),
+    fault("net-cut", Part::Network, Harm::Weather(Weather::Cut), "connections to the broker are closed and refused"),
+    fault("net-stalled", Part::Network, Harm::Weather(Weather::Stalled), "connections stay open, nothing goes through"),
+    fault("net-deaf", Part::Network, Harm::Weather(Weather::Deaf), "the broker is told, and its answers are lost"),
+    fault("net-slow", Part::Network, Harm::Weather(Weather::Slow), "a few kilobytes at a time, each late"),
+    fault("net-garbage", Part::Network, Harm::Weather(Weather::Garbage), "bits are changed on the way (with TLS)"),
+    node("leader-kill", Node::Leader, Harm::Kill, "of three nats-servers, SIGKILL for the leader of a stream"),
+    node("leader-term", Node::Leader, Harm::Terminate, "of three nats-servers, SIGTERM for the leader of a stream"),
+    node(
+        "leader-stop",
+        Node::Leader,
+        Harm::Freeze,
+        "of three nats-servers, SIGSTOP for the leader, which comes back as one",
+    ),
+    node("follower-kill", Node::Follower, Harm::Kill, "of three nats-servers, SIGKILL for a follower"),
+    node("follower-stop", Node::Follower, Harm::Freeze, "of three nats-servers, SIGSTOP for a follower, SIGCONT later"),
+    node("follower-wipe", Node::Follower, Harm::Wipe, "of three nats-servers, a follower comes back without its store"),
+    node("cluster-kill", Node::All, Harm::Kill, "SIGKILL for all of three nats-servers at once"),
+];
+
+impl Fault {
+    pub fn named(name: &str) -> Option<&'static Self> {
+        FAULTS.iter().find(|fault| fault.name == name)
+    }
+
+    /// What the broker has to be.
+    pub fn broking(&self) -> Option<Broking> {
+        match self.part {
+            Part::Network => (self.harm == Harm::Weather(Weather::Garbage)).then_some(Broking::Tls),
+            Part::Broker if self.node != Node::Only => Some(Broking::Three),
+            _ => None,
+        }
+    }
+
+    /// Whether it can be done where the broker is this.
+    pub fn fits(&self, broking: Broking) -> bool {
+        let alone = self.part == Part::Broker && self.node == Node::Only;
+        self.broking().map_or(!alone || broking != Broking::Three, |needed| needed == broking)
+    }
+
+    /// Whether it can be done beside other faults: pg_dump does not survive them.
+    pub fn combines(&self) -> bool {
+        self.harm != Harm::Copy
+    }
+
+    pub fn needs_disks(&self) -> bool {
+        self.harm == Harm::FillDisk
+    }
+
+    /// Whether what was committed with `synchronous_commit = off` may be lost.
+    pub fn crashes_postgres(&self) -> bool {
+        match self.part {
+            Part::Process => self.harm == Harm::Kill,
+            Part::Server => matches!(self.harm, Harm::Kill | Harm::Immediate | Harm::FillDisk),
+            Part::Broker | Part::Network => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let names: HashSet<&str> = FAULTS.iter().map(|fault| fault.name).collect();
+        assert_eq!(names.len(), FAULTS.len());
+        assert!(names.iter().all(|name| Fault::named(name).is_some_and(|fault| fault.name == *name)));
+        assert!(Fault::named("none").is_none());
+    }
+}

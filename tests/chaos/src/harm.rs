@@ -1,0 +1,184 @@
+//! How a fault's harm is done, and undone.
+
+use harness::{Chance, freeze, kill, terminate, thaw, title, until};
+
+use crate::LONG;
+use crate::copy;
+use crate::fault::{Fault, Harm, Node, Part, SESSION};
+use crate::proxy::Weather;
+use crate::scene::{PRODUCERS, Scene};
+
+impl Fault {
+    /// Does the harm; says to whom, and returns what is to be undone later.
+    pub async fn inflict(&self, scene: &mut Scene, chance: &mut Chance) -> (String, Wound) {
+        match self.part {
+            Part::Process => self.inflict_process(scene, chance),
+            Part::Server => self.inflict_server(scene).await,
+            Part::Broker => self.inflict_broker(scene).await,
+            Part::Network => {
+                if let Harm::Weather(weather) = self.harm {
+                    scene.set_weather(weather);
+                }
+                (String::new(), Wound::Network)
+            }
+        }
+    }
+
+    fn inflict_process(&self, scene: &Scene, chance: &mut Chance) -> (String, Wound) {
+        let victims = titled(scene, self.title);
+        if victims.is_empty() {
+            return ("nobody, there is none just now".into(), Wound::None);
+        }
+        let victim = *chance.of(&victims);
+        let who = format!("{} ({victim})", title(victim));
+        match self.harm {
+            Harm::Kill => kill(victim),
+            Harm::Freeze => {
+                freeze(victim);
+                return (who, Wound::Frozen(victim));
+            }
+            _ => terminate(victim),
+        }
+        (who, Wound::Ended { victim, title: self.title, count: victims.len() })
+    }
+
+    async fn inflict_server(&self, scene: &mut Scene) -> (String, Wound) {
+        let processes = scene.cluster.processes();
+        let Some(&postmaster) = processes.first() else { return ("nobody, it is down".into(), Wound::None) };
+        if self.harm == Harm::Freeze {
+            freeze(postmaster);
+            return (String::new(), Wound::Frozen(postmaster));
+        }
+        if self.harm == Harm::FillDisk {
+            return fill_disk(scene, 0).await;
+        }
+        if self.harm == Harm::Copy {
+            copy::make(scene).await;
+            return (String::new(), Wound::Copied);
+        }
+        // Whoever is frozen cannot end, and the others would wait for it.
+        processes.into_iter().for_each(thaw);
+        match self.harm {
+            Harm::Kill => scene.cluster.kill(),
+            Harm::Immediate => scene.cluster.crash(),
+            _ => scene.cluster.stop(),
+        }
+        (String::new(), Wound::Server)
+    }
+
+    async fn inflict_broker(&self, scene: &mut Scene) -> (String, Wound) {
+        if self.harm == Harm::FillDisk {
+            return fill_disk(scene, 1).await;
+        }
+        let victims: Vec<usize> = match self.node {
+            Node::Only => vec![0],
+            Node::Leader => vec![scene.leader().await],
+            Node::Follower => vec![(scene.leader().await + 1) % scene.brokers.len()],
+            Node::All => (0..scene.brokers.len()).collect(),
+        };
+        let whom = format!("nats-server {victims:?}");
+        for victim in &victims {
+            let broker = &mut scene.brokers[*victim];
+            match self.harm {
+                Harm::Freeze => {
+                    freeze(broker.pid());
+                    return (whom, Wound::Frozen(broker.pid()));
+                }
+                Harm::Terminate => broker.stop(),
+                Harm::Wipe => {
+                    broker.kill();
+                    broker.forget_everything();
+                }
+                _ => broker.kill(),
+            }
+        }
+        (whom, Wound::Brokers(victims))
+    }
+}
+
+async fn fill_disk(scene: &Scene, disk: usize) -> (String, Wound) {
+    let Some(disks) = &scene.disks else { return ("skipped: mounting a disk needs root".into(), Wound::None) };
+    disks[disk].fill();
+    // There may be some room in files that are there already.
+    until("somebody meets the full disk", LONG, async || {
+        let Ok(db) = scene.connector(PRODUCERS[0].database).try_connect().await else { return disk == 0 };
+        let problems = db.query_one("SELECT EXISTS (SELECT FROM sea_mq.problems)", &[]).await;
+        let space =
+            db.batch_execute("CREATE TEMPORARY TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 1000)").await;
+        if disk == 0 { space.is_err() } else { problems.is_ok_and(|row| row.get(0)) }
+    })
+    .await;
+    (String::new(), Wound::Full(disk))
+}
+
+/// PostgreSQL's processes whose titles begin like this.
+fn titled(scene: &Scene, start: &str) -> Vec<i32> {
+    scene.cluster.processes().into_iter().filter(|pid| title(*pid).starts_with(start)).collect()
+}
+
+/// What a fault left behind.
+#[derive(Debug)]
+pub enum Wound {
+    None,
+    Frozen(i32),
+    /// A process that others replace; and how many of its kind there were.
+    Ended {
+        victim: i32,
+        title: &'static str,
+        count: usize,
+    },
+    Server,
+    Brokers(Vec<usize>),
+    Network,
+    /// The disk of PostgreSQL (0) or of the broker (1).
+    Full(usize),
+    Copied,
+}
+
+impl Wound {
+    /// Whether there is nothing to be undone.
+    pub fn heals_itself(&self) -> bool {
+        matches!(self, Self::None | Self::Ended { .. })
+    }
+
+    /// Whether another process is in the place of the one that was ended.
+    pub fn is_replaced(&self, scene: &Scene) -> bool {
+        match self {
+            // Writers connect anew when they please.
+            Self::Ended { victim, title, count } if *title != SESSION => {
+                let now = titled(scene, title);
+                now.len() >= *count && !now.contains(victim)
+            }
+            Self::Ended { victim, .. } => !titled(scene, SESSION).contains(victim),
+            _ => true,
+        }
+    }
+
+    /// # Panics
+    /// When a server does not start.
+    pub async fn heal(&self, scene: &mut Scene) {
+        match self {
+            Self::None | Self::Ended { .. } => {}
+            Self::Frozen(pid) => thaw(*pid),
+            Self::Server => scene.cluster.start().await,
+            Self::Brokers(numbers) => {
+                numbers.iter().for_each(|number| scene.brokers[*number].launch());
+                for number in numbers {
+                    scene.brokers[*number].until_ready().await;
+                }
+            }
+            Self::Network => scene.set_weather(Weather::Clear),
+            Self::Full(disk) => {
+                scene.disks.iter().for_each(|disks| disks[*disk].free());
+                // Whoever met the full disk may have ended; a nats-server switches JetStream off until it is started again.
+                if *disk == 0 {
+                    scene.cluster.revive().await;
+                } else {
+                    scene.brokers[0].stop();
+                    scene.brokers[0].start().await;
+                }
+            }
+            Self::Copied => copy::check_and_drop(scene).await,
+        }
+    }
+}

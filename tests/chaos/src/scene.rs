@@ -1,0 +1,272 @@
+//! The servers and what is in them: two databases that emit, subscriptions in one of them and in a third.
+
+use std::path::{Path, PathBuf};
+
+use harness::{
+    Broker, BrokerOptions, Cluster, Connector, Database, Directory, TestCertificates, free_port, until_some,
+};
+
+use crate::LONG;
+use crate::disk::Disk;
+use crate::proxy::{Proxy, Weather};
+
+/// A database with writers.
+pub struct Producer {
+    pub database: &'static str,
+    /// Bounded contexts that it emits in, the first being its own.
+    pub contexts: &'static [&'static str],
+}
+
+pub const PRODUCERS: [Producer; 2] = [
+    Producer { database: "orders", contexts: &["orders", "shipping"] },
+    Producer { database: "billing", contexts: &["billing"] },
+];
+
+/// Where most subscriptions are; it emits nothing.
+pub const SINK: &str = "sink";
+
+/// All databases with the extension.
+pub const DATABASES: [&str; 3] = ["orders", "billing", SINK];
+
+/// Aggregates of a context that all writers change.
+pub const AGGREGATES: i64 = 12;
+
+pub struct Subscription {
+    pub name: &'static str,
+    pub database: &'static str,
+    pub context: &'static str,
+    /// Further arguments of `subscribe`.
+    pub options: &'static str,
+    /// Whether its effects come in the order of the stream, aggregate by aggregate: not with clients that take turns, nor where
+    /// attempts fail.
+    pub in_order: bool,
+}
+
+pub const SUBSCRIPTIONS: [Subscription; 5] = [
+    Subscription {
+        name: "sink__orders",
+        database: SINK,
+        context: "orders",
+        options: "handler => 'record', max_ack_pending => 500",
+        in_order: true,
+    },
+    Subscription {
+        name: "sink__billing",
+        database: SINK,
+        context: "billing",
+        options: "handler => 'record', workers => 3, max_ack_pending => 500",
+        in_order: true,
+    },
+    Subscription {
+        name: "sink__unsteady",
+        database: SINK,
+        context: "orders",
+        options: "handler => 'unsteady', retry_delay => '50 ms', retry_delay_max => '1 s', max_ack_pending => 500",
+        in_order: false,
+    },
+    // Clients receive what comes for it.
+    Subscription {
+        name: PULLED,
+        database: SINK,
+        context: "shipping",
+        options: "max_ack_pending => 500",
+        in_order: false,
+    },
+    // Its handler emits, in the context `billing`.
+    Subscription {
+        name: "billing__from_orders",
+        database: "billing",
+        context: "orders",
+        options: "handler => 'invoice', max_ack_pending => 500",
+        in_order: true,
+    },
+];
+
+pub const PULLED: &str = "sink__pulled";
+
+/// Effects have no key: doubles show.
+const EFFECTS: &str =
+    "CREATE TABLE effects (place bigint GENERATED ALWAYS AS IDENTITY, subscription text, message_id uuid, attempt int);
+    CREATE FUNCTION record(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO effects (subscription, message_id, attempt) VALUES (e.subscription, e.message_id::uuid, e.attempt);
+    END $$;
+    CREATE FUNCTION unsteady(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM record(e);
+        IF random() < 0.02 THEN RAISE EXCEPTION 'now and then'; END IF;
+    END $$;
+    CREATE TABLE chained (source uuid, event_id uuid);
+    CREATE FUNCTION invoice(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM record(e);
+        INSERT INTO chained SELECT e.message_id::uuid, sea_mq.emit('invoice', e.aggregate_id, 'Invoiced', '{}');
+    END $$;";
+
+/// `witness` has a row for each transaction that committed.
+const TRUTH: &str = "CREATE TABLE aggregates (context text, id bigint, n bigint NOT NULL, PRIMARY KEY (context, id));
+    CREATE TABLE witness (key bigint PRIMARY KEY);";
+
+/// Waits are shortened, so that a fault is got over within seconds; no promise hangs on them.
+const SETTINGS: &[(&str, &str)] = &[
+    ("shared_preload_libraries", "sea_mq"),
+    ("sea_mq.ack_timeout", "3s"),
+    ("sea_mq.reconnect_max", "1s"),
+    ("max_worker_processes", "24"),
+    ("max_prepared_transactions", "50"),
+    ("max_wal_size", "128MB"),
+    ("log_checkpoints", "off"),
+];
+
+/// What the broker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broking {
+    /// One nats-server.
+    One,
+    /// One that demands TLS.
+    Tls,
+    /// Three, and each stream has three replicas.
+    Three,
+}
+
+pub struct Scene {
+    // The servers are dropped before their directory.
+    pub cluster: Cluster,
+    pub brokers: Vec<Broker>,
+    /// One for each of the brokers.
+    proxies: Vec<Proxy>,
+    /// What PostgreSQL and the only broker are on, if they are to be filled and that is permitted.
+    pub disks: Option<[Disk; 2]>,
+    pub directory: Directory,
+}
+
+impl Scene {
+    /// # Panics
+    /// When it cannot be set up.
+    pub async fn start(name: &str, broking: Broking, disks: bool, settings: &[(&str, &str)]) -> Self {
+        let directory = Directory::new(name);
+        let [pg, nats] = ["pg-disk", "nats-disk"].map(|disk| directory.path().join(disk));
+        let disks = if disks { Disk::new(&pg, 600).zip(Disk::new(&nats, 400)).map(<[Disk; 2]>::from) } else { None };
+        let (pg, nats) = if disks.is_some() { (&*pg, &*nats) } else { (directory.path(), directory.path()) };
+        let certificates = (broking == Broking::Tls).then(|| TestCertificates::new(directory.path()));
+        let brokers = start_brokers(nats, broking, certificates.as_ref()).await;
+        let mut proxies = Vec::new();
+        for broker in &brokers {
+            proxies.push(Proxy::start(broker.port()).await);
+        }
+        let mut cluster = Cluster::new(&pg.join("pg"), SETTINGS);
+        let scheme = if certificates.is_some() { "tls" } else { "nats" };
+        let urls: Vec<String> = proxies.iter().map(|proxy| format!("{scheme}://127.0.0.1:{}", proxy.port())).collect();
+        cluster.configure(&[("sea_mq.nats_url", &urls.join(","))]);
+        if let Some(certificates) = certificates {
+            cluster.configure(&[("sea_mq.nats_tls_ca_file", &certificates.certificate.display().to_string())]);
+        }
+        cluster.configure(settings);
+        cluster.start().await;
+        let scene = Self { cluster, brokers, proxies, disks, directory };
+        scene.fill(broking).await;
+        scene
+    }
+
+    async fn fill(&self, broking: Broking) {
+        for database in DATABASES {
+            self.cluster.run(&format!("CREATE DATABASE {database}")).await;
+            self.cluster.run(&format!("ALTER DATABASE {database} SET sea_mq.context = '{database}'")).await;
+            let db = self.cluster.connect(database).await;
+            db.run(&format!("CREATE EXTENSION sea_mq; {EFFECTS}")).await;
+        }
+        for producer in &PRODUCERS {
+            let db = self.cluster.connect(producer.database).await;
+            db.run(TRUTH).await;
+            for (number, context) in producer.contexts.iter().enumerate() {
+                // The broker forgets ids so soon that it is no help against doubles. The second context's stream is made by
+                // its first event.
+                let replicas = if broking == Broking::Three { 3 } else { 1 };
+                if number == 0 || replicas == 3 {
+                    let options = format!("duplicate_window => '100 ms', replicas => {replicas}");
+                    db.run(&format!("SELECT sea_mq.create_stream('{context}', {options})")).await;
+                }
+                let sql =
+                    format!("INSERT INTO aggregates SELECT '{context}', n, 0 FROM generate_series(1, {AGGREGATES}) n");
+                db.run(&sql).await;
+            }
+        }
+        for Subscription { name, database, context, options, .. } in &SUBSCRIPTIONS {
+            let db = self.cluster.connect(database).await;
+            db.run(&format!(
+                "SELECT sea_mq.subscribe('{name}', '{context}', start_from => 'all', max_deliver => -1, ack_wait => '5 s', {options})"
+            ))
+            .await;
+        }
+    }
+
+    pub fn connector(&self, database: &str) -> Connector {
+        self.cluster.connector("postgres", database)
+    }
+
+    /// A broker that runs: of several, any.
+    ///
+    /// # Panics
+    /// When none does.
+    pub fn broker(&self) -> &Broker {
+        self.brokers.iter().find(|broker| broker.is_running()).expect("no nats-server runs")
+    }
+
+    /// Of the brokers, the one that leads the first stream.
+    pub async fn leader(&self) -> usize {
+        let stream = self.broker().stream(&stream_of(PRODUCERS[0].contexts[0])).await;
+        let leader = stream.and_then(|stream| stream.cached_info().cluster.as_ref()?.leader.clone());
+        (0..self.brokers.len()).find(|number| leader.as_deref() == Some(&server_name(*number))).unwrap_or(0)
+    }
+
+    /// The network between PostgreSQL and all of the brokers.
+    pub fn set_weather(&self, weather: Weather) {
+        self.proxies.iter().for_each(|proxy| proxy.set(weather));
+    }
+
+    /// Log files of the servers.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        std::iter::once(self.cluster.log_path()).chain(self.brokers.iter().map(Broker::log_path)).collect()
+    }
+}
+
+fn server_name(number: usize) -> String {
+    format!("nats-{number}")
+}
+
+async fn start_brokers(directory: &Path, broking: Broking, tls: Option<&TestCertificates>) -> Vec<Broker> {
+    let count = if broking == Broking::Three { 3 } else { 1 };
+    let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
+    let routes: Vec<String> = ports.iter().map(|port| format!("\"nats-route://127.0.0.1:{port}\"")).collect();
+    let broker = |(number, port): (usize, &u16)| {
+        let mut options = BrokerOptions { certificates: tls.cloned(), ..BrokerOptions::default() };
+        if count > 1 {
+            options.server_name = Some(server_name(number));
+            // Clients are not to learn of ways around the proxies.
+            options.configuration = format!(
+                "cluster {{ name: \"test\", listen: \"127.0.0.1:{port}\", no_advertise: true, routes: [{}] }}",
+                routes.join(", ")
+            );
+        }
+        Broker::new(&directory.join(server_name(number)), options)
+    };
+    let mut brokers: Vec<Broker> = ports.iter().enumerate().map(broker).collect();
+    brokers.iter_mut().for_each(Broker::launch);
+    for broker in &mut brokers {
+        broker.until_ready().await;
+    }
+    brokers
+}
+
+/// The stream of a context.
+pub fn stream_of(context: &str) -> String {
+    format!("{}_EVENTS", context.to_uppercase())
+}
+
+/// A connection, once the server takes some.
+///
+/// # Panics
+/// When it does not within two minutes.
+pub async fn connect(connector: &Connector) -> Database {
+    until_some("a connection", LONG, async || connector.try_connect().await.ok()).await
+}
