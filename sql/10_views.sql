@@ -76,7 +76,8 @@ COMMENT ON COLUMN sea_mq.relay_status.preloaded IS 'Whether sea_mq is in shared_
 CREATE VIEW sea_mq.stream_status AS
 SELECT s.name AS stream, s.context, s.kind, coalesce(t.state, 'pending') AS state, t.error_kind, t.error, t.hint,
     coalesce(t.ordering, 'strict') AS ordering, t.differences, coalesce(t.losses, 0) AS losses, t.last_loss,
-    c.stream_sequence AS last_sequence, coalesce(c.published, 0) AS published, p.pending, s.managed, t.since
+    c.stream_sequence AS last_sequence, coalesce(c.published, 0) AS published, p.pending, s.managed, t.since,
+    s.atomic_transactions, coalesce(t.not_atomic, 0) AS not_atomic, t.last_not_atomic
 FROM sea_mq.streams s
 LEFT JOIN sea_mq.stream_state t ON t.sink = s.sink
 LEFT JOIN sea_mq.cursors c ON c.sink = s.sink
@@ -98,6 +99,9 @@ COMMENT ON COLUMN sea_mq.stream_status.published IS 'Events published so far';
 COMMENT ON COLUMN sea_mq.stream_status.pending IS 'Committed events not yet published; counted up to 10,001';
 COMMENT ON COLUMN sea_mq.stream_status.managed IS 'Whether the relay creates and updates the stream';
 COMMENT ON COLUMN sea_mq.stream_status.since IS 'When this state began';
+COMMENT ON COLUMN sea_mq.stream_status.atomic_transactions IS 'Whether transactions are to be published as atomic batches';
+COMMENT ON COLUMN sea_mq.stream_status.not_atomic IS 'Transactions of several events that were published one by one all the same';
+COMMENT ON COLUMN sea_mq.stream_status.last_not_atomic IS 'The last of them, and why';
 
 -- What is wrong, the most urgent first.
 CREATE VIEW sea_mq.problems AS
@@ -151,6 +155,10 @@ FROM sea_mq.dlq_status d WHERE d.open > 0
 UNION ALL
 SELECT 6, format('more than 1000 messages wait for subscription %s', s.subscription), 'Raise max_ack_pending or workers, or make the handler faster.'
 FROM sea_mq.subscription_status s WHERE s.pending > 1000
+UNION ALL
+SELECT 6, format('transactions are not published to stream %s as one: allow_atomic is %s', t.stream, t.differences -> 'allow_atomic' ->> 1),
+    'Use nats-server 2.12 or later and allow atomic publishing in the stream, or call sea_mq.alter_stream(…, atomic_transactions => false).'
+FROM sea_mq.stream_status t WHERE t.atomic_transactions AND t.differences ? 'allow_atomic'
 UNION ALL
 SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
     'Add sea_mq to shared_preload_libraries and restart the server.'

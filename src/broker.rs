@@ -174,9 +174,17 @@ pub enum Request {
     /// the other way round. Answered by `Page`.
     ReadPage { sink: SinkId, stream: String, after: u64, upto: u64 },
     /// Publishes in order. With `expected_last`, the first message is stored only if the stream's last sequence is
-    /// that, the second only if it is that plus one, and so on. Answered by `Acked` (in one or several parts, in
+    /// that, the second only if it is that plus one, and so on. `batches` says how many messages after each other are
+    /// stored all or none; beyond what it says, each is stored alone. Answered by `Acked` (in one or several parts, in
     /// order) and, if something fails, by one `PublishFailed`, after which nothing more is reported for that epoch.
-    Publish { sink: SinkId, epoch: u64, stream: String, expected_last: Option<u64>, messages: Vec<Outgoing> },
+    Publish {
+        sink: SinkId,
+        epoch: u64,
+        stream: String,
+        expected_last: Option<u64>,
+        messages: Vec<Outgoing>,
+        batches: Vec<usize>,
+    },
     /// Begins to pull from a durable consumer, until `StopConsuming`. Answered by `Delivered`, over and over, and by one
     /// `ConsumeFailed` if it ends by itself. What an earlier session left without an ack is delivered first, and at
     /// once, not after `ack_wait`. No more than `window` messages wait for their `Ack`; for those that wait long, the
@@ -238,9 +246,11 @@ pub enum Report {
         epoch: u64,
         acks: Vec<Ack>,
     },
+    /// `ahead`: so many messages of the same batch stand before the one at fault, and are not stored either.
     PublishFailed {
         sink: SinkId,
         epoch: u64,
+        ahead: usize,
         fault: Fault,
     },
     /// Messages of one `Consume`, in the order in which the consumer delivers.
@@ -337,6 +347,8 @@ pub struct StreamInfo {
     pub replicas: usize,
     /// Largest message in bytes, headers included, if the stream sets its own limit.
     pub max_msg_size: Option<usize>,
+    /// Takes atomic batches.
+    pub atomic: bool,
     /// Settings that differ from the description and were left alone: name, (wanted, found).
     pub differences: BTreeMap<String, (String, String)>,
     /// It carries the mark of the installation that asks.
@@ -432,6 +444,10 @@ pub enum FaultKind {
     ConsumerOwned,
     /// The stream's last sequence is not the expected one.
     WrongSequence,
+    /// The stream remembers the id of a message of a batch, and stores none of it.
+    DuplicateInBatch,
+    /// The server will not store these messages as one batch.
+    BatchRefused,
     /// The connection breaks over a message: its header block cannot be read.
     UnreadableMessage,
     /// The message is larger than the server or the stream takes.
@@ -485,7 +501,12 @@ impl FaultKind {
             Self::ConsumerConflict => {
                 "Remove the consumer in NATS, or give the subscription another name; sea_mq then creates a usable one."
             }
-            Self::ConsumerMissing | Self::WrongSequence | Self::Timeout | Self::Server => return None,
+            Self::ConsumerMissing
+            | Self::WrongSequence
+            | Self::DuplicateInBatch
+            | Self::BatchRefused
+            | Self::Timeout
+            | Self::Server => return None,
         })
     }
 }

@@ -12,6 +12,8 @@ pub struct Run {
     pub first_seq: i64,
     pub last_seq: i64,
     pub events: u64,
+    /// Number of the first event in the order of the log, as the relay counts while it runs.
+    pub place: u64,
     /// Stream sequence of the first event, the others follow without a gap. `None`: refused by the broker for good.
     pub first_stream_seq: Option<u64>,
 }
@@ -26,7 +28,8 @@ impl Run {
         // Within one batch, or from a batch to the one that begins where it ended; in both cases only if the order by
         // seq is the order in which they were stored.
         let batches_meet = self.upto == next.done || (self.done == next.done && self.upto == next.upto);
-        if !streams_meet || !batches_meet || next.first_seq <= self.last_seq {
+        let logs_meet = self.place + self.events == next.place && next.first_seq > self.last_seq;
+        if !streams_meet || !batches_meet || !logs_meet {
             return Some(next);
         }
         self.upto = next.upto;
@@ -74,6 +77,7 @@ mod tests {
             first_seq: seqs.0,
             last_seq: seqs.1,
             events,
+            place: seqs.0.unsigned_abs(),
             first_stream_seq: stream,
         }
     }
@@ -82,8 +86,8 @@ mod tests {
     fn what_follows_in_log_and_stream_is_one_run() {
         let mut runs = Runs::default();
         runs.push(run("1:1:", "9:9:", (1, 4), 4, Some(1)));
-        runs.push(run("1:1:", "9:9:", (6, 6), 1, Some(5)));
-        runs.push(run("9:9:", "20:20:", (8, 9), 2, Some(6)));
+        runs.push(Run { place: 5, ..run("1:1:", "9:9:", (6, 6), 1, Some(5)) });
+        runs.push(Run { place: 6, ..run("9:9:", "20:20:", (8, 9), 2, Some(6)) });
         assert_eq!(runs.as_slice(), [run("1:1:", "20:20:", (1, 9), 7, Some(1))]);
     }
 
@@ -97,8 +101,16 @@ mod tests {
         ] {
             let mut runs = Runs::default();
             runs.push(run("1:1:", "9:9:", (1, 4), 4, Some(1)));
-            runs.push(next);
+            runs.push(Run { place: 5, ..next });
             assert_eq!(runs.as_slice().len(), 2);
         }
+    }
+
+    #[test]
+    fn events_with_others_between_them_in_the_log_are_two_runs() {
+        let mut runs = Runs::default();
+        runs.push(run("1:1:", "9:9:", (1, 4), 4, Some(1)));
+        runs.push(Run { place: 6, ..run("1:1:", "9:9:", (7, 7), 1, Some(5)) });
+        assert_eq!(runs.as_slice().len(), 2);
     }
 }

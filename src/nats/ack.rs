@@ -20,9 +20,17 @@ struct PubAck<'a> {
     error: Option<ApiError>,
 }
 
+/// What the server says to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Stored(Ack),
+    /// It is kept aside until the last message of its batch is there.
+    Staged,
+}
+
 /// Reads an answer. An ack of another stream than `stream` is a conflict: that stream took over the subject, and what it
 /// stores is not where consumers look for it.
-pub(super) fn read(message: &Message, stream: &str) -> Result<Ack, Fault> {
+pub(super) fn read(message: &Message, stream: &str) -> Result<Answer, Fault> {
     match message.status {
         Some(StatusCode::NO_RESPONDERS) => {
             let message = format!("no stream stores the subject meant for {stream}");
@@ -31,7 +39,8 @@ pub(super) fn read(message: &Message, stream: &str) -> Result<Ack, Fault> {
         Some(status) if !status.is_success() => {
             Err(Fault::new(FaultKind::Server, format!("publish to {stream} answered with status {status}")))
         }
-        _ => parse(&message.payload, stream),
+        _ if message.payload.is_empty() => Ok(Answer::Staged),
+        _ => parse(&message.payload, stream).map(Answer::Stored),
     }
 }
 

@@ -43,6 +43,9 @@ impl ApiError {
     pub(super) fn kind(&self) -> FaultKind {
         match self.err_code {
             10070 | 10071 | 10164 => FaultKind::WrongSequence,
+            10201 => FaultKind::DuplicateInBatch,
+            // Larger than the server's own limit for batches, or (2.12.0) with message ids.
+            10177 | 10199 => FaultKind::BatchRefused,
             10054 | 10097 => FaultKind::MessageTooLarge,
             10002 | 10023 | 10028 | 10047 => FaultKind::Full,
             // The limits of a stream that discards new messages arrive as a failure of the store, in words.
@@ -241,6 +244,9 @@ mod tests {
     fn publish_errors_are_told_apart() {
         assert_eq!(kind(10071, "wrong last sequence: 7"), FaultKind::WrongSequence);
         assert_eq!(kind(10164, "wrong last sequence"), FaultKind::WrongSequence);
+        assert_eq!(kind(10201, "atomic publish batch contains duplicate message id"), FaultKind::DuplicateInBatch);
+        assert_eq!(kind(10199, "atomic publish batch is too large: 1000"), FaultKind::BatchRefused);
+        assert_eq!(kind(10176, "atomic publish batch is incomplete"), FaultKind::Server);
         assert_eq!(kind(10054, "message size exceeds maximum allowed"), FaultKind::MessageTooLarge);
         assert_eq!(kind(10077, "maximum messages exceeded"), FaultKind::Full);
         assert_eq!(kind(10077, "maximum bytes exceeded"), FaultKind::Full);

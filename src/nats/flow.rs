@@ -4,16 +4,12 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use async_nats::header::{NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
-use async_nats::{HeaderMap, HeaderValue, Subject};
+use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
-use serde::de::value::{Error, StringDeserializer};
 
 use super::ack;
-use crate::broker::{Ack, Fault, FaultKind, Outgoing, Report, SinkId};
-use crate::domain::header_block::HeaderBlock;
+use super::queued::{self, Next, Place, Queued};
+use crate::broker::{Ack, Fault, FaultKind, Report, SinkId};
 
 /// Messages of one sink without an answer. nats-server queues 10,000 per stream before it refuses more, and at 150,000
 /// messages a second this is 27 ms of them.
@@ -41,7 +37,7 @@ pub(super) struct Flow {
     sink: SinkId,
     pub(super) epoch: u64,
     pub(super) stream: String,
-    pub(super) queue: VecDeque<Batch>,
+    pub(super) queue: VecDeque<Queued>,
     /// Each message expects its predecessor's id.
     chained: bool,
     /// `Nats-Msg-Id` of the message sent last, if `chained`.
@@ -62,18 +58,14 @@ pub(super) struct Flow {
     acks: Vec<Ack>,
 }
 
-/// The messages of one request that are still to be sent.
-#[derive(Debug)]
-pub(super) struct Batch {
-    /// Expected last sequence for the next message.
-    pub(super) expected: Option<u64>,
-    pub(super) messages: std::vec::IntoIter<Outgoing>,
-}
-
 #[derive(Debug)]
 struct Sent {
     at: Instant,
+    /// Those that the server has not answered for.
     bytes: usize,
+    place: Place,
+    /// Answered before its turn.
+    overtook: bool,
     /// Of the subject: an error that the server sends instead of an answer names nothing else.
     subject_hash: u64,
     outcome: Outcome,
@@ -83,6 +75,8 @@ struct Sent {
 #[derive(Debug)]
 pub(super) enum Outcome {
     Waiting,
+    /// The server keeps it aside until the last message of its batch is there.
+    Staged,
     Stored(Ack),
     Failed(Box<Fault>),
 }
@@ -117,11 +111,9 @@ impl Flow {
         if !self.can_send() {
             return None;
         }
-        let batch = self.queue.front_mut()?;
-        let message = batch.messages.next()?;
-        let expected = batch.expected;
-        batch.expected = expected.map(|sequence| sequence + 1);
-        if batch.messages.as_slice().is_empty() {
+        let queued = self.queue.front_mut()?;
+        let Next { message, place, expected } = queued.next()?;
+        if queued.is_empty() {
             self.queue.pop_front();
         }
 
@@ -129,15 +121,20 @@ impl Flow {
         let bytes = message.body.len() + message.headers.size();
         self.bytes += bytes;
         let subject_hash = hash(&message.subject);
-        self.window.push_back(Sent { at: now, bytes, subject_hash, outcome: Outcome::Waiting });
+        let outcome = Outcome::Waiting;
+        self.window.push_back(Sent { at: now, bytes, place, overtook: false, subject_hash, outcome });
         let id = self.chained.then(|| message.headers.id().to_owned());
         let previous_id = std::mem::replace(&mut self.last_id, id);
-        match headers(message.headers, expected, previous_id.as_deref()) {
+        let reply = |index| format!("{reply_prefix}{}", ack::reply_token(slot, index));
+        // No other message ever had the reply subject of its first one. Short, so that it fits in where single messages
+        // name their predecessor: emit reckons with that.
+        let batch = || format!("{:016x}", hash(&reply(index + 1 - place.number as u64)));
+        match queued::headers(message.headers, place, expected, previous_id.as_deref(), batch) {
             Ok(headers) => Some(Wire {
                 slot,
                 index,
                 subject: message.subject.into(),
-                reply: format!("{reply_prefix}{}", ack::reply_token(slot, index)).into(),
+                reply: reply(index).into(),
                 headers,
                 body: message.body,
             }),
@@ -150,21 +147,54 @@ impl Flow {
 
     /// Notes the outcome of a message, unless it has one already. `by_server` if the server answered.
     pub(super) fn resolve(&mut self, index: u64, outcome: Outcome, by_server: bool, now: Instant) {
-        let Some(offset) = index.checked_sub(self.base).and_then(|offset| usize::try_from(offset).ok()) else { return };
-        let Some(sent) = self.window.get_mut(offset) else { return };
-        if !matches!(sent.outcome, Outcome::Waiting) {
-            return;
-        }
-        if matches!(outcome, Outcome::Failed(_)) {
-            self.halted = true;
-            self.queue.clear();
-        }
-        sent.outcome = outcome;
-        if offset > 0 && by_server {
+        let Some((offset, sent)) = self.waiting_for(index) else { return };
+        let begin = offset.saturating_sub(sent.place.number - 1);
+        if begin > 0 && by_server {
+            sent.overtook = true;
             self.overtaken_by += 1;
             self.gap_since.get_or_insert(now);
         }
+        match &outcome {
+            Outcome::Failed(_) => {
+                self.halted = true;
+                self.queue.clear();
+            }
+            // The ack of a batch is that of its last message.
+            Outcome::Stored(ack) => {
+                for (member, before) in self.window.range_mut(begin..offset).zip((1..=offset - begin).rev()) {
+                    member.outcome =
+                        Outcome::Stored(Ack { sequence: ack.sequence.saturating_sub(before as u64), ..*ack });
+                }
+            }
+            Outcome::Staged | Outcome::Waiting => {}
+        }
+        if let Some(sent) = self.window.get_mut(offset) {
+            sent.outcome = outcome;
+        }
         self.settle(now);
+    }
+
+    /// Notes that the server keeps a message aside. It may say so while it has not answered for what comes before.
+    pub(super) fn stage(&mut self, index: u64, now: Instant) {
+        let Some((_, sent)) = self.waiting_for(index) else { return };
+        if sent.place.is_last() {
+            let fault = Fault::new(FaultKind::Server, format!("empty answer of stream {}", self.stream));
+            return self.resolve(index, Outcome::Failed(Box::new(fault)), true, now);
+        }
+        sent.outcome = Outcome::Staged;
+        self.bytes -= std::mem::take(&mut sent.bytes);
+    }
+
+    /// A message without an outcome, and where it stands in the window.
+    fn waiting_for(&mut self, index: u64) -> Option<(usize, &mut Sent)> {
+        let offset = usize::try_from(index.checked_sub(self.base)?).ok()?;
+        let sent = self.window.get_mut(offset)?;
+        matches!(sent.outcome, Outcome::Waiting).then_some((offset, sent))
+    }
+
+    /// Where the first message stands that is not kept aside.
+    fn front(&self) -> Option<usize> {
+        self.window.iter().position(|sent| !matches!(sent.outcome, Outcome::Staged))
     }
 
     /// The first message without an answer whose subject has this hash.
@@ -176,12 +206,11 @@ impl Flow {
     /// Takes what is stored from the front of the window.
     fn settle(&mut self, now: Instant) {
         let mut moved = false;
-        while let Some(Sent { outcome: Outcome::Stored(ack), bytes, .. }) = self.window.front() {
+        while let Some(Sent { outcome: Outcome::Stored(ack), bytes, overtook, .. }) = self.window.front() {
             self.acks.push(*ack);
             self.bytes -= bytes;
             self.base += 1;
-            // Every stored message but the first of this run was answered before its turn.
-            self.overtaken_by = self.overtaken_by.saturating_sub(usize::from(moved));
+            self.overtaken_by -= usize::from(*overtook);
             self.window.pop_front();
             moved = true;
         }
@@ -191,7 +220,7 @@ impl Flow {
     }
 
     pub(super) fn deadline(&self, ack_timeout: Duration) -> Option<Instant> {
-        let oldest = self.window.front().filter(|sent| matches!(sent.outcome, Outcome::Waiting))?;
+        let oldest = self.window.get(self.front()?).filter(|sent| matches!(sent.outcome, Outcome::Waiting))?;
         let overdue = oldest.at + ack_timeout;
         Some(self.gap_since.map_or(overdue, |since| overdue.min(since + GAP_GRACE)))
     }
@@ -200,7 +229,7 @@ impl Flow {
     pub(super) fn give_up(&mut self) {
         let later = self.window.iter().find_map(|sent| match &sent.outcome {
             Outcome::Failed(fault) => Some(fault.as_ref().clone()),
-            Outcome::Waiting | Outcome::Stored(_) => None,
+            Outcome::Waiting | Outcome::Staged | Outcome::Stored(_) => None,
         });
         let fault = later.unwrap_or_else(|| {
             let words = if self.gap_since.is_some() { "though a later one was answered" } else { "in time" };
@@ -208,7 +237,7 @@ impl Flow {
         });
         self.halted = true;
         self.queue.clear();
-        if let Some(front) = self.window.front_mut() {
+        if let Some(front) = self.front().and_then(|front| self.window.get_mut(front)) {
             front.outcome = Outcome::Failed(Box::new(fault));
         }
     }
@@ -221,32 +250,14 @@ impl Flow {
         if !self.acks.is_empty() {
             reports.push(Report::Acked { sink: self.sink, epoch: self.epoch, acks: std::mem::take(&mut self.acks) });
         }
-        if let Some(Sent { outcome: Outcome::Failed(fault), .. }) = self.window.front() {
-            reports.push(Report::PublishFailed { sink: self.sink, epoch: self.epoch, fault: fault.as_ref().clone() });
+        let Some(ahead) = self.front() else { return };
+        if let Some(Sent { outcome: Outcome::Failed(fault), .. }) = self.window.get(ahead) {
+            let (sink, epoch, fault) = (self.sink, self.epoch, fault.as_ref().clone());
+            reports.push(Report::PublishFailed { sink, epoch, ahead, fault });
             self.ended = true;
             self.window = VecDeque::new();
         }
     }
-}
-
-/// The headers as the library wants them.
-fn headers(mut block: HeaderBlock, expected: Option<u64>, previous_id: Option<&str>) -> Result<HeaderMap, Fault> {
-    if let Some(sequence) = expected {
-        block.push(NATS_EXPECTED_LAST_SEQUENCE.as_ref(), &sequence.to_string());
-        if let Some(id) = previous_id {
-            block.push(NATS_EXPECTED_LAST_MESSAGE_ID.as_ref(), id);
-        }
-    }
-    let lines = block.into_lines().map_err(|name| {
-        Fault::new(FaultKind::InvalidMessage, format!("header {name:?} cannot be sent: not a valid name or value"))
-    })?;
-    // All lines as the value of the first, which the library writes as it is. Its constructors would not take line ends;
-    // that there are none but those between headers is what a block is for.
-    let lines: StringDeserializer<Error> = lines.into_deserializer();
-    let value = HeaderValue::deserialize(lines).map_err(|error| Fault::new(FaultKind::Server, error.to_string()))?;
-    let mut map = HeaderMap::new();
-    map.insert(NATS_MESSAGE_ID, value);
-    Ok(map)
 }
 
 pub(super) fn hash(subject: &str) -> u64 {

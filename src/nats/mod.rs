@@ -36,6 +36,7 @@ mod ledger;
 mod leftovers;
 mod publish;
 mod pull;
+mod queued;
 mod replies;
 mod session;
 mod spec;

@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::ack;
-use super::flow::{self, Batch, Flow, Outcome, Wire};
-use crate::broker::{Fault, Outgoing, Report, SinkId};
+use super::ack::{self, Answer};
+use super::flow::{self, Flow, Outcome, Wire};
+use super::queued::Queued;
+use crate::broker::{Fault, Report, SinkId};
 
 /// All flows of a session.
 #[derive(Debug)]
@@ -63,22 +64,15 @@ impl Publisher {
     }
 
     /// Queues messages. A new epoch of a sink voids the one before it, with all that is queued and unanswered.
-    pub(super) fn submit(
-        &mut self,
-        sink: SinkId,
-        epoch: u64,
-        stream: String,
-        expected: Option<u64>,
-        messages: Vec<Outgoing>,
-    ) {
+    pub(super) fn submit(&mut self, sink: SinkId, epoch: u64, stream: String, queued: Queued) {
         let slot = match self.slots.get(&sink).and_then(|slot| Some((*slot, self.flows.get(slot)?.epoch))) {
             Some((slot, current)) if current == epoch => slot,
             Some((_, current)) if current > epoch => return,
             _ => self.open(sink, epoch, stream),
         };
         let Some(flow) = self.flows.get_mut(&slot) else { return };
-        if !flow.halted && !messages.is_empty() {
-            flow.queue.push_back(Batch { expected, messages: messages.into_iter() });
+        if !flow.halted && !queued.is_empty() {
+            flow.queue.push_back(queued);
             self.enqueue(slot);
         }
     }
@@ -142,11 +136,11 @@ impl Publisher {
             && let Some(flow) = self.flows.get_mut(&slot)
             && !flow.ended
         {
-            let outcome = match ack::read(message, &flow.stream) {
-                Ok(ack) => Outcome::Stored(ack),
-                Err(fault) => Outcome::Failed(Box::new(fault)),
-            };
-            flow.resolve(index, outcome, true, now);
+            match ack::read(message, &flow.stream) {
+                Ok(Answer::Stored(ack)) => flow.resolve(index, Outcome::Stored(ack), true, now),
+                Ok(Answer::Staged) => flow.stage(index, now),
+                Err(fault) => flow.resolve(index, Outcome::Failed(Box::new(fault)), true, now),
+            }
             if self.touched.last() != Some(&slot) {
                 self.touched.push(slot);
             }
@@ -209,7 +203,7 @@ mod tests {
 
     use super::flow::{GAP_GRACE, WINDOW_MESSAGES};
     use super::*;
-    use crate::broker::{Ack, FaultKind};
+    use crate::broker::{Ack, FaultKind, Outgoing};
     use crate::domain::header_block::HeaderBlock;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
@@ -276,8 +270,8 @@ mod tests {
     #[test]
     fn sequences_count_on_over_several_requests() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Some(7), outgoing(&["a", "b"]));
-        publisher.submit(1, 1, "S".into(), Some(9), outgoing(&["c"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(Some(7), outgoing(&["a", "b"]), Vec::new()));
+        publisher.submit(1, 1, "S".into(), Queued::new(Some(9), outgoing(&["c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         let expected: Vec<_> = wires.iter().map(|wire| header(wire, "Nats-Expected-Last-Sequence")).collect();
         assert_eq!(expected, [Some("7".into()), Some("8".into()), Some("9".into())]);
@@ -290,7 +284,7 @@ mod tests {
         for (standalone, wanted) in [(true, Some("a")), (false, None)] {
             let mut publisher = publisher();
             publisher.set_standalone("S", standalone);
-            publisher.submit(1, 1, "S".into(), Some(0), outgoing(&["a", "b"]));
+            publisher.submit(1, 1, "S".into(), Queued::new(Some(0), outgoing(&["a", "b"]), Vec::new()));
             let wires = sent(&mut publisher, now);
             let previous = |wire: &Wire| header(wire, "Nats-Expected-Last-Msg-Id");
             assert_eq!(previous(&wires[0]), None);
@@ -301,7 +295,7 @@ mod tests {
     #[test]
     fn acks_are_reported_together_and_in_order() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b", "c"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         stored(&mut publisher, &wires[1], 2, now);
         assert_eq!(collected(&mut publisher, now), []);
@@ -314,7 +308,7 @@ mod tests {
     #[test]
     fn missing_answer_fails_the_flow_after_the_grace() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b", "c"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         stored(&mut publisher, &wires[0], 1, now);
         stored(&mut publisher, &wires[2], 2, now);
@@ -329,7 +323,7 @@ mod tests {
     #[test]
     fn refusal_is_reported_after_the_acks_before_it_and_ends_the_epoch() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b", "c"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         let wrong =
             r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 4"},"stream":"S","seq":0}"#;
@@ -340,32 +334,32 @@ mod tests {
         let reports = collected(&mut publisher, now);
         assert_eq!(reports[0], acked(1, &[1]));
         assert_eq!(failure(&reports), Some(FaultKind::WrongSequence));
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["d"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["d"]), Vec::new()));
         assert!(sent(&mut publisher, now).is_empty());
-        publisher.submit(1, 2, "S".into(), None, outgoing(&["d"]));
+        publisher.submit(1, 2, "S".into(), Queued::new(None, outgoing(&["d"]), Vec::new()));
         assert_eq!(sent(&mut publisher, now).len(), 1);
     }
 
     #[test]
     fn new_epoch_voids_the_old() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
         let old = publisher.next(now).unwrap();
-        publisher.submit(1, 2, "S".into(), None, outgoing(&["c"]));
+        publisher.submit(1, 2, "S".into(), Queued::new(None, outgoing(&["c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         assert_eq!(wires.len(), 1);
         stored(&mut publisher, &old, 1, now);
         assert_eq!(collected(&mut publisher, now), []);
         stored(&mut publisher, &wires[0], 2, now);
         assert_eq!(collected(&mut publisher, now), [acked(2, &[2])]);
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["z"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["z"]), Vec::new()));
         assert!(sent(&mut publisher, now).is_empty());
     }
 
     #[test]
     fn silence_fails_the_flow() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["a"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a"]), Vec::new()));
         assert_eq!(publisher.next_deadline(now), Some(now + TIMEOUT));
         sent(&mut publisher, now);
         publisher.expire(now + TIMEOUT / 2);
@@ -378,7 +372,7 @@ mod tests {
     #[test]
     fn forbidden_subject_fails_its_message() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         publisher.deny("shop.b", &Fault::new(FaultKind::Permission, "no"), now);
         stored(&mut publisher, &wires[0], 1, now);
@@ -392,7 +386,7 @@ mod tests {
         let (mut publisher, now) = (publisher(), Instant::now());
         let mut messages = outgoing(&["a", "b"]);
         messages[0].headers.push("X", "1\r\nPUB x 0");
-        publisher.submit(1, 1, "S".into(), None, messages);
+        publisher.submit(1, 1, "S".into(), Queued::new(None, messages, Vec::new()));
         assert!(sent(&mut publisher, now).is_empty());
         assert!(publisher.has_news());
         assert!(failure(&collected(&mut publisher, now)).is_some());
@@ -402,7 +396,12 @@ mod tests {
     fn window_opens_as_answers_arrive() {
         let (mut publisher, now) = (publisher(), Instant::now());
         let ids: Vec<String> = (0..WINDOW_MESSAGES + 10).map(|id| id.to_string()).collect();
-        publisher.submit(1, 1, "S".into(), None, outgoing(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+        publisher.submit(
+            1,
+            1,
+            "S".into(),
+            Queued::new(None, outgoing(&ids.iter().map(String::as_str).collect::<Vec<_>>()), Vec::new()),
+        );
         let wires = sent(&mut publisher, now);
         assert_eq!(wires.len(), WINDOW_MESSAGES);
         stored(&mut publisher, &wires[0], 1, now);
@@ -413,9 +412,69 @@ mod tests {
     #[test]
     fn sinks_take_turns() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), None, outgoing(&["a", "b"]));
-        publisher.submit(2, 1, "T".into(), None, outgoing(&["c", "d"]));
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
+        publisher.submit(2, 1, "T".into(), Queued::new(None, outgoing(&["c", "d"]), Vec::new()));
         let subjects: Vec<String> = sent(&mut publisher, now).iter().map(|wire| wire.subject.to_string()).collect();
         assert_eq!(subjects, ["shop.a", "shop.c", "shop.b", "shop.d"]);
+    }
+
+    #[test]
+    fn a_batch_is_stored_when_its_last_message_is_acked() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        let queued = Queued::new(Some(4), outgoing(&["a", "b", "c", "d"]), vec![3, 1]);
+        publisher.submit(1, 1, "S".into(), queued);
+        let wires = sent(&mut publisher, now);
+        let batches: Vec<_> = wires.iter().map(|wire| header(wire, "Nats-Batch-Id")).collect();
+        assert!(batches[0].is_some() && batches[0] == batches[1] && batches[1] == batches[2]);
+        assert_eq!(batches[3], None);
+        for wire in &wires[..2] {
+            answer(&mut publisher, wire, "", now);
+        }
+        assert_eq!(collected(&mut publisher, now), []);
+        stored(&mut publisher, &wires[2], 7, now);
+        stored(&mut publisher, &wires[3], 8, now);
+        assert_eq!(collected(&mut publisher, now), [acked(1, &[5, 6, 7, 8])]);
+        assert_eq!(publisher.next_deadline(now), None);
+    }
+
+    #[test]
+    fn no_two_batches_have_one_name() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        for epoch in [1, 2] {
+            publisher.submit(1, epoch, "S".into(), Queued::new(None, outgoing(&["a", "b", "c", "d"]), vec![2, 2]));
+        }
+        publisher.submit(2, 1, "T".into(), Queued::new(None, outgoing(&["a", "b"]), vec![2]));
+        let names: HashSet<_> = sent(&mut publisher, now).iter().map(|wire| header(wire, "Nats-Batch-Id")).collect();
+        assert_eq!(names.len(), 3, "the first epoch sent nothing");
+    }
+
+    #[test]
+    fn fault_in_a_batch_is_that_of_its_message() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["x", "a", "b", "c"]), vec![1, 3]));
+        let wires = sent(&mut publisher, now);
+        answer(&mut publisher, &wires[1], "", now);
+        let large = r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#;
+        answer(&mut publisher, &wires[2], large, now);
+        assert_eq!(collected(&mut publisher, now), [], "what was sent before is not answered yet");
+        stored(&mut publisher, &wires[0], 1, now);
+        let reports = collected(&mut publisher, now);
+        assert_eq!(reports[0], acked(1, &[1]));
+        let Report::PublishFailed { ahead, ref fault, .. } = reports[1] else { panic!("{reports:?}") };
+        assert_eq!((ahead, fault.kind), (1, FaultKind::MessageTooLarge));
+    }
+
+    #[test]
+    fn messages_kept_aside_make_room_and_do_not_count_as_overtaking() {
+        let (mut publisher, now) = (publisher(), Instant::now());
+        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["x", "a", "b"]), vec![1, 2]));
+        let wires = sent(&mut publisher, now);
+        answer(&mut publisher, &wires[1], "", now);
+        assert_eq!(publisher.next_deadline(now), Some(now + TIMEOUT), "in a cluster the ack waits for the quorum");
+        stored(&mut publisher, &wires[0], 1, now);
+        assert_eq!(publisher.next_deadline(now), Some(now + TIMEOUT));
+        publisher.expire(now + TIMEOUT);
+        let reports = collected(&mut publisher, now);
+        assert_eq!(failure(&reports), Some(FaultKind::Timeout), "its last message was not answered");
     }
 }

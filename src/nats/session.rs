@@ -23,6 +23,7 @@ use super::inbound::Inbound;
 use super::io_thread::{Reporter, Requests};
 use super::publish::Publisher;
 use super::pull::Order;
+use super::queued::Queued;
 use super::replies::Replies;
 use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
 
@@ -203,8 +204,9 @@ impl Session<'_> {
                 self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait });
             }
             Request::Ack { subscription, tokens } => self.inbound.ack(subscription, &tokens),
-            Request::Publish { sink, epoch, stream, expected_last, messages } => {
-                self.outbound.publisher.borrow_mut().submit(sink, epoch, stream, expected_last, messages);
+            Request::Publish { sink, epoch, stream, expected_last, messages, batches } => {
+                let queued = Queued::new(expected_last, messages, batches);
+                self.outbound.publisher.borrow_mut().submit(sink, epoch, stream, queued);
                 self.outbound.work.notify_one();
             }
             request => {

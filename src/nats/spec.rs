@@ -132,7 +132,7 @@ pub(super) fn owner(found: &Map<String, Value>) -> Option<&str> {
 }
 
 /// A stream's state, from the server's answer.
-pub(super) fn stream_info(answer: &Value, differences: Differences) -> StreamInfo {
+pub(super) fn stream_info(answer: &Value, differences: Differences, server_has_atomic: bool) -> StreamInfo {
     let number = |path: &str| answer.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let max_msg_size = answer.pointer("/config/max_msg_size").and_then(Value::as_u64);
     StreamInfo {
@@ -143,6 +143,7 @@ pub(super) fn stream_info(answer: &Value, differences: Differences) -> StreamInf
         created_us: created_us(answer),
         replicas: usize::try_from(number("/config/num_replicas")).unwrap_or(0),
         max_msg_size: max_msg_size.filter(|size| *size > 0).and_then(|size| usize::try_from(size).ok()),
+        atomic: server_has_atomic && answer.pointer("/config/allow_atomic") == Some(&Value::Bool(true)),
         differences,
         own: false,
     }

@@ -119,9 +119,10 @@ async fn reread(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
 }
 
 fn usable(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured, Fault> {
-    let differences = spec::differences(config_of(answer)?, spec, has_atomic(api));
+    let atomic = has_atomic(api);
+    let differences = spec::differences(config_of(answer)?, spec, atomic);
     let cluster = answer.pointer("/cluster/name").and_then(Value::as_str).unwrap_or_default();
-    let mut info = spec::stream_info(answer, differences);
+    let mut info = spec::stream_info(answer, differences, atomic);
     info.own = spec::owner(config_of(answer)?) == Some(spec.owner.to_string().as_str());
     Ok(Ensured { standalone: api.standalone && cluster.is_empty() && info.replicas <= 1, info })
 }

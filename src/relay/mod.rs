@@ -5,7 +5,9 @@
 
 pub mod compare;
 mod lease;
+mod segment;
 pub mod sink;
+pub mod transactions;
 
 use std::time::{Duration, Instant};
 
@@ -179,8 +181,9 @@ impl Relay {
                 let effect = fault.map(|fault| Effect::Stream { sink, fault: Some(fault) });
                 (Vec::new(), effect.into_iter().collect())
             }
-            Report::PublishFailed { sink, epoch, fault } => {
-                (Vec::new(), self.publish_failed(sink, epoch, fault, now, jitter))
+            Report::PublishFailed { sink, epoch, ahead, fault } => {
+                let failure = self.sink(sink).and_then(|s| s.publish_failed(epoch, ahead, &fault, now, jitter));
+                (Vec::new(), failure.map(|failure| failed(sink, failure, fault)).into_iter().collect())
             }
             Report::ConsumerReady { stream, name, .. } => {
                 (Vec::new(), vec![Effect::Consumer { stream, name, fault: None }])
@@ -228,12 +231,11 @@ impl Relay {
         self.connection.disconnected(now, jitter);
         Effect::Relay { phase: Phase::Waiting, fault: Some(fault), failures: self.connection.failures() }
     }
+}
 
-    fn publish_failed(&mut self, sink: SinkId, epoch: u64, fault: Fault, now: Instant, jitter: f64) -> Vec<Effect> {
-        match self.sink(sink).and_then(|s| s.publish_failed(epoch, &fault, now, jitter)) {
-            Some(Failure::Refused { id, seq }) => vec![Effect::Refused { sink, id, seq, fault }],
-            Some(Failure::Again) => vec![Effect::Stream { sink, fault: Some(fault) }],
-            None => Vec::new(),
-        }
+fn failed(sink: SinkId, failure: Failure, fault: Fault) -> Effect {
+    match failure {
+        Failure::Refused { id, seq } => Effect::Refused { sink, id, seq, fault },
+        Failure::Again => Effect::Stream { sink, fault: Some(fault) },
     }
 }

@@ -20,9 +20,11 @@ use uuid::Uuid;
 use crate::broker::{Ack, Fault, FaultKind, Outgoing, Request, SinkId, Stored, StreamInfo, StreamSpec};
 use crate::domain::envelope::{BodyFormat, Publication};
 use crate::domain::event::Logged;
-use crate::domain::position::{Position, Snapshot};
+use crate::domain::position::Position;
 use crate::domain::retry::Backoff;
-use crate::domain::runs::{Run, Runs};
+use crate::domain::runs::Runs;
+use crate::relay::segment::{Entry, Fate, Segment};
+use crate::relay::transactions::{Extent, Group, Placed, SplitReason, Splits, Transactions};
 
 /// What a sink's cursor says: a position in the log, and the place in the stream that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,31 +98,6 @@ enum Link {
     Paused,
 }
 
-/// A chunk that was read and handed to the broker.
-struct Segment {
-    done: Snapshot,
-    upto: Snapshot,
-    after: Position,
-    entries: Vec<Entry>,
-    /// Entries before this one are settled.
-    next: usize,
-    bytes: usize,
-}
-
-struct Entry {
-    id: Uuid,
-    seq: i64,
-    fate: Fate,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    InFlight,
-    Stored(u64),
-    /// The broker will never take it.
-    Refused,
-}
-
 /// What became of a failed publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -160,6 +137,22 @@ pub struct Sink {
     runs: Runs,
     unsaved: bool,
     differences: BTreeMap<String, (String, String)>,
+    /// Events read so far: the number of the next one.
+    place: u64,
+    /// The stream takes batches.
+    batches: bool,
+    /// Events that wait for the rest of their transaction.
+    transactions: Transactions,
+    /// Settled before their turn: events with a smaller place in the log are not published yet.
+    early: Vec<Entry>,
+    /// First event of a batch that held a duplicate. If it holds one again, the stream's tail does not show which.
+    doubled: Option<i64>,
+    /// Places in the log of events that no batch is to hold.
+    apart: HashSet<i64>,
+    /// Transactions in flight that are not published as one, by the place of their first event.
+    splitting: HashMap<i64, (u64, SplitReason)>,
+    /// Those that were stored so.
+    splits: Option<Splits>,
 }
 
 impl Sink {
@@ -186,6 +179,14 @@ impl Sink {
             runs: Runs::default(),
             unsaved: false,
             differences: BTreeMap::new(),
+            place: 0,
+            batches: false,
+            transactions: Transactions::default(),
+            early: Vec::new(),
+            doubled: None,
+            apart: HashSet::new(),
+            splitting: HashMap::new(),
+            splits: None,
         }
     }
 
@@ -217,6 +218,21 @@ impl Sink {
     /// The stream is there and takes events.
     pub fn is_flowing(&self) -> bool {
         matches!(self.link, Link::Flowing)
+    }
+
+    /// Whether transactions are to be stored all or none.
+    fn wants_whole(&self) -> bool {
+        self.described.spec.allow_atomic
+    }
+
+    /// The transactions of which events were read and wait for the rest, if the stream's transactions are to be whole.
+    pub fn kept(&self) -> Option<HashSet<u64>> {
+        self.wants_whole().then(|| self.transactions.xids().collect())
+    }
+
+    /// The transactions that were not published as one since this was asked last.
+    pub fn take_splits(&mut self) -> Option<Splits> {
+        self.splits.take()
     }
 
     pub fn in_flight(&self) -> usize {
@@ -274,6 +290,7 @@ impl Sink {
             return Ok(None);
         }
         self.differences = info.differences;
+        self.batches = info.atomic;
         let recorded = self.settled.stream_sequence;
         let created_anew = self.settled.stream_created_us.is_some_and(|created| created != info.created_us);
         let changed = self.settled.stream_created_us != Some(info.created_us);
@@ -404,34 +421,80 @@ impl Sink {
         self.ordering = Ordering::Shared;
     }
 
-    /// Hands a chunk on. `events` are those between the position last read and `after`.
-    pub fn publish(&mut self, events: Vec<Logged>, after: Position) -> Option<Request> {
+    /// Hands a chunk on. `events` are those between the position last read and `after`. `open`: the transactions that
+    /// have further events behind it, if that is wanted.
+    pub fn publish(&mut self, events: Vec<Logged>, after: Position, open: &HashSet<u64>) -> Option<Request> {
         let upto = after.batch.as_ref().map_or(&after.done, |batch| &batch.upto.snapshot).clone();
         let done = self.read.done.clone();
         self.exhausted = after.batch.is_none() && events.is_empty();
         self.read = after.clone();
-        if events.is_empty() && self.segments.is_empty() {
+        let waiting = !self.segments.is_empty() || !self.early.is_empty() || !self.transactions.is_empty();
+        if events.is_empty() && !waiting {
             // Nothing is stored and nothing is recorded: an idle relay writes nothing.
             self.unsaved |= self.settled.refill_from.is_some();
             self.settle_at(after);
             return None;
         }
-        let mut segment = Segment { done, upto, after, entries: Vec::with_capacity(events.len()), next: 0, bytes: 0 };
+        let entries = Vec::with_capacity(events.len());
+        let mut segment = Segment { done, upto, after, entries, next: 0, bytes: 0, early: false };
         let mut messages = Vec::with_capacity(events.len());
-        for Logged { seq, event, schema, .. } in events {
-            let fate = self.fate_of(event.id, seq);
-            segment.entries.push(Entry { id: event.id, seq, fate });
-            if fate == Fate::InFlight {
-                let message = Publication::new(&event, schema.as_deref()).message(self.described.body);
-                segment.bytes += message.body.len();
-                messages.push(message);
+        let mut batches = Vec::new();
+        let first = self.place;
+        self.place += events.len() as u64;
+        let placed = events.into_iter().zip(first..).map(|(logged, place)| Placed { place, logged });
+        if self.wants_whole() {
+            for group in self.transactions.take(placed, open) {
+                self.enter_group(group, &mut segment, &mut messages, &mut batches);
             }
+            segment.keep_behind(self.transactions.first());
+        } else {
+            placed.for_each(|event| self.enter(event, &mut segment, &mut messages));
         }
         self.in_flight += messages.len();
         self.bytes += segment.bytes;
         self.segments.push_back(segment);
         self.settle();
-        self.request(messages)
+        self.request(messages, batches)
+    }
+
+    fn enter(&mut self, event: Placed, segment: &mut Segment, messages: &mut Vec<Outgoing>) {
+        let Placed { place, logged: Logged { seq, event, schema, .. } } = event;
+        let fate = self.fate_of(event.id, seq);
+        segment.entries.push(Entry { id: event.id, seq, place, fate });
+        if fate == Fate::InFlight {
+            let message = Publication::new(&event, schema.as_deref()).message(self.described.body);
+            segment.bytes += message.body.len();
+            messages.push(message);
+        }
+    }
+
+    fn enter_group(
+        &mut self,
+        group: Group,
+        segment: &mut Segment,
+        messages: &mut Vec<Outgoing>,
+        batches: &mut Vec<usize>,
+    ) {
+        let (xid, extent, before) = (group.xid, group.extent, messages.len());
+        let (first, several) = (group.events.first().map(|event| event.logged.seq), group.events.len() > 1);
+        let apart = !self.apart.is_empty() && group.events.iter().any(|event| self.apart.contains(&event.logged.seq));
+        group.events.into_iter().for_each(|event| self.enter(event, segment, messages));
+        let sent = messages.len() - before;
+        let reason = match extent {
+            // Also if some of it, or all, is stored already: it counts when it is settled.
+            Extent::Whole if several && apart => Some(SplitReason::Refused),
+            Extent::Whole if several && !self.batches => Some(SplitReason::NotAllowed),
+            Extent::Whole => {
+                batches.extend((sent > 0).then_some(sent));
+                return;
+            }
+            Extent::Begun => Some(SplitReason::TooLarge),
+            Extent::Continued => None,
+        };
+        batches.extend(std::iter::repeat_n(1, sent));
+        if let (Some(reason), Some(first)) = (reason, first) {
+            self.splitting.insert(first, (xid, reason));
+        }
     }
 
     /// Some of what is in flight is stored. Returns what is wrong if the broker says so of a message that it does not hold:
@@ -462,31 +525,45 @@ impl Sink {
         None
     }
 
-    /// The first message in flight failed, and all behind it with it.
-    pub fn publish_failed(&mut self, epoch: u64, fault: &Fault, now: Instant, jitter: f64) -> Option<Failure> {
+    /// A message failed, and all in flight with it. `ahead` messages in flight stand before it, of the same batch.
+    pub fn publish_failed(
+        &mut self,
+        epoch: u64,
+        ahead: usize,
+        fault: &Fault,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<Failure> {
         if epoch != self.epoch || !matches!(self.link, Link::Flowing) {
             return None;
         }
-        let first = self.first_in_flight().map(|entry| (entry.id, entry.seq));
-        match (fault.kind, first) {
+        // A batch fails as a whole: then its first message stands for it.
+        let whole = matches!(fault.kind, FaultKind::DuplicateInBatch | FaultKind::BatchRefused);
+        let mut failure = Failure::Again;
+        match (fault.kind, self.nth_in_flight(if whole { 0 } else { ahead })) {
             // The event's own fault: it is set aside, and the others go on.
             (FaultKind::MessageTooLarge | FaultKind::InvalidMessage, Some((id, seq))) => {
                 self.refused.insert(seq);
-                self.forget_in_flight();
-                self.link = Link::Waiting { until: now };
-                Some(Failure::Refused { id, seq })
+                failure = Failure::Refused { id, seq };
             }
-            (FaultKind::WrongSequence, _) => {
-                self.suspicious = true;
-                self.forget_in_flight();
-                self.link = Link::Waiting { until: now };
-                Some(Failure::Again)
+            (FaultKind::WrongSequence, _) => self.suspicious = true,
+            // As after a lost ack, the tail shows what is stored. If it does not, the messages go one by one.
+            (FaultKind::DuplicateInBatch, Some((_, seq))) => {
+                if self.doubled.replace(seq) == Some(seq) {
+                    self.apart.insert(seq);
+                }
+            }
+            (FaultKind::BatchRefused, Some((_, seq))) => {
+                self.apart.insert(seq);
             }
             _ => {
                 self.wait(now, jitter);
-                Some(Failure::Again)
+                return Some(Failure::Again);
             }
         }
+        self.forget_in_flight();
+        self.link = Link::Waiting { until: now };
+        Some(failure)
     }
 
     /// What has to be saved, if anything changed since the last time.
@@ -517,6 +594,9 @@ impl Sink {
         self.in_flight = 0;
         self.bytes = 0;
         self.tail.clear();
+        self.transactions.clear();
+        self.early.clear();
+        self.splitting.clear();
         self.read = self.settled.position.clone();
         self.exhausted = false;
     }
@@ -545,14 +625,14 @@ impl Sink {
         self.tail.remove(&id.to_string()).map_or(Fate::InFlight, Fate::Stored)
     }
 
-    fn request(&mut self, messages: Vec<Outgoing>) -> Option<Request> {
+    fn request(&mut self, messages: Vec<Outgoing>, batches: Vec<usize>) -> Option<Request> {
         if messages.is_empty() {
             return None;
         }
         let expected_last = (self.ordering == Ordering::Strict).then_some(self.last_sequence);
         self.last_sequence += messages.len() as u64;
         let stream = self.described.spec.name.clone();
-        Some(Request::Publish { sink: self.id(), epoch: self.epoch, stream, expected_last, messages })
+        Some(Request::Publish { sink: self.id(), epoch: self.epoch, stream, expected_last, messages, batches })
     }
 
     fn first_in_flight(&mut self) -> Option<&mut Entry> {
@@ -564,20 +644,33 @@ impl Sink {
         })
     }
 
+    fn nth_in_flight(&mut self, ahead: usize) -> Option<(Uuid, i64)> {
+        self.first_in_flight();
+        let unsettled = self.segments.iter().flat_map(|segment| segment.entries.iter().skip(segment.next));
+        unsettled.filter(|entry| entry.fate == Fate::InFlight).nth(ahead).map(|entry| (entry.id, entry.seq))
+    }
+
     /// Takes the chunks at the front of which every event has met its fate.
     fn settle(&mut self) {
         self.first_in_flight();
         while self.segments.front().is_some_and(|segment| segment.next == segment.entries.len()) {
             let Some(segment) = self.segments.pop_front() else { return };
             self.bytes -= segment.bytes;
-            let last = segment.entries.iter().filter_map(|entry| entry.fate.sequence()).max();
-            self.settled.stream_sequence = self.settled.stream_sequence.max(last.unwrap_or(0));
-            segment.runs().for_each(|run| self.runs.push(run));
             if !self.duplicates.is_empty() {
                 segment.entries.iter().for_each(|entry| {
                     self.duplicates.remove(&entry.id);
                 });
             }
+            let segment = if segment.early || !self.early.is_empty() { self.without_early(segment) } else { segment };
+            if !self.apart.is_empty() || !self.splitting.is_empty() {
+                segment.entries.iter().for_each(|entry| self.count_split(entry.seq));
+            }
+            let last = segment.entries.iter().filter_map(|entry| entry.fate.sequence()).max().unwrap_or(0);
+            // The tail that is read after a failure begins here, and must hold all that is read again.
+            let before = self.early.iter().filter_map(|entry| entry.fate.sequence()).min().map(|first| first - 1);
+            let reached = before.map_or(last, |before| last.min(before));
+            self.settled.stream_sequence = self.settled.stream_sequence.max(reached);
+            segment.runs().for_each(|run| self.runs.push(run));
             self.settle_at(segment.after);
             self.unsaved = true;
         }
@@ -589,292 +682,25 @@ impl Sink {
         }
         self.settled.position = position;
     }
-}
 
-impl Segment {
-    fn runs(&self) -> impl Iterator<Item = Run> + '_ {
-        let follows = |a: &Entry, b: &Entry| match (a.fate.sequence(), b.fate.sequence()) {
-            (Some(a), Some(b)) => a + 1 == b,
-            _ => false,
-        };
-        self.entries.chunk_by(follows).map(|entries| Run {
-            done: self.done.clone(),
-            upto: self.upto.clone(),
-            first_seq: entries[0].seq,
-            last_seq: entries[entries.len() - 1].seq,
-            events: entries.len() as u64,
-            first_stream_seq: entries[0].fate.sequence(),
-        })
-    }
-}
-
-impl Fate {
-    fn sequence(self) -> Option<u64> {
-        match self {
-            Self::Stored(sequence) => Some(sequence),
-            Self::InFlight | Self::Refused => None,
+    /// An event is settled: if its transaction was split, it counts now.
+    fn count_split(&mut self, seq: i64) {
+        self.apart.remove(&seq);
+        if let Some((xid, reason)) = self.splitting.remove(&seq) {
+            let count = self.splits.map_or(0, |splits| splits.count) + 1;
+            self.splits = Some(Splits { count, xid, reason });
         }
+    }
+
+    /// Puts off what stands behind the place that the chunk settles, and adds what was put off and does not any more.
+    fn without_early(&mut self, mut segment: Segment) -> Segment {
+        let mut entries = std::mem::take(&mut self.early);
+        entries.append(&mut segment.entries);
+        let end = segment.end();
+        (segment.entries, self.early) = entries.into_iter().partition(|entry| entry.seq <= end);
+        segment
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::broker::{Retention, Storage};
-    use crate::domain::event::{Defaults, EmitArgs, Event};
-    use crate::domain::position::Batch;
-
-    fn described() -> Described {
-        let spec = StreamSpec {
-            name: "ORDERS_EVENTS".into(),
-            subjects: vec!["orders.event.>".into()],
-            description: String::new(),
-            retention: Retention::Limits,
-            max_age: Duration::ZERO,
-            max_bytes: -1,
-            max_msgs: -1,
-            max_msg_size: -1,
-            storage: Storage::File,
-            replicas: 1,
-            duplicate_window: Duration::from_secs(120),
-            allow_atomic: false,
-            managed: true,
-            owner: Uuid::nil(),
-            take_over: false,
-        };
-        Described { sink: 1, body: BodyFormat::Payload, spec }
-    }
-
-    fn logged(seq: i64) -> Logged {
-        let args = EmitArgs {
-            aggregate_type: Some("order".into()),
-            aggregate_id: Some(seq.to_string()),
-            event_type: Some("created".into()),
-            payload: Some("{}".into()),
-            event_version: Some(1),
-            context: Some("orders".into()),
-            visibility: Some("internal".into()),
-            event_id: Some(Uuid::from_u128(seq.unsigned_abs().into())),
-            ..EmitArgs::default()
-        };
-        Logged { seq, xid: 700, event: Event::new(args, &Defaults::default()).unwrap(), schema: None }
-    }
-
-    fn position(snapshot: &str, floor: i64) -> Position {
-        Position { done: snapshot.parse().unwrap(), next_xid: 0, floor, batch: None }
-    }
-
-    fn info(last_sequence: u64) -> StreamInfo {
-        StreamInfo { last_sequence, created_us: 7, ..StreamInfo::default() }
-    }
-
-    /// A sink that publishes, its stream empty.
-    fn flowing() -> Sink {
-        let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
-        sink.connected();
-        assert_eq!(sink.stream_ready(info(0)), Ok(None));
-        assert!(!sink.wants_to_read(10, 10), "not before the lease is made sure of");
-        lease(&mut sink);
-        sink
-    }
-
-    fn lease(sink: &mut Sink) {
-        sink.note_claim();
-        sink.admit();
-    }
-
-    /// A message that has the id of `logged(n)`.
-    fn stored(n: u128, counted: bool) -> Stored {
-        Stored { sequence: n as u64, message_id: Some(Uuid::from_u128(n).to_string()), counted }
-    }
-
-    fn expected_and_length(request: Option<Request>) -> (Option<u64>, usize) {
-        match request {
-            Some(Request::Publish { expected_last, messages, .. }) => (expected_last, messages.len()),
-            other => panic!("not a publish: {other:?}"),
-        }
-    }
-
-    fn ack(sequence: u64) -> Ack {
-        Ack { sequence, duplicate: false }
-    }
-
-    #[test]
-    fn the_expected_sequence_counts_up_across_chunks() {
-        let mut sink = flowing();
-        let first = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
-        assert_eq!(expected_and_length(first), (Some(0), 2));
-        let second = sink.publish(vec![logged(3)], position("10:10:", 3));
-        assert_eq!(expected_and_length(second), (Some(2), 1));
-    }
-
-    #[test]
-    fn a_chunk_is_settled_when_all_of_it_is_stored() {
-        let mut sink = flowing();
-        sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
-        sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
-        assert_eq!(sink.settled().position, Position::start());
-        sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
-        assert_eq!(sink.settled().position, position("9:9:", 2));
-        let (cursor, runs) = sink.take_unsaved().unwrap();
-        assert_eq!(cursor.stream_sequence, 2);
-        assert_eq!(
-            runs.as_slice().iter().map(|run| (run.first_seq, run.last_seq, run.events)).collect::<Vec<_>>(),
-            [(1, 2, 2)]
-        );
-    }
-
-    #[test]
-    fn what_the_stream_holds_already_is_skipped() {
-        let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
-        sink.connected();
-        assert!(matches!(sink.stream_ready(info(1)), Ok(Some(Request::ReadTail { after: 0, .. }))));
-        assert_eq!(sink.tail_read(vec![stored(1, true)], 1), []);
-        lease(&mut sink);
-        let request = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
-        assert_eq!(expected_and_length(request), (Some(1), 1));
-        sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
-        assert_eq!(sink.settled().stream_sequence, 2);
-    }
-
-    #[test]
-    fn what_a_relay_of_ours_has_stored_is_judged_before_anything_is_published() {
-        let mut sink = Sink::new(described(), Cursor::start(), HashSet::new());
-        sink.connected();
-        sink.stream_ready(StreamInfo { own: true, ..info(2) }).unwrap();
-        assert_eq!(sink.tail_read(vec![stored(1, true), stored(2, false)], 2), [stored(1, true)]);
-        lease(&mut sink);
-        assert!(!sink.wants_to_read(10, 10));
-        sink.judged();
-        assert!(sink.waits_for_lease());
-        lease(&mut sink);
-        assert!(sink.wants_to_read(10, 10));
-    }
-
-    #[test]
-    fn an_answer_about_the_lease_from_before_the_tail_was_read_admits_nobody() {
-        let mut sink = flowing();
-        sink.publish(vec![logged(1)], position("9:9:", 1));
-        let now = Instant::now();
-        sink.publish_failed(sink.epoch, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
-        sink.tick(now);
-        sink.note_claim();
-        sink.stream_ready(info(0)).unwrap();
-        sink.admit();
-        assert!(sink.waits_for_lease() && !sink.wants_to_read(10, 10));
-    }
-
-    #[test]
-    fn after_a_failure_it_begins_where_it_was_settled() {
-        let mut sink = flowing();
-        sink.publish(vec![logged(1)], position("9:9:", 1));
-        sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
-        sink.publish(vec![logged(2)], position("10:10:", 2));
-        let now = Instant::now();
-        let fault = Fault::new(FaultKind::WrongSequence, "");
-        assert_eq!(sink.publish_failed(sink.epoch, &fault, now, 0.5), Some(Failure::Again));
-        assert_eq!((sink.in_flight(), sink.read_position()), (0, &position("9:9:", 1)));
-        assert!(matches!(sink.tick(now), Some(Request::EnsureStream { .. })));
-    }
-
-    #[test]
-    fn a_duplicate_is_not_sent_for_ever() {
-        let mut sink = flowing();
-        sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
-        sink.acked(sink.epoch, vec![Ack { sequence: 5, duplicate: true }], Instant::now(), 0.5);
-        let now = Instant::now();
-        sink.publish_failed(sink.epoch, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
-        sink.tick(now);
-        assert_eq!(sink.stream_ready(info(0)), Ok(None));
-        lease(&mut sink);
-        let again = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2));
-        assert_eq!(expected_and_length(again), (Some(0), 1));
-    }
-
-    #[test]
-    fn acks_of_an_earlier_epoch_count_for_nothing() {
-        let mut sink = flowing();
-        let epoch = sink.epoch;
-        sink.publish(vec![logged(1)], position("9:9:", 1));
-        sink.disconnected();
-        sink.acked(epoch, vec![ack(1)], Instant::now(), 0.5);
-        assert_eq!(sink.settled().position, Position::start());
-    }
-
-    #[test]
-    fn an_event_that_is_too_large_is_left_out_alone() {
-        let mut sink = flowing();
-        sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
-        sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
-        let now = Instant::now();
-        let fault = Fault::new(FaultKind::MessageTooLarge, "");
-        let failure = sink.publish_failed(sink.epoch, &fault, now, 0.5);
-        assert_eq!(failure, Some(Failure::Refused { id: Uuid::from_u128(2), seq: 2 }));
-        sink.tick(now);
-        sink.stream_ready(info(1)).unwrap();
-        sink.tail_read(vec![stored(1, false)], 1);
-        lease(&mut sink);
-        let again = sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
-        assert_eq!(expected_and_length(again), (Some(1), 1));
-        sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
-        assert_eq!(sink.settled().position, position("9:9:", 3));
-    }
-
-    #[test]
-    fn a_stream_that_lost_data_is_noticed() {
-        let cursor = Cursor { stream_sequence: 10, stream_created_us: Some(7), ..Cursor::start() };
-        let mut sink = Sink::new(described(), cursor.clone(), HashSet::new());
-        sink.connected();
-        assert_eq!(sink.stream_ready(info(4)), Err(Loss { recorded: 10, left: 4 }));
-        let mut sink = Sink::new(described(), cursor, HashSet::new());
-        sink.connected();
-        let anew = StreamInfo { created_us: 8, ..info(30) };
-        assert_eq!(sink.stream_ready(anew), Err(Loss { recorded: 10, left: 0 }));
-    }
-
-    #[test]
-    fn a_refill_finds_what_is_stored_until_it_is_through() {
-        let mut sink = flowing();
-        sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3));
-        sink.acked(sink.epoch, vec![ack(1), ack(2), ack(3)], Instant::now(), 0.5);
-        assert!(matches!(sink.refill(1, 0), Some(Request::EnsureStream { .. })));
-        let begun = sink.read_position().clone();
-        let held = |n: u128| Stored { sequence: n as u64, message_id: Some(Uuid::from_u128(n).to_string()) };
-        assert!(matches!(sink.stream_ready(info(3)), Ok(Some(Request::ReadTail { after: 0, .. }))));
-        sink.tail_read(vec![held(2), held(3)], 3);
-        let first = Position { batch: begun.batch.clone().map(|batch| Batch { at: 1, ..batch }), ..begun };
-        assert_eq!(expected_and_length(sink.publish(vec![logged(1)], first)), (Some(3), 1));
-        sink.acked(sink.epoch, vec![ack(4)], Instant::now(), 0.5);
-        // Here the relay may end: the others are still looked for where they are.
-        assert_eq!((sink.settled().refill_from, sink.settled().stream_sequence), (Some(0), 4));
-        assert_eq!(sink.publish(vec![logged(2), logged(3)], position("9:9:", 3)), None);
-        assert_eq!((sink.settled().refill_from, sink.settled().stream_sequence), (None, 4));
-    }
-
-    #[test]
-    fn what_the_broker_takes_for_a_duplicate_and_does_not_hold_is_sent_again() {
-        let mut sink = flowing();
-        sink.publish(vec![logged(1)], position("9:9:", 1));
-        sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
-        sink.refill(1, 0);
-        assert!(matches!(sink.stream_ready(info(1)), Ok(Some(_))));
-        sink.tail_read(Vec::new(), 1);
-        let (now, end) = (Instant::now(), position("9:9:", 1));
-        sink.publish(vec![logged(1)], end.clone());
-        assert!(sink.acked(sink.epoch, vec![Ack { sequence: 1, duplicate: true }], now, 0.5).is_some());
-        sink.tick(now + Duration::from_secs(60));
-        sink.stream_ready(info(1)).unwrap();
-        sink.tail_read(Vec::new(), 1);
-        assert_eq!(expected_and_length(sink.publish(vec![logged(1)], end)), (Some(1), 1));
-    }
-
-    #[test]
-    fn nothing_new_is_nothing_to_save() {
-        let mut sink = flowing();
-        sink.take_unsaved();
-        assert!(sink.publish(Vec::new(), position("9:9:", 0)).is_none());
-        assert!(!sink.is_unsaved() && !sink.wants_to_read(10, 10));
-        sink.wake();
-        assert!(sink.wants_to_read(10, 10));
-    }
-}
+mod tests;

@@ -89,17 +89,31 @@ fn append_run(sink: SinkId, run: &Run, slot: i16) {
 }
 
 /// Finds the position from which the events with a stream sequence above `last` have to be published again, and the stream
-/// sequence before it, and forgets what the journal says of them. `None`: the journal does not reach back that far.
+/// sequence before it, and forgets what the journal says of what is read again. `None`: the journal does not reach back that
+/// far. Where transactions are stored as one, an event that was lost may stand in the log before one that was stored earlier
+/// and is left: it is read again as well, and found in the stream's tail.
 pub fn rewind(sink: SinkId, last: u64) -> Option<(Position, u64)> {
     let rows = spi::query(
-        "SELECT done, upto, first_seq, first_stream_seq FROM sea_mq.relay_journal
-         WHERE sink = $1 AND first_stream_seq IS NOT NULL AND first_stream_seq + events > $2 + 1
-         ORDER BY first_stream_seq, published_at LIMIT 1",
+        "SELECT f.done, f.upto, a.first_seq, a.first_stream_seq
+         FROM (SELECT done, upto FROM sea_mq.relay_journal
+               WHERE sink = $1 AND first_stream_seq IS NOT NULL AND first_stream_seq + events > $2 + 1
+               ORDER BY first_stream_seq, published_at LIMIT 1) f,
+            LATERAL (SELECT min(first_seq) AS first_seq FROM sea_mq.relay_journal
+               WHERE sink = $1 AND first_stream_seq + events > $2 + 1 AND done::text = f.done::text) l,
+            LATERAL (SELECT l.first_seq, min(first_stream_seq) AS first_stream_seq FROM sea_mq.relay_journal
+               WHERE sink = $1 AND done::text = f.done::text AND first_seq >= l.first_seq) a",
         &[Arg::Int8(sink), Arg::Int8(last.cast_signed())],
     );
+    let again = rows.first().map(|row| (spi::parsed::<String>(row, 0), spi::parsed::<i64>(row, 2))).unzip();
     spi::execute(
-        "DELETE FROM sea_mq.relay_journal WHERE sink = $1 AND first_stream_seq IS NOT NULL AND first_stream_seq + events > $2 + 1",
-        &[Arg::Int8(sink), Arg::Int8(last.cast_signed())],
+        "DELETE FROM sea_mq.relay_journal WHERE sink = $1 AND first_stream_seq IS NOT NULL
+            AND (first_stream_seq + events > $2 + 1 OR (done::text = $3 AND first_seq >= $4))",
+        &[
+            Arg::Int8(sink),
+            Arg::Int8(last.cast_signed()),
+            Arg::OptionalText(again.0.as_deref()),
+            Arg::OptionalInt8(again.1),
+        ],
     );
     let row = rows.first()?;
     let done: Snapshot = spi::optional(row, 0)?;
@@ -182,6 +196,7 @@ pub fn runs(sink: SinkId, after: u64, upto: u64, limit: i64) -> Vec<Run> {
         first_seq: spi::parsed(row, 2),
         last_seq: spi::parsed(row, 3),
         events: spi::parsed(row, 4),
+        place: 0,
         first_stream_seq: spi::optional(row, 5),
     };
     rows.iter().map(run).collect()

@@ -1,5 +1,7 @@
 //! The outbox log: appended to at pre-commit, read by the relay, never updated.
 
+use std::collections::HashSet;
+
 use pgrx::pg_sys;
 use uuid::Uuid;
 
@@ -85,8 +87,22 @@ pub fn find(id: Uuid) -> Option<Logged> {
 pub struct Read {
     pub events: Vec<Logged>,
     pub after: Position,
+    /// Transactions with events in `events` and behind them, if [`Self::find_open`] looked.
+    pub open: HashSet<u64>,
     /// Another installation wrote some of them: this log is a copy.
     pub foreign: bool,
+}
+
+impl Read {
+    /// Finds the transactions that the end of the chunk cuts in two. `xids`: those that the chunks before it did.
+    pub fn find_open(&mut self, sink: SinkId, mut xids: HashSet<u64>) {
+        let Some(batch) = &self.after.batch else { return };
+        xids.extend(self.events.iter().map(|logged| logged.xid));
+        for slot in 0..SLOTS {
+            let has_more = |xid: &&u64| has_more(slot, **xid, sink, batch);
+            self.open.extend(xids.iter().filter(has_more));
+        }
+    }
 }
 
 /// How much to read at once.
@@ -102,7 +118,7 @@ pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
     let origin = ring::place().ring.origin;
     let batch = at.batch_or(now);
     let mut sources = sources(sink, at, &batch);
-    let mut read = Read { events: Vec::new(), after: at.clone(), foreign: false };
+    let mut read = Read { events: Vec::new(), after: at.clone(), open: HashSet::new(), foreign: false };
     let mut bytes = 0;
     let mut finished = false;
     while read.events.len() < limit.events && bytes < limit.bytes {
@@ -313,6 +329,23 @@ fn slot_sources(slot: i16, sink: SinkId, at: &Position, batch: &position::Batch)
         }
     }
     sources
+}
+
+/// Whether a slot holds events of the transaction that belong to the sink and to what is left of the batch.
+fn has_more(slot: i16, xid: u64, sink: SinkId, batch: &position::Batch) -> bool {
+    let keys = [
+        Key::Xid8(log_column::XID, Compare::Equal, xid),
+        Key::Int8(log_column::SEQ, Compare::Above, batch.at),
+        Key::Int8(log_column::SEQ, Compare::UpTo, batch.upto.ceiling),
+    ];
+    let Some(mut source) = Source::open(slot, "xid_seq", &keys) else { return false };
+    while source.head.is_some() {
+        if source.row_sink() == sink {
+            return true;
+        }
+        source.advance();
+    }
+    false
 }
 
 /// The transactions from `first` and below `end` that have rows in a slot. Skips from one to the next, so it costs as many

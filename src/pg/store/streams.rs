@@ -16,9 +16,10 @@ use crate::pg::datum::{text, text_datum};
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
 use crate::pg::watch::{self, Table};
 use crate::relay::sink::Described;
+use crate::relay::transactions::Splits;
 
 /// Columns of `sea_mq.streams`, and where `emit` finds what it must know.
-const COLUMNS: usize = 19;
+const COLUMNS: usize = 20;
 const SINK: i16 = 4;
 const MAX_MSG_SIZE: usize = 9;
 const BODY: usize = 13;
@@ -142,7 +143,7 @@ pub fn all() -> Vec<Described> {
     let rows = spi::query(
         "SELECT s.sink, s.name, array_to_json(s.subjects), s.retention, (extract(epoch FROM s.max_age) * 1000)::bigint, s.max_bytes,
             s.max_msgs, s.max_msg_size, s.storage, s.replicas, (extract(epoch FROM s.duplicate_window) * 1000)::bigint, s.body,
-            s.managed, i.install_id, s.take_over, s.context
+            s.managed, i.install_id, s.take_over, s.context, s.atomic_transactions
          FROM sea_mq.installation i, (
             SELECT * FROM sea_mq.streams
             UNION ALL
@@ -173,7 +174,7 @@ fn described(row: &TextRow) -> Described {
         storage: if string(8) == "memory" { Storage::Memory } else { Storage::File },
         replicas: spi::parsed(row, 9),
         duplicate_window: millis(10),
-        allow_atomic: false,
+        allow_atomic: spi::flag(row, 16),
         managed: spi::flag(row, 12),
         owner: spi::optional::<Uuid>(row, 13).unwrap_or_default(),
         take_over: spi::flag(row, 14),
@@ -263,6 +264,17 @@ pub fn save_loss(sink: SinkId, what: &str) {
         "INSERT INTO sea_mq.stream_state AS s (sink, state, losses, last_loss) VALUES ($1, 'ready', 1, $2)
          ON CONFLICT (sink) DO UPDATE SET losses = s.losses + 1, last_loss = excluded.last_loss",
         &[Arg::Int8(sink), Arg::Text(what)],
+    );
+}
+
+/// Records that transactions were not published as one. One that a restart cut in two counts once.
+pub fn save_splits(sink: SinkId, splits: &Splits) {
+    let what = format!("transaction {}: {}", splits.xid, splits.reason.words());
+    spi::execute(
+        "INSERT INTO sea_mq.stream_state AS s (sink, state, not_atomic, last_not_atomic) VALUES ($1, 'ready', $2, $3)
+         ON CONFLICT (sink) DO UPDATE SET last_not_atomic = excluded.last_not_atomic, not_atomic = s.not_atomic
+            + CASE WHEN s.last_not_atomic = excluded.last_not_atomic THEN 0 ELSE excluded.not_atomic END",
+        &[Arg::Int8(sink), Arg::Int8(splits.count.cast_signed()), Arg::Text(&what)],
     );
 }
 

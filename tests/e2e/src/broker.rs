@@ -21,6 +21,8 @@ pub struct BrokerOptions {
     pub login: Option<(String, String)>,
     /// Token with which the test itself connects, likewise.
     pub token: Option<String>,
+    /// nats-server 2.11, which has no atomic batches.
+    pub older: bool,
     /// Name in a cluster; the configuration has the rest of it.
     pub server_name: Option<String>,
     /// Clients must use TLS with this certificate.
@@ -139,7 +141,8 @@ impl Broker {
         );
         fs::write(&configuration, text).expect("cannot write nats.conf");
         let arguments = ["--config".into(), configuration.display().to_string()];
-        self.server = Some(Process::start(&nats_server(), &arguments, false, Signal::KILL, &self.log_path()));
+        self.server =
+            Some(Process::start(&nats_server(self.options.older), &arguments, false, Signal::KILL, &self.log_path()));
     }
 
     /// Waits until JetStream of the launched server answers.
@@ -210,6 +213,28 @@ impl Broker {
         let _ = fs::remove_dir_all(self.directory.join("store"));
     }
 
+    /// Copies all that it stores; the server must be stopped.
+    ///
+    /// # Panics
+    /// When it runs, or the copy fails.
+    pub fn remember(&self) {
+        self.copy("store", "copy");
+    }
+
+    /// Goes back to what [`Self::remember`] copied last; the server must be stopped.
+    ///
+    /// # Panics
+    /// As [`Self::remember`].
+    pub fn go_back(&self) {
+        self.copy("copy", "store");
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        assert!(self.server.is_none(), "the server runs");
+        let _ = fs::remove_dir_all(self.directory.join(to));
+        process::run(Command::new("cp").arg("-a").arg(self.directory.join(from)).arg(self.directory.join(to)));
+    }
+
     /// JetStream of the running server.
     ///
     /// # Panics
@@ -268,7 +293,11 @@ impl Broker {
     }
 }
 
-fn nats_server() -> PathBuf {
-    let installed = workspace().join(".dev/venv/bin/nats-server");
+fn nats_server(older: bool) -> PathBuf {
+    let dev = workspace().join(".dev");
+    if older {
+        return dev.join("older-nats/bin/nats-server");
+    }
+    let installed = dev.join("venv/bin/nats-server");
     if installed.exists() { installed } else { PathBuf::from("nats-server") }
 }

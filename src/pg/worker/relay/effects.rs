@@ -68,7 +68,8 @@ impl Worker {
 
     pub(super) fn stream_changed(&mut self, sink: SinkId, fault: Option<Fault>) -> Result<(), Failed> {
         // Others publish there, or an acknowledgement was lost; what follows from it shows when the tail is read.
-        if fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::WrongSequence) {
+        let passing = [FaultKind::WrongSequence, FaultKind::DuplicateInBatch, FaultKind::BatchRefused];
+        if fault.as_ref().is_some_and(|fault| passing.contains(&fault.kind)) {
             log!("sea_mq relay: {}", fault.map(|fault| fault.message).unwrap_or_default());
             return Ok(());
         }

@@ -1,18 +1,21 @@
 //! One pass: what was committed is noticed, read, handed on, and what is settled is saved.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use pgrx::warning;
+
 use super::worker::Worker;
 use crate::broker::SinkId;
-use crate::domain::event::Logged;
 use crate::domain::position::Position;
-use crate::pg::store::{cursors, log, ring, scheduled};
+use crate::pg::store::{cursors, log, ring, scheduled, streams};
 use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
 use crate::pg::{backlog, gucs, pending};
 use crate::relay::sink::Sink;
+use crate::relay::transactions::Splits;
 
 /// How much one read takes.
 pub(super) const CHUNK: log::Limit = log::Limit { events: 1000, bytes: 4 << 20 };
@@ -93,20 +96,23 @@ impl Worker {
     /// Reads and publishes a chunk of each sink that has something and has room. Returns whether there may be more.
     pub(super) fn hand_on(&mut self) -> Result<bool, Failed> {
         let max = self.max_in_flight;
-        let wanted: Vec<(SinkId, Position)> = self
+        let wanted: Vec<(SinkId, Position, Option<HashSet<u64>>)> = self
             .relay
             .sinks
             .iter()
             .filter(|sink| sink.wants_to_read(max, MAX_BYTES))
-            .map(|sink| (sink.id(), sink.read_position().clone()))
+            .map(|sink| (sink.id(), sink.read_position().clone(), sink.kept()))
             .collect();
         if wanted.is_empty() {
             return Ok(false);
         }
         let reads = session::transaction(|| {
             let now = log::now();
-            let read = |(id, at): (SinkId, Position)| {
-                let read = log::read(id, &at, &now, CHUNK);
+            let read = |(id, at, kept): (SinkId, Position, Option<HashSet<u64>>)| {
+                let mut read = log::read(id, &at, &now, CHUNK);
+                if let Some(kept) = kept {
+                    read.find_open(id, kept);
+                }
                 log::make_durable(&read.events);
                 (id, read)
             };
@@ -118,7 +124,7 @@ impl Worker {
         let count = reads.iter().map(|(_, read)| read.events.len()).sum();
         let whole_chunk = reads.iter().any(|(_, read)| read.after.batch.is_some());
         for (id, read) in reads {
-            self.publish(id, read.events, read.after);
+            self.publish(id, read);
         }
         let now = Instant::now();
         let pause = self.pace.read(count, now);
@@ -131,8 +137,8 @@ impl Worker {
         self.relay.sinks.iter().any(|sink| sink.wants_to_read(self.max_in_flight, MAX_BYTES))
     }
 
-    pub(super) fn publish(&mut self, id: SinkId, events: Vec<Logged>, after: Position) {
-        let request = self.relay.sink(id).and_then(|sink| sink.publish(events, after));
+    pub(super) fn publish(&mut self, id: SinkId, read: log::Read) {
+        let request = self.relay.sink(id).and_then(|sink| sink.publish(read.events, read.after, &read.open));
         request.into_iter().for_each(|request| self.io.send(request));
     }
 
@@ -155,6 +161,7 @@ impl Worker {
     }
 
     pub(super) fn save(&mut self) -> Result<(), Failed> {
+        let splits = self.take_splits();
         let unsaved: Vec<_> =
             self.relay.sinks.iter_mut().filter_map(|sink| Some((sink.id(), sink.take_unsaved()?))).collect();
         session::transaction(|| {
@@ -162,8 +169,27 @@ impl Worker {
             for (sink, (cursor, runs)) in &unsaved {
                 cursors::save(*sink, cursor, runs.as_slice(), slot);
             }
+            splits.iter().for_each(|(sink, splits)| streams::save_splits(*sink, splits));
         })?;
         self.saved_at = Instant::now();
         Ok(())
+    }
+
+    /// The transactions that were to be published as one and were not. Each reason is logged once a stream.
+    fn take_splits(&mut self) -> Vec<(SinkId, Splits)> {
+        let mut taken = Vec::new();
+        for sink in &mut self.relay.sinks {
+            let Some(splits) = sink.take_splits() else { continue };
+            if self.splits_logged.insert((sink.id(), splits.reason)) {
+                warning!(
+                    "sea_mq relay: transaction {} was not published to stream {} as one: {}",
+                    splits.xid,
+                    sink.described().spec.name,
+                    splits.reason.words()
+                );
+            }
+            taken.push((sink.id(), splits));
+        }
+        taken
     }
 }

@@ -17,6 +17,7 @@ use crate::pg::store::consumers;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::session::{self, Failed};
+use crate::relay::transactions::SplitReason;
 use crate::relay::{Phase, Relay};
 
 /// What a change of the configuration can change for the relay.
@@ -65,6 +66,8 @@ pub struct Worker {
     pub(super) verification: Option<Verification>,
     /// The last error of each stream that was logged, so that a repeated one is not.
     pub(super) logged: HashMap<SinkId, Option<Fault>>,
+    /// Why transactions were not published as one, as far as that was logged.
+    pub(super) splits_logged: HashSet<(SinkId, SplitReason)>,
     pub(super) last_relay: Option<(Phase, Option<String>)>,
     /// Names this process at the broker.
     id: Uuid,
@@ -96,6 +99,7 @@ impl Worker {
             read_at: now,
             verification: None,
             logged: HashMap::new(),
+            splits_logged: HashSet::new(),
             last_relay: None,
             id: Uuid::new_v4(),
             server: String::new(),
@@ -168,6 +172,7 @@ impl Work for Worker {
         self.relay = Relay::new(broker, settings.reconnect_max, claimant);
         self.settings = Some(settings);
         self.logged.clear();
+        self.splits_logged.clear();
         if self.verification.is_some() {
             self.refuse_verification(&Fault::new(FaultKind::Server, "the relay began anew"))?;
         }

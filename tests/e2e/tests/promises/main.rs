@@ -3,6 +3,7 @@
 //! A test is named after what it promises, and fails when the mechanism behind it is taken out.
 
 mod atomic;
+mod atomic_batches;
 mod backlog;
 mod capture;
 mod cloud_events;
