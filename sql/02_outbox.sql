@@ -52,6 +52,7 @@ BEGIN
         EXECUTE format('COMMENT ON TABLE sea_mq.outbox_log_%s IS %L', slot, 'Slot ' || slot || ' of the outbox log''s ring');
         EXECUTE format('CREATE TABLE sea_mq.relay_journal_%s PARTITION OF sea_mq.relay_journal FOR VALUES IN (%s)', slot, slot);
         EXECUTE format('CREATE INDEX relay_journal_%s_sink_seq ON sea_mq.relay_journal_%s (sink, last_seq)', slot, slot);
+        EXECUTE format('CREATE INDEX relay_journal_%s_sink_stream ON sea_mq.relay_journal_%s (sink, first_stream_seq)', slot, slot);
         EXECUTE format('COMMENT ON TABLE sea_mq.relay_journal_%s IS %L', slot, 'Slot ' || slot || ' of the relay''s journal');
         EXECUTE format('SELECT pg_catalog.pg_extension_config_dump(%L, '''')', 'sea_mq.outbox_log_' || slot);
         EXECUTE format('SELECT pg_catalog.pg_extension_config_dump(%L, '''')', 'sea_mq.relay_journal_' || slot);

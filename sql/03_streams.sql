@@ -43,6 +43,7 @@ CREATE TABLE sea_mq.cursors (
     stream_sequence bigint NOT NULL DEFAULT 0,
     stream_created_us bigint,
     published bigint NOT NULL DEFAULT 0,
+    refill_from bigint,
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
@@ -160,6 +161,7 @@ COMMENT ON COLUMN sea_mq.cursors.batch_at IS 'Events of the batch up to this seq
 COMMENT ON COLUMN sea_mq.cursors.stream_sequence IS 'Stream sequence of the last event stored';
 COMMENT ON COLUMN sea_mq.cursors.stream_created_us IS 'Creation time of the stream (microseconds since 1970 UTC): another one means it was created anew';
 COMMENT ON COLUMN sea_mq.cursors.published IS 'Events stored so far';
+COMMENT ON COLUMN sea_mq.cursors.refill_from IS 'While a refill is under way: the stream sequence beyond which what it is about is stored, if it is';
 COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When the row was written last';
 
 COMMENT ON TABLE sea_mq.stream_state IS 'What the relay found when it provisioned each stream';

@@ -123,3 +123,106 @@ END $$;
 COMMENT ON FUNCTION sea_mq.retry_failed IS
 'Sends an event that the broker had refused for a reason of its own once more, under its id, behind what was emitted since; NULL: all
 of them that fit the present limits. Returns how many. Errors: 42704 (nothing to be tried again), 54000 (it is still too large)';
+
+-- What the relay has found for the session that waits in verify_stream. Of use to nobody after a crash.
+CREATE UNLOGGED TABLE sea_mq.stream_findings (
+    kind text NOT NULL,
+    event_id uuid,
+    seq bigint,
+    stream_seq bigint,
+    detail text NOT NULL,
+    hint text
+);
+COMMENT ON TABLE sea_mq.stream_findings IS 'What sea_mq.verify_stream found last; written by the relay';
+COMMENT ON COLUMN sea_mq.stream_findings.kind IS 'missing, doubled, reordered, changed or foreign; trouble: it could not be found out';
+COMMENT ON COLUMN sea_mq.stream_findings.event_id IS 'The event';
+COMMENT ON COLUMN sea_mq.stream_findings.seq IS 'Its place in the log';
+COMMENT ON COLUMN sea_mq.stream_findings.stream_seq IS 'Stream sequence of the message; NULL: there is none';
+COMMENT ON COLUMN sea_mq.stream_findings.detail IS 'What else there is to say';
+COMMENT ON COLUMN sea_mq.stream_findings.hint IS 'What to do about trouble';
+
+CREATE FUNCTION sea_mq.lasting_stream(stream text) RETURNS sea_mq.streams
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    s sea_mq.streams;
+BEGIN
+    IF stream IS NULL THEN
+        RAISE EXCEPTION 'stream must not be null'
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'Pass the name of a stream, as in ''ORDERS_EVENTS''.';
+    END IF;
+    SELECT t.* INTO s FROM sea_mq.streams t WHERE t.name = lasting_stream.stream;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no stream "%"', stream
+            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.streams.';
+    END IF;
+    IF s.kind <> 'event' OR s.retention <> 'limits' THEN
+        RAISE EXCEPTION 'stream "%" does not keep what was published', stream
+            USING ERRCODE = 'feature_not_supported', HINT = CASE s.kind
+                WHEN 'dlq' THEN 'Dead letters are removed when something is decided about them: see sea_mq.dlq_list().'
+                ELSE 'With the retention interest or workqueue, messages are removed when they are acknowledged.' END;
+    END IF;
+    RETURN s;
+END $$;
+COMMENT ON FUNCTION sea_mq.lasting_stream IS
+'The description of a stream in which what was published stays until it is old; errors: 22004, 42704, 0A000. For internal use';
+
+CREATE FUNCTION sea_mq.compare_stream(
+    sink bigint, OUT kind text, OUT event_id uuid, OUT seq bigint, OUT stream_seq bigint, OUT detail text)
+RETURNS SETOF record LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'compare_stream_wrapper';
+COMMENT ON FUNCTION sea_mq.compare_stream IS 'Lets the relay compare a stream with the log, and waits for what it finds; for internal use';
+
+CREATE FUNCTION sea_mq.verify_stream(stream text)
+RETURNS TABLE (kind text, event_id uuid, seq bigint, stream_seq bigint, detail text)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.* FROM sea_mq.lasting_stream($1) s, sea_mq.compare_stream(s.sink) c
+$$;
+COMMENT ON FUNCTION sea_mq.verify_stream IS
+'Compares what is retained and published with what the stream holds, a row per difference: missing, doubled, reordered, changed
+(subject or payload) or foreign (of somebody else). What the stream''s limits have removed is not missing. The relay does it beside
+its work; it can take minutes. Errors: 22004, 42704 (no such stream), 0A000 (the stream does not keep what was published), 55000 (no
+relay, no broker, or the stream is not ready)';
+
+CREATE TABLE sea_mq.republish_requests (
+    sink bigint PRIMARY KEY REFERENCES sea_mq.streams (sink) ON DELETE CASCADE,
+    from_seq bigint NOT NULL
+);
+COMMENT ON TABLE sea_mq.republish_requests IS 'Streams that the relay is still to begin to refill (sea_mq.republish); normally empty';
+COMMENT ON COLUMN sea_mq.republish_requests.sink IS 'The stream''s sink';
+COMMENT ON COLUMN sea_mq.republish_requests.from_seq IS 'From which place in the log on';
+
+CREATE FUNCTION sea_mq.republish(stream text, from_time timestamptz DEFAULT NULL, from_seq bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    s sea_mq.streams := sea_mq.lasting_stream(stream);
+    found record;
+BEGIN
+    IF from_time IS NOT NULL AND from_seq IS NOT NULL THEN
+        RAISE EXCEPTION 'from_time and from_seq are two ways to say the same'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass one of them, or none for all that is retained.';
+    END IF;
+    IF from_seq < 1 OR from_time > now() THEN
+        RAISE EXCEPTION 'nothing was published there'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a time in the past, or a seq as in sea_mq.outbox_events.';
+    END IF;
+    IF current_setting('sea_mq.nats_url') = '' THEN
+        RAISE EXCEPTION 'there is no broker to publish to'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set sea_mq.nats_url.';
+    END IF;
+    -- What is published, as of the cursor last saved; the rest comes by itself.
+    SELECT count(*) AS events, min(l.seq) AS first INTO found
+    FROM sea_mq.outbox_log l JOIN sea_mq.cursors c ON c.sink = l.sink
+    WHERE l.sink = s.sink AND l.seq >= coalesce(from_seq, 1)
+        AND (from_time IS NULL OR greatest(l.created_at, l.available_at) >= from_time)
+        AND (pg_visible_in_snapshot(l.xid, c.done)
+            OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)));
+    IF found.events > 0 THEN
+        INSERT INTO sea_mq.republish_requests AS r (sink, from_seq) VALUES (s.sink, found.first)
+        ON CONFLICT ON CONSTRAINT republish_requests_pkey DO UPDATE SET from_seq = least(r.from_seq, excluded.from_seq);
+        PERFORM sea_mq.wake_at_commit();
+    END IF;
+    RETURN found.events;
+END $$;
+COMMENT ON FUNCTION sea_mq.republish IS
+'Refills a stream from the log: what is retained from a time or a place on and is not in the stream is published once more, in order,
+behind what is there. Returns how many events are to be looked at; the relay does so after the commit. Errors: 22004, 22023, 42704
+(no such stream), 0A000 (the stream does not keep what was published), 55000 (no broker)';

@@ -32,7 +32,7 @@ GRANT SELECT ON sea_mq.subscription_status, sea_mq.inbox_status, sea_mq.dlq_stat
 GRANT SELECT ON sea_mq.inbox_messages, sea_mq.dlq_messages TO sea_mq_monitor, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.inbox_counts, sea_mq.inbox_size, sea_mq.workers TO sea_mq_monitor, sea_mq_operator, sea_mq_consumer;
 
-GRANT EXECUTE ON FUNCTION sea_mq.retry_failed TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.retry_failed, sea_mq.verify_stream, sea_mq.republish TO sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.wait_published, sea_mq.publication_now TO sea_mq_producer, sea_mq_operator, sea_mq_monitor;
 
 -- The registry is open to all who use the extension; what is agreed on is registered by operators.

@@ -170,6 +170,9 @@ pub enum Request {
     DeleteConsumer { stream: String, name: String, owner: Option<Uuid> },
     /// Reads the headers of all messages with a stream sequence above `after`. Answered by `Tail` or `StreamRefused`.
     ReadTail { sink: SinkId, stream: String, after: u64 },
+    /// Reads what a stream holds above `after` and up to `upto`, a part of it. Waits for no other request for the stream, nor
+    /// the other way round. Answered by `Page`.
+    ReadPage { sink: SinkId, stream: String, after: u64, upto: u64 },
     /// Publishes in order. With `expected_last`, the first message is stored only if the stream's last sequence is
     /// that, the second only if it is that plus one, and so on. `batches` says how many messages after each other are
     /// stored all or none; beyond what it says, each is stored alone. Answered by `Acked` (in one or several parts, in
@@ -233,6 +236,10 @@ pub enum Report {
         sink: SinkId,
         messages: Vec<Stored>,
         last_sequence: u64,
+    },
+    Page {
+        sink: SinkId,
+        result: Result<Page, Fault>,
     },
     Acked {
         sink: SinkId,
@@ -356,6 +363,29 @@ pub struct Stored {
     pub message_id: Option<String>,
     /// It names the sequence that it expected: in a stream of our own, a relay of ours has published it.
     pub counted: bool,
+}
+
+/// A message found in a stream, and what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighted {
+    pub sequence: u64,
+    /// Its `Nats-Msg-Id`, if it has one.
+    pub message_id: Option<String>,
+    /// As in [`Stored`].
+    pub counted: bool,
+    /// [`crate::domain::content::digest`] of its subject and payload.
+    pub digest: u64,
+}
+
+/// A part of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// In stream order.
+    pub messages: Vec<Sighted>,
+    /// They are complete up to this sequence.
+    pub upto: u64,
+    /// The stream holds nothing before this sequence.
+    pub first_sequence: u64,
 }
 
 /// The server's word that a message is stored.

@@ -122,6 +122,7 @@ impl Consumer {
             Report::StreamReady { .. }
             | Report::StreamRefused { .. }
             | Report::StreamDeleted { .. }
+            | Report::Page { .. }
             | Report::Tail { .. }
             | Report::Acked { .. }
             | Report::Lease { .. }

@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod cloud_event;
+pub mod content;
 pub mod envelope;
 pub mod event;
 pub mod header_block;

@@ -105,6 +105,21 @@ impl Position {
         Self { done: Snapshot::empty(), next_xid: 0, floor: 0, batch: None }
     }
 
+    /// Where to begin again so that what was handed over from place `seq` on is looked at once more. All of that is one
+    /// batch, with what is left of the batch under way; what comes after it is as new as it was.
+    pub fn back_to(&self, seq: i64) -> Self {
+        // Nothing that was not handed over may lie before the new batch, nor its beginning raise the floor.
+        let (upto, at) = match &self.batch {
+            Some(batch) => (batch.upto.clone(), batch.at),
+            None => {
+                let upto = Moment { snapshot: self.done.clone(), next_xid: self.next_xid, ceiling: i64::MAX };
+                (upto, self.floor)
+            }
+        };
+        let batch = Batch { upto, at: at.min(seq - 1) };
+        Self { done: Snapshot::empty(), next_xid: 0, floor: 0, batch: Some(batch) }
+    }
+
     /// Whether an event has been handed over.
     pub fn is_past(&self, xid: u64, seq: i64) -> bool {
         self.done.shows(xid)
@@ -185,6 +200,21 @@ mod tests {
         let start = position("10:10:", 5);
         let unknown = Moment { next_xid: 0, ..moment("20:20:", 100) };
         assert_eq!(start.after(Batch { upto: unknown, at: 0 }, Some(50), true).floor, 5);
+    }
+
+    #[test]
+    fn going_back_hands_over_again_what_was_and_then_what_was_not() {
+        let idle = position("10:20:12", 50);
+        let back = idle.back_to(30);
+        assert!(back.is_past(9, 29) && !back.is_past(9, 30) && !back.is_past(12, 7));
+        let whole = back.after(back.batch_or(&moment("99:99:", 99)), Some(48), true);
+        assert_eq!((whole.done, whole.next_xid, whole.floor), (idle.done.clone(), idle.next_xid, 48));
+        assert_eq!(idle.back_to(1000).batch.map(|batch| batch.at), Some(50), "the floor is not raised");
+        // What is left of a batch under way is not passed over.
+        let half = idle.after(idle.batch_or(&moment("20:20:", 100)), Some(60), false);
+        let back = half.back_to(1000);
+        assert!(back.is_past(12, 60) && !back.is_past(12, 61) && !back.is_past(20, 1));
+        assert_eq!(back.back_to(30).batch.map(|batch| batch.at), Some(29));
     }
 
     #[test]

@@ -19,10 +19,14 @@ pub(super) struct Answer {
     pub(super) standalone: Option<bool>,
 }
 
+/// The lane of what holds up no stream. No stream has this name.
+const ASIDE: &str = "/";
+
 /// The stream whose lane a request takes; `None` for those that take none.
 pub(super) fn stream_of(request: &Request) -> Option<&str> {
     match request {
         Request::Connect(_) | Request::Shutdown | Request::Ack { .. } | Request::StopConsuming { .. } => None,
+        Request::ReadPage { .. } => Some(ASIDE),
         Request::Lease { .. } => Some(lease::STREAM),
         Request::EnsureStream { spec, .. } => Some(&spec.name),
         Request::EnsureConsumer { spec } => Some(&spec.stream),
@@ -69,6 +73,10 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
                 Ok((messages, last_sequence)) => Report::Tail { sink, messages, last_sequence },
                 Err(fault) => Report::StreamRefused { sink, fault },
             })
+        }
+        Request::ReadPage { sink, stream, after, upto } => {
+            let result = api.permitted(&stream, tail::read_page(api, &stream, after, upto)).await;
+            Some(Report::Page { sink, result })
         }
         Request::EnsureConsumer { spec } => {
             let result = api.permitted(stream, consumers::ensure(api, &spec)).await;

@@ -1,4 +1,5 @@
-//! Reading which messages a stream holds beyond a sequence: sequence and `Nats-Msg-Id` only.
+//! Reading which messages a stream holds beyond a sequence: sequence and `Nats-Msg-Id`, and for a comparison what they are
+//! about.
 //!
 //! A message that is missed here is published twice, so completeness is proved and not assumed: deliveries must be
 //! numbered without a gap, and the end is the end only if the stream's leader holds nothing more up to its last sequence.
@@ -20,7 +21,9 @@ use super::api::{Api, found};
 use super::errors;
 use super::queued::BATCH_ID;
 use super::streams::check_name;
-use crate::broker::{Fault, FaultKind, Stored};
+use crate::broker::{Fault, FaultKind, Page, Sighted, Stored};
+use crate::domain::cloud_event::CONTENT_TYPE;
+use crate::domain::content;
 
 /// Messages asked for at a time.
 const BATCH: usize = 5000;
@@ -34,13 +37,56 @@ pub(super) type Tail = (Vec<Stored>, u64);
 
 /// Reads all messages with a sequence above `after`.
 pub(super) async fn read(api: &Api, stream: &str, after: u64) -> Result<Tail, Fault> {
+    let info = info(api, stream).await?;
+    let last = number(&info, "/state/last_seq");
+    let (found, _) = find(api, stream, &info, stream, Extent { after, last, most: None }).await?;
+    let stored = |message: Sighted| Stored {
+        sequence: message.sequence,
+        message_id: message.message_id,
+        counted: message.counted,
+    };
+    Ok((found.into_messages().map(stored).collect(), last))
+}
+
+/// Reads as many messages above `after` and up to `upto` as take some megabytes.
+pub(super) async fn read_page(api: &Api, stream: &str, after: u64, upto: u64) -> Result<Page, Fault> {
+    const PAGE_BYTES: u64 = 16 << 20;
+    let info = info(api, stream).await?;
+    let messages = number(&info, "/state/messages").max(1);
+    let most = PAGE_BYTES / (number(&info, "/state/bytes") / messages).max(1);
+    let most = usize::try_from(most).map_or(BATCH, |most| most.clamp(1, BATCH));
+    let last = number(&info, "/state/last_seq").min(upto);
+    let name = format!("{stream}/page");
+    let (found, seen) = find(api, stream, &info, &name, Extent { after, last, most: Some(most) }).await?;
+    let first_sequence = number(&info, "/state/first_seq");
+    Ok(Page { messages: found.into_messages().collect(), upto: if seen >= last { upto } else { seen }, first_sequence })
+}
+
+async fn info(api: &Api, stream: &str) -> Result<Value, Fault> {
     check_name(stream)?;
     let missing = || Fault::new(FaultKind::StreamMissing, format!("stream {stream} does not exist"));
-    let info = api.stream_info(stream).await?.ok_or_else(missing)?;
-    let number = |path: &str| info.pointer(path).and_then(Value::as_u64).unwrap_or(0);
-    let last = number("/state/last_seq");
-    if after >= last || number("/state/messages") == 0 {
-        return Ok((Vec::new(), last));
+    api.stream_info(stream).await?.ok_or_else(missing)
+}
+
+fn number(info: &Value, path: &str) -> u64 {
+    info.pointer(path).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// What is to be read.
+struct Extent {
+    /// From beyond this sequence …
+    after: u64,
+    /// … to this one …
+    last: u64,
+    /// … or until there are so many, of which the content is wanted as well.
+    most: Option<usize>,
+}
+
+/// Reads, and says up to which sequence what was found is complete. `name`: of the kind of reading.
+async fn find(api: &Api, stream: &str, info: &Value, name: &str, extent: Extent) -> Result<(Found, u64), Fault> {
+    let Extent { after, last, most } = extent;
+    if after >= last || number(info, "/state/messages") == 0 {
+        return Ok((Found::default(), last));
     }
     let handle = api.context().get_stream_no_info(stream).await.map_err(|error| server(&error))?;
     let mut reader = Reader {
@@ -48,6 +94,7 @@ pub(super) async fn read(api: &Api, stream: &str, after: u64) -> Result<Tail, Fa
         handle,
         stream,
         last,
+        most,
         seen: after,
         found: Found::default(),
         batch: None,
@@ -55,11 +102,11 @@ pub(super) async fn read(api: &Api, stream: &str, after: u64) -> Result<Tail, Fa
     };
     // A consumer would take part in the retention of the other kinds of stream.
     let limits = info.pointer("/config/retention").and_then(Value::as_str) == Some("limits");
-    let reading = Reading::begin(stream);
+    let reading = Reading::begin(name);
     let result = if limits && reading.tries <= TRIES { reader.by_consumer().await } else { reader.one_by_one().await };
     reading.end();
     result?;
-    Ok((reader.found.into_messages(), last))
+    Ok((reader.found, reader.seen))
 }
 
 /// Reads by consumer that a lost session may have ended, before the messages are asked for one by one: the client library
@@ -94,6 +141,8 @@ struct Reader<'a> {
     stream: &'a str,
     /// The last sequence to read.
     last: u64,
+    /// As in [`Extent`].
+    most: Option<usize>,
     /// Complete up to this sequence.
     seen: u64,
     found: Found,
@@ -104,8 +153,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn is_done(&self) -> bool {
+        self.seen >= self.last || self.most.is_some_and(|most| self.found.messages.len() >= most)
+    }
+
     async fn by_consumer(&mut self) -> Result<(), Fault> {
-        while self.seen < self.last {
+        while !self.is_done() {
             let consumer = self.consumer().await?;
             let result = self.drain(&consumer).await;
             // Best effort: the server removes it in time.
@@ -119,7 +172,7 @@ impl Reader<'_> {
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.seen + 1 },
             ack_policy: AckPolicy::None,
-            headers_only: true,
+            headers_only: self.most.is_none(),
             memory_storage: true,
             num_replicas: 1,
             inactive_threshold: ABANDONED,
@@ -132,9 +185,9 @@ impl Reader<'_> {
     /// Reads until the end, or until a gap in the deliveries calls for another consumer.
     async fn drain(&mut self, consumer: &Consumer<pull::Config>) -> Result<(), Fault> {
         let mut delivered = 0;
-        while self.seen < self.last {
+        while !self.is_done() {
             // Without an expiry the server says at once that there is no more, instead of waiting for it.
-            let fetch = consumer.fetch().max_messages(BATCH).messages();
+            let fetch = consumer.fetch().max_messages(self.most.unwrap_or(BATCH)).messages();
             let mut batch = fetch.await.map_err(|error| server(&error))?;
             let mut pending = 0;
             let before = self.seen;
@@ -146,11 +199,14 @@ impl Reader<'_> {
                 }
                 delivered = info.consumer_sequence;
                 pending = info.pending;
-                let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
-                let batch = message.headers.as_ref().and_then(|headers| headers.get(BATCH_ID));
-                let counted =
-                    self.is_counted(header(NATS_EXPECTED_LAST_SEQUENCE).is_some(), batch.map(|id| id.as_str()));
-                self.note(info.stream_sequence, header(NATS_MESSAGE_ID).map(|id| id.as_str()), counted);
+                let header =
+                    |name: &str| message.headers.as_ref().and_then(|headers| Some(headers.get(name)?.as_str()));
+                let expects = header(NATS_EXPECTED_LAST_SEQUENCE.as_ref()).is_some();
+                let about = About {
+                    counted: self.is_counted(expects, header(BATCH_ID)),
+                    digest: self.digest(&message.subject, header(CONTENT_TYPE), &message.payload),
+                };
+                self.note(info.stream_sequence, header(NATS_MESSAGE_ID.as_ref()), about);
             }
             if (pending == 0 || self.seen == before) && self.at_end().await? {
                 self.seen = self.last;
@@ -165,7 +221,7 @@ impl Reader<'_> {
             return Ok(true);
         }
         match self.next_stored().await? {
-            Some((sequence, _)) if sequence <= self.last => {
+            Some((sequence, ..)) if sequence <= self.last => {
                 self.check_progress()?;
                 tokio::time::sleep(LAG_PAUSE).await;
                 Ok(false)
@@ -175,12 +231,10 @@ impl Reader<'_> {
     }
 
     async fn one_by_one(&mut self) -> Result<(), Fault> {
-        while self.seen < self.last {
+        while !self.is_done() {
             match self.next_stored().await? {
-                Some((sequence, headers)) if sequence <= self.last => {
-                    let expects = header(&headers, NATS_EXPECTED_LAST_SEQUENCE.as_ref()).is_some();
-                    let counted = self.is_counted(expects, header(&headers, BATCH_ID).as_deref());
-                    self.note(sequence, header(&headers, NATS_MESSAGE_ID.as_ref()).as_deref(), counted);
+                Some((sequence, id, about)) if sequence <= self.last => {
+                    self.note(sequence, id.as_deref(), about);
                 }
                 Some(_) | None => self.seen = self.last,
             }
@@ -188,14 +242,22 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Sequence and headers of the first message beyond what was seen, from the leader.
-    async fn next_stored(&self) -> Result<Option<(u64, String)>, Fault> {
+    /// Sequence and id of the first message beyond what was seen, and what it is about, from the leader.
+    async fn next_stored(&mut self) -> Result<Option<(u64, Option<String>, About)>, Fault> {
         let request = json!({ "seq": self.seen + 1, "next_by_subj": ">" });
         let answer = self.api.call(&format!("STREAM.MSG.GET.{}", self.stream), &request).await;
         let Some(answer) = found(answer, errors::NO_MESSAGE_FOUND)? else { return Ok(None) };
         let sequence = answer.pointer("/message/seq").and_then(Value::as_u64);
-        let headers = answer.pointer("/message/hdrs").and_then(Value::as_str).unwrap_or_default();
-        Ok(sequence.map(|sequence| (sequence, headers.to_owned())))
+        let text = |path| answer.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let headers = text("/message/hdrs");
+        let body = BASE64.decode(text("/message/data")).unwrap_or_default();
+        let expects = header(headers, NATS_EXPECTED_LAST_SEQUENCE.as_ref()).is_some();
+        let about = About {
+            counted: self.is_counted(expects, header(headers, BATCH_ID).as_deref()),
+            digest: self.digest(text("/message/subject"), header(headers, CONTENT_TYPE).as_deref(), &body),
+        };
+        let id = header(headers, NATS_MESSAGE_ID.as_ref());
+        Ok(sequence.map(|sequence| (sequence, id, about)))
     }
 
     /// Whether a message was counted: itself, or as a member of a batch whose first message was.
@@ -206,10 +268,16 @@ impl Reader<'_> {
         expects || (batch.is_some() && batch == self.batch.as_deref())
     }
 
-    fn note(&mut self, sequence: u64, id: Option<&str>, counted: bool) {
+    /// What a message is about, if that is wanted.
+    fn digest(&self, subject: &str, content_type: Option<&str>, body: &[u8]) -> u64 {
+        let wanted = self.most.is_some();
+        if wanted { content::digest(subject, content::payload_of(content_type, body)) } else { 0 }
+    }
+
+    fn note(&mut self, sequence: u64, id: Option<&str>, about: About) {
         self.progress = Instant::now();
         if sequence > self.seen && sequence <= self.last {
-            self.found.push(sequence, id, counted);
+            self.found.push(sequence, id, about);
         }
         self.seen = self.seen.max(sequence.min(self.last));
     }
@@ -244,28 +312,35 @@ fn header(headers: &str, wanted: &str) -> Option<String> {
 #[derive(Default)]
 struct Found {
     ids: String,
-    /// Sequence, where the id ends in `ids`, if there is one (it begins where the one before it ends), and whether the
-    /// message was counted.
-    messages: Vec<(u64, Option<usize>, bool)>,
+    /// Sequence, where the id ends in `ids`, if there is one (it begins where the one before it ends), and what else there
+    /// is to say of it.
+    messages: Vec<(u64, Option<usize>, About)>,
+}
+
+#[derive(Clone, Copy)]
+struct About {
+    /// It names the sequence that its publisher expected.
+    counted: bool,
+    /// As in [`Sighted`].
+    digest: u64,
 }
 
 impl Found {
-    fn push(&mut self, sequence: u64, id: Option<&str>, counted: bool) {
+    fn push(&mut self, sequence: u64, id: Option<&str>, about: About) {
         let end = id.map(|id| {
             self.ids.push_str(id);
             self.ids.len()
         });
-        self.messages.push((sequence, end, counted));
+        self.messages.push((sequence, end, about));
     }
 
-    fn into_messages(self) -> Vec<Stored> {
+    fn into_messages(self) -> impl Iterator<Item = Sighted> {
+        let Self { ids, messages } = self;
         let mut start = 0;
-        let stored = |(sequence, end, counted): (u64, Option<usize>, bool)| {
-            let message_id =
-                end.and_then(|end| self.ids.get(std::mem::replace(&mut start, end)..end)).map(str::to_owned);
-            Stored { sequence, message_id, counted }
-        };
-        self.messages.into_iter().map(stored).collect()
+        messages.into_iter().map(move |(sequence, end, About { counted, digest })| {
+            let message_id = end.and_then(|end| ids.get(std::mem::replace(&mut start, end)..end)).map(str::to_owned);
+            Sighted { sequence, message_id, counted, digest }
+        })
     }
 }
 
@@ -304,10 +379,14 @@ mod tests {
         let wanted = [(1, Some("a")), (4, None), (5, Some("")), (9, Some("bcd"))];
         let mut found = Found::default();
         for (sequence, id) in wanted {
-            found.push(sequence, id, sequence > 4);
+            found.push(sequence, id, About { counted: sequence > 4, digest: sequence });
         }
-        let stored =
-            wanted.map(|(sequence, id)| Stored { sequence, message_id: id.map(str::to_owned), counted: sequence > 4 });
-        assert_eq!(found.into_messages(), stored);
+        let expected = wanted.map(|(sequence, id)| Sighted {
+            sequence,
+            message_id: id.map(str::to_owned),
+            counted: sequence > 4,
+            digest: sequence,
+        });
+        assert!(found.into_messages().eq(expected));
     }
 }

@@ -22,6 +22,8 @@ pub enum LockClass {
     AllEventIds = 0x5EA1,
     /// The description of one stream.
     Stream = 0x5EA2,
+    /// What sessions ask of the relay, one at a time.
+    Inquiry = 0x5EA3,
 }
 
 /// A lock of the current database.

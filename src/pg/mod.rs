@@ -13,6 +13,7 @@ mod error;
 mod gucs;
 mod handler;
 mod init;
+mod inquiry;
 mod pending;
 mod relation;
 mod seat;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, 
 // `pg_guard` is used by `pg_shmem_init!`.
 use pgrx::{PGRXSharedMemory, PgAtomic, pg_guard, pg_shmem_init, pg_sys};
 
+use super::inquiry::Inquiry;
 pub use super::seat::{Phase, Role, Seat};
 use super::seat::{SEATS, set_latch};
 
@@ -46,6 +47,8 @@ pub struct Database {
     /// Written by the relay while `sea_mq.max_outbox_size` is set.
     pub backlog: AtomicU64,
     pub backlog_at: AtomicI64,
+    /// What a session asks of the relay.
+    pub inquiry: Inquiry,
     /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
     pub held_until: AtomicI64,
 }

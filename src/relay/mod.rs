@@ -3,6 +3,7 @@
 //! The shell around it (`pg::worker::relay`) hands it reports and chunks of the log, carries out the [`Effect`]s, and
 //! saves what is settled. Nothing here waits, and the clock and all randomness are arguments.
 
+pub mod compare;
 mod lease;
 mod segment;
 pub mod sink;
@@ -176,10 +177,9 @@ impl Relay {
                 (Vec::new(), if none { Vec::new() } else { vec![Effect::Doubtful { sink, messages }] })
             }
             Report::Acked { sink, epoch, acks } => {
-                if let Some(s) = self.sink(sink) {
-                    s.acked(epoch, acks);
-                }
-                Default::default()
+                let fault = self.sink(sink).and_then(|s| s.acked(epoch, acks, now, jitter));
+                let effect = fault.map(|fault| Effect::Stream { sink, fault: Some(fault) });
+                (Vec::new(), effect.into_iter().collect())
             }
             Report::PublishFailed { sink, epoch, ahead, fault } => {
                 let failure = self.sink(sink).and_then(|s| s.publish_failed(epoch, ahead, &fault, now, jitter));
@@ -192,10 +192,11 @@ impl Relay {
                 (Vec::new(), vec![Effect::Consumer { stream, name, fault: Some(fault) }])
             }
             Report::StreamDeleted { name, result } => (Vec::new(), vec![Effect::Deleted { name, fault: result.err() }]),
-            // The consumer's affair.
-            Report::Delivered { .. } | Report::ConsumeFailed { .. } | Report::MessageDeleted { .. } => {
-                Default::default()
-            }
+            // A comparison's, and the consumer's affair.
+            Report::Page { .. }
+            | Report::Delivered { .. }
+            | Report::ConsumeFailed { .. }
+            | Report::MessageDeleted { .. } => Default::default(),
         }
     }
 

@@ -8,8 +8,9 @@
 //!    └── (from all)    └───── retry ────┘▲───────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Paused is left by `sea_mq.reload()` only. Whatever fails, the way back is the same: begin again at the position last
-//! settled, read what the stream holds beyond the sequence last settled, and skip what is found there.
+//! Paused is left by `sea_mq.reload()` and by a refill only. Whatever fails, the way back is the same: begin again at the
+//! position last settled, read what the stream holds beyond the sequence last settled (during a refill: beyond where it
+//! began), and skip what is found there.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -33,11 +34,13 @@ pub struct Cursor {
     pub stream_sequence: u64,
     /// Creation time of the stream in microseconds since 1970, once known.
     pub stream_created_us: Option<i64>,
+    /// While what was published is looked at once more: the batch under way may be stored anywhere beyond this sequence.
+    pub refill_from: Option<u64>,
 }
 
 impl Cursor {
     pub fn start() -> Self {
-        Self { position: Position::start(), stream_sequence: 0, stream_created_us: None }
+        Self { position: Position::start(), stream_sequence: 0, stream_created_us: None, refill_from: None }
     }
 }
 
@@ -212,6 +215,11 @@ impl Sink {
         &self.read
     }
 
+    /// The stream is there and takes events.
+    pub fn is_flowing(&self) -> bool {
+        matches!(self.link, Link::Flowing)
+    }
+
     /// Whether transactions are to be stored all or none.
     fn wants_whole(&self) -> bool {
         self.described.spec.allow_atomic
@@ -307,6 +315,39 @@ impl Sink {
         self.read_tail()
     }
 
+    /// Looks once more at what was published from place `seq` in the log on, and publishes what the stream does not hold.
+    /// What it does hold of it lies beyond `stream_sequence`.
+    pub fn refill(&mut self, seq: i64, stream_sequence: u64) -> Option<Request> {
+        let beyond = stream_sequence.min(self.settled.refill_from.unwrap_or(u64::MAX));
+        if matches!(self.link, Link::Paused) {
+            // Somebody has seen what was lost: what is recorded of the stream is not true any more.
+            self.forget_stream();
+        } else {
+            self.settled.refill_from = Some(beyond);
+        }
+        self.settled.position = self.settled.position.back_to(seq);
+        self.unsaved = true;
+        self.forget_in_flight();
+        (!matches!(self.link, Link::Down)).then(|| self.begin())
+    }
+
+    /// The stream has lost data while it was being refilled: looks at everything that is retained.
+    pub fn refill_anew(&mut self) -> Option<Request> {
+        self.forget_stream();
+        self.refill(1, 0)
+    }
+
+    /// Whether what was published is being looked at once more.
+    pub fn is_refilling(&self) -> bool {
+        self.settled.refill_from.is_some()
+    }
+
+    fn forget_stream(&mut self) {
+        self.settled.stream_sequence = self.settled.stream_sequence.min(self.last_sequence);
+        self.settled.stream_created_us = None;
+        self.settled.refill_from = Some(0);
+    }
+
     pub fn pause(&mut self) {
         self.forget_in_flight();
         self.link = Link::Paused;
@@ -323,7 +364,10 @@ impl Sink {
         if !matches!(self.link, Link::Tailing) {
             return Vec::new();
         }
-        let is_doubtful = |message: &&Stored| self.suspicious || (self.own && message.counted);
+        // What was recorded is no news; the tail that a refill reads begins before it, and before what the log knows.
+        let recorded = self.settled.stream_sequence;
+        let is_doubtful =
+            |message: &&Stored| message.sequence > recorded && (self.suspicious || (self.own && message.counted));
         let doubtful: Vec<Stored> = messages.iter().filter(is_doubtful).cloned().collect();
         self.tail = messages.into_iter().filter_map(|message| Some((message.message_id?, message.sequence))).collect();
         self.last_sequence = last_sequence;
@@ -387,7 +431,8 @@ impl Sink {
         let waiting = !self.segments.is_empty() || !self.early.is_empty() || !self.transactions.is_empty();
         if events.is_empty() && !waiting {
             // Nothing is stored and nothing is recorded: an idle relay writes nothing.
-            self.settled.position = after;
+            self.unsaved |= self.settled.refill_from.is_some();
+            self.settle_at(after);
             return None;
         }
         let entries = Vec::with_capacity(events.len());
@@ -452,14 +497,22 @@ impl Sink {
         }
     }
 
-    /// Some of what is in flight is stored.
-    pub fn acked(&mut self, epoch: u64, acks: Vec<Ack>) {
+    /// Some of what is in flight is stored. Returns what is wrong if the broker says so of a message that it does not hold:
+    /// for as long as its duplicate window it knows the ids of messages that were deleted. Then the sink begins again later.
+    pub fn acked(&mut self, epoch: u64, acks: Vec<Ack>, now: Instant, jitter: f64) -> Option<Fault> {
         if epoch != self.epoch {
-            return;
+            return None;
         }
-        self.backoff.reset();
         self.proven |= !acks.is_empty();
         for ack in acks {
+            // What is stored of a refill was found when the tail was read.
+            if ack.duplicate && self.is_refilling() {
+                self.settle();
+                self.wait(now, jitter);
+                let words = "the broker still knows the ids of messages that were deleted, and takes them for stored";
+                return Some(Fault::new(FaultKind::Server, words));
+            }
+            self.backoff.reset();
             let Some(entry) = self.first_in_flight() else { break };
             entry.fate = Fate::Stored(ack.sequence);
             let id = entry.id;
@@ -469,6 +522,7 @@ impl Sink {
             }
         }
         self.settle();
+        None
     }
 
     /// A message failed, and all in flight with it. `ahead` messages in flight stand before it, of the same batch.
@@ -548,12 +602,13 @@ impl Sink {
     }
 
     fn read_tail(&mut self) -> Option<Request> {
-        if self.last_sequence <= self.settled.stream_sequence {
+        let after = self.settled.refill_from.unwrap_or(self.settled.stream_sequence);
+        if self.last_sequence <= after {
             self.link = Link::AtLease { asked: false };
             return None;
         }
         self.link = Link::Tailing;
-        let (stream, after) = (self.described.spec.name.clone(), self.settled.stream_sequence);
+        let stream = self.described.spec.name.clone();
         Some(Request::ReadTail { sink: self.id(), stream, after })
     }
 
@@ -616,9 +671,16 @@ impl Sink {
             let reached = before.map_or(last, |before| last.min(before));
             self.settled.stream_sequence = self.settled.stream_sequence.max(reached);
             segment.runs().for_each(|run| self.runs.push(run));
-            self.settled.position = segment.after;
+            self.settle_at(segment.after);
             self.unsaved = true;
         }
+    }
+
+    fn settle_at(&mut self, position: Position) {
+        if position.batch.is_none() {
+            self.settled.refill_from = None;
+        }
+        self.settled.position = position;
     }
 
     /// An event is settled: if its transaction was split, it counts now.

@@ -6,3 +6,4 @@ mod inbox;
 mod lint;
 mod manage;
 mod operate;
+mod verify;

@@ -1,10 +1,11 @@
 //! Cursors: how far each sink has come; and the journal of what was stored where.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::spi::{self, Arg};
+use super::spi::{self, Arg, TextRow};
 use crate::broker::SinkId;
 use crate::domain::position::{Batch, Moment, Position, Snapshot};
 use crate::domain::runs::Run;
@@ -13,7 +14,8 @@ use crate::relay::sink::Cursor;
 /// The cursor of a sink; that of the beginning if it has none.
 pub fn load(sink: SinkId) -> Cursor {
     let rows = spi::query(
-        "SELECT done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at, stream_sequence, stream_created_us
+        "SELECT done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at, stream_sequence, stream_created_us,
+            refill_from
          FROM sea_mq.cursors WHERE sink = $1",
         &[Arg::Int8(sink)],
     );
@@ -31,6 +33,7 @@ pub fn load(sink: SinkId) -> Cursor {
         },
         stream_sequence: spi::parsed(row, 7),
         stream_created_us: spi::optional(row, 8),
+        refill_from: spi::optional(row, 9),
     }
 }
 
@@ -41,12 +44,12 @@ pub fn save(sink: SinkId, cursor: &Cursor, runs: &[Run], slot: i16) {
     let upto = batch.as_ref().map(|batch| batch.upto.snapshot.to_string());
     spi::execute(
         "INSERT INTO sea_mq.cursors AS c (sink, done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at,
-            stream_sequence, stream_created_us, published, updated_at)
-         VALUES ($1, $2::pg_snapshot, $3, $4, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, clock_timestamp())
+            stream_sequence, stream_created_us, published, refill_from, updated_at)
+         VALUES ($1, $2::pg_snapshot, $3, $4, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
          ON CONFLICT (sink) DO UPDATE SET done = excluded.done, next_xid = excluded.next_xid, floor = excluded.floor,
             batch_upto = excluded.batch_upto, batch_next_xid = excluded.batch_next_xid,
             batch_ceiling = excluded.batch_ceiling, batch_at = excluded.batch_at, stream_sequence = excluded.stream_sequence,
-            stream_created_us = excluded.stream_created_us, published = c.published + excluded.published,
+            stream_created_us = excluded.stream_created_us, published = c.published + excluded.published, refill_from = excluded.refill_from,
             updated_at = excluded.updated_at",
         &[
             Arg::Int8(sink),
@@ -60,6 +63,7 @@ pub fn save(sink: SinkId, cursor: &Cursor, runs: &[Run], slot: i16) {
             Arg::Int8(cursor.stream_sequence.cast_signed()),
             Arg::OptionalInt8(cursor.stream_created_us),
             Arg::Int8(published.cast_signed()),
+            Arg::OptionalInt8(cursor.refill_from.map(u64::cast_signed)),
         ],
     );
     for run in runs {
@@ -121,6 +125,36 @@ pub fn rewind(sink: SinkId, last: u64) -> Option<(Position, u64)> {
     Some((position, spi::parsed::<u64>(row, 3).saturating_sub(1)))
 }
 
+/// Sinks whose streams are to be refilled, and from which place in the log on.
+pub fn refills() -> Vec<(SinkId, i64)> {
+    let sql = "SELECT sink, from_seq FROM sea_mq.republish_requests";
+    spi::query(sql, &[]).iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
+}
+
+/// Where a refill from place `seq` has to begin so that it is about whole runs, and the stream sequence beyond which they
+/// are stored, if any is.
+pub fn refill_start(sink: SinkId, mut seq: i64) -> (i64, Option<u64>) {
+    let sql =
+        "SELECT min(first_seq), min(first_stream_seq) FROM sea_mq.relay_journal WHERE sink = $1 AND last_seq >= $2";
+    loop {
+        let rows = spi::query(sql, &[Arg::Int8(sink), Arg::Int8(seq)]);
+        let Some(row) = rows.first() else { return (seq, None) };
+        match spi::optional::<i64>(row, 0).filter(|&first| first < seq) {
+            Some(first) => seq = first,
+            None => return (seq, spi::optional::<u64>(row, 1).map(|first| first.saturating_sub(1))),
+        }
+    }
+}
+
+/// Forgets the request for a refill, and what the journal says of the runs that are looked at once more.
+pub fn begin_refill(sink: SinkId, seq: i64) {
+    spi::execute(
+        "DELETE FROM sea_mq.relay_journal WHERE sink = $1 AND last_seq >= $2",
+        &[Arg::Int8(sink), Arg::Int8(seq)],
+    );
+    spi::execute("DELETE FROM sea_mq.republish_requests WHERE sink = $1", &[Arg::Int8(sink)]);
+}
+
 /// Records an event that the broker will never take.
 pub fn save_failure(sink: SinkId, id: Uuid, seq: i64, error: &str) {
     let args = [Arg::Text(&id.to_string()), Arg::Int8(seq), Arg::Int8(sink), Arg::Text(error)];
@@ -139,11 +173,31 @@ pub fn forget_resolved(retention: Duration) {
     spi::execute(sql, &[Arg::Int8(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX))]);
 }
 
-/// Of these message ids, those that are events of the log.
-pub fn known_ids(ids: &[String]) -> Vec<String> {
+/// Of these message ids, those that are events of the log, with their (last) place in it.
+pub fn places(ids: &[String]) -> HashMap<String, i64> {
     let json = serde_json::to_string(ids).unwrap_or_else(|_| "[]".into());
-    let sql = "SELECT DISTINCT l.id FROM sea_mq.outbox_log l
+    let sql = "SELECT l.id, max(l.seq) FROM sea_mq.outbox_log l
         JOIN (SELECT t.id::uuid AS id FROM json_array_elements_text($1::json) AS t(id)
-              WHERE t.id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') wanted ON wanted.id = l.id";
-    spi::query(sql, &[Arg::Text(&json)]).iter().map(|row| spi::parsed(row, 0)).collect()
+              WHERE t.id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') wanted ON wanted.id = l.id
+        GROUP BY l.id";
+    spi::query(sql, &[Arg::Text(&json)]).iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
+}
+
+/// Runs that were stored beyond stream sequence `after` and begin up to `upto`, in the order of the stream.
+pub fn runs(sink: SinkId, after: u64, upto: u64, limit: i64) -> Vec<Run> {
+    let rows = spi::query(
+        "SELECT done, upto, first_seq, last_seq, events, first_stream_seq FROM sea_mq.relay_journal
+         WHERE sink = $1 AND first_stream_seq > $2 AND first_stream_seq <= $3 ORDER BY first_stream_seq LIMIT $4",
+        &[Arg::Int8(sink), Arg::Int8(after.cast_signed()), Arg::Int8(upto.cast_signed()), Arg::Int8(limit)],
+    );
+    let run = |row: &TextRow| Run {
+        done: spi::optional(row, 0).unwrap_or_else(Snapshot::empty),
+        upto: spi::optional(row, 1).unwrap_or_else(Snapshot::empty),
+        first_seq: spi::parsed(row, 2),
+        last_seq: spi::parsed(row, 3),
+        events: spi::parsed(row, 4),
+        place: 0,
+        first_stream_seq: spi::optional(row, 5),
+    };
+    rows.iter().map(run).collect()
 }

@@ -145,6 +145,22 @@ pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
     read
 }
 
+/// How many events of a sink the batch under way still has.
+pub fn count(sink: SinkId, at: &Position) -> u64 {
+    let Some(batch) = &at.batch else { return 0 };
+    let mut count = 0;
+    let mut sources = sources(sink, at, batch);
+    for source in &mut sources {
+        while let Some(head) = source.head {
+            count +=
+                u64::from(!at.done.shows(head.xid) && batch.upto.snapshot.shows(head.xid) && source.row_sink() == sink);
+            source.advance();
+        }
+    }
+    drop(sources);
+    count
+}
+
 /// Whether a slot holds an event of the sink that was not handed over.
 pub fn slot_has_unread(slot: i16, sink: SinkId, at: &Position, now: &Moment) -> bool {
     // From the start of whatever batch is under way: what it has handed over is told apart row by row.

@@ -92,9 +92,9 @@ fn the_expected_sequence_counts_up_across_chunks() {
 fn a_chunk_is_settled_when_all_of_it_is_stored() {
     let mut sink = flowing();
     sink.publish(vec![logged(1), logged(2)], position("9:9:", 2), &HashSet::new());
-    sink.acked(sink.epoch, vec![ack(1)]);
+    sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
     assert_eq!(sink.settled().position, Position::start());
-    sink.acked(sink.epoch, vec![ack(2)]);
+    sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
     assert_eq!(sink.settled().position, position("9:9:", 2));
     let (cursor, runs) = sink.take_unsaved().unwrap();
     assert_eq!(cursor.stream_sequence, 2);
@@ -113,7 +113,7 @@ fn what_the_stream_holds_already_is_skipped() {
     lease(&mut sink);
     let request = sink.publish(vec![logged(1), logged(2)], position("9:9:", 2), &HashSet::new());
     assert_eq!(expected_and_length(request), (Some(1), 1));
-    sink.acked(sink.epoch, vec![ack(2)]);
+    sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
     assert_eq!(sink.settled().stream_sequence, 2);
 }
 
@@ -148,7 +148,7 @@ fn an_answer_about_the_lease_from_before_the_tail_was_read_admits_nobody() {
 fn after_a_failure_it_begins_where_it_was_settled() {
     let mut sink = flowing();
     sink.publish(vec![logged(1)], position("9:9:", 1), &HashSet::new());
-    sink.acked(sink.epoch, vec![ack(1)]);
+    sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
     sink.publish(vec![logged(2)], position("10:10:", 2), &HashSet::new());
     let now = Instant::now();
     let fault = Fault::new(FaultKind::WrongSequence, "");
@@ -161,7 +161,7 @@ fn after_a_failure_it_begins_where_it_was_settled() {
 fn a_duplicate_is_not_sent_for_ever() {
     let mut sink = flowing();
     sink.publish(vec![logged(1), logged(2)], position("9:9:", 2), &HashSet::new());
-    sink.acked(sink.epoch, vec![Ack { sequence: 5, duplicate: true }]);
+    sink.acked(sink.epoch, vec![Ack { sequence: 5, duplicate: true }], Instant::now(), 0.5);
     let now = Instant::now();
     sink.publish_failed(sink.epoch, 0, &Fault::new(FaultKind::WrongSequence, ""), now, 0.5);
     sink.tick(now);
@@ -177,7 +177,7 @@ fn acks_of_an_earlier_epoch_count_for_nothing() {
     let epoch = sink.epoch;
     sink.publish(vec![logged(1)], position("9:9:", 1), &HashSet::new());
     sink.disconnected();
-    sink.acked(epoch, vec![ack(1)]);
+    sink.acked(epoch, vec![ack(1)], Instant::now(), 0.5);
     assert_eq!(sink.settled().position, Position::start());
 }
 
@@ -185,7 +185,7 @@ fn acks_of_an_earlier_epoch_count_for_nothing() {
 fn an_event_that_is_too_large_is_left_out_alone() {
     let mut sink = flowing();
     sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3), &HashSet::new());
-    sink.acked(sink.epoch, vec![ack(1)]);
+    sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
     let now = Instant::now();
     let fault = Fault::new(FaultKind::MessageTooLarge, "");
     let failure = sink.publish_failed(sink.epoch, 0, &fault, now, 0.5);
@@ -196,7 +196,7 @@ fn an_event_that_is_too_large_is_left_out_alone() {
     lease(&mut sink);
     let again = sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3), &HashSet::new());
     assert_eq!(expected_and_length(again), (Some(1), 1));
-    sink.acked(sink.epoch, vec![ack(2)]);
+    sink.acked(sink.epoch, vec![ack(2)], Instant::now(), 0.5);
     assert_eq!(sink.settled().position, position("9:9:", 3));
 }
 
@@ -277,7 +277,7 @@ fn transactions_are_batches_and_the_journal_knows_where_their_events_are() {
     let events = mixed(&[of(7, &[1, 3]), of(8, &[2, 4]), of(9, &[5])]);
     let (ids, batches) = sent(sink.publish(events, position("9:9:", 5), &HashSet::new()));
     assert_eq!((ids.join(" "), batches), ("1 3 2 4 5".into(), vec![2, 2, 1]));
-    sink.acked(sink.epoch, (1..=5).map(ack).collect());
+    sink.acked(sink.epoch, (1..=5).map(ack).collect(), Instant::now(), 0.5);
     let (cursor, runs) = sink.take_unsaved().unwrap();
     assert_eq!((cursor.position, cursor.stream_sequence), (position("9:9:", 5), 5));
     let runs: Vec<_> = runs.as_slice().iter().map(run_of).collect();
@@ -291,7 +291,7 @@ fn the_cursor_stays_before_a_transaction_that_waits_for_its_rest() {
     let events = mixed(&[of(6, &[1]), of(7, &[2]), of(8, &[3, 4])]);
     let (ids, batches) = sent(sink.publish(events, within(4), &HashSet::from([7])));
     assert_eq!((ids.join(" "), batches), ("1 3 4".into(), vec![1, 2]));
-    sink.acked(sink.epoch, (1..=3).map(ack).collect());
+    sink.acked(sink.epoch, (1..=3).map(ack).collect(), Instant::now(), 0.5);
     // Read again from here, 3 and 4 are found in the tail beyond 1.
     assert_eq!((&sink.settled().position, sink.settled().stream_sequence), (&within(1), 1));
     let runs = sink.take_unsaved().unwrap().1;
@@ -299,7 +299,7 @@ fn the_cursor_stays_before_a_transaction_that_waits_for_its_rest() {
 
     let (ids, batches) = sent(sink.publish(of(7, &[5]), position("9:9:", 5), &HashSet::new()));
     assert_eq!((ids.join(" "), batches), ("2 5".into(), vec![2]));
-    sink.acked(sink.epoch, vec![ack(4), ack(5)]);
+    sink.acked(sink.epoch, vec![ack(4), ack(5)], Instant::now(), 0.5);
     assert_eq!((&sink.settled().position, sink.settled().stream_sequence), (&position("9:9:", 5), 5));
     let runs = sink.take_unsaved().unwrap().1;
     let runs: Vec<_> = runs.as_slice().iter().map(run_of).collect();
@@ -325,7 +325,7 @@ fn a_batch_whose_ack_was_lost_is_found_in_the_tail() {
     lease(&mut sink);
     let (ids, batches) = sent(sink.publish(events(), position("9:9:", 4), &HashSet::new()));
     assert_eq!((ids.join(" "), batches), ("3 4".into(), vec![2]));
-    sink.acked(sink.epoch, vec![ack(3), ack(4)]);
+    sink.acked(sink.epoch, vec![ack(3), ack(4)], Instant::now(), 0.5);
     assert_eq!(sink.settled().stream_sequence, 4);
     assert_eq!(sink.take_splits(), None);
 }
@@ -341,7 +341,7 @@ fn a_duplicate_that_is_not_in_the_tail_takes_its_transaction_apart_and_no_other(
         lease(&mut sink);
     }
     assert_eq!(sent(sink.publish(events(), position("9:9:", 4), &HashSet::new())).1, [1, 1, 2]);
-    sink.acked(sink.epoch, (1..=4).map(ack).collect());
+    sink.acked(sink.epoch, (1..=4).map(ack).collect(), Instant::now(), 0.5);
     assert_eq!(sink.take_splits(), Some(Splits { count: 1, xid: 7, reason: SplitReason::Refused }));
 }
 
@@ -364,6 +364,44 @@ fn transactions_that_could_not_be_published_as_one_are_counted_when_they_are_sto
     let (ids, batches) = sent(sink.publish(events, position("9:9:", 5), &HashSet::new()));
     assert_eq!((ids.join(" "), batches), ("1 2 3 4 5".into(), vec![1; 5]));
     assert_eq!(sink.take_splits(), None);
-    sink.acked(sink.epoch, (1..=5).map(ack).collect());
+    sink.acked(sink.epoch, (1..=5).map(ack).collect(), Instant::now(), 0.5);
     assert_eq!(sink.take_splits(), Some(Splits { count: 2, xid: 9, reason: SplitReason::NotAllowed }));
+}
+
+#[test]
+fn a_refill_finds_what_is_stored_until_it_is_through() {
+    let mut sink = flowing();
+    sink.publish(vec![logged(1), logged(2), logged(3)], position("9:9:", 3), &HashSet::new());
+    sink.acked(sink.epoch, vec![ack(1), ack(2), ack(3)], Instant::now(), 0.5);
+    assert!(matches!(sink.refill(1, 0), Some(Request::EnsureStream { .. })));
+    let begun = sink.read_position().clone();
+    assert!(matches!(sink.stream_ready(info(3)), Ok(Some(Request::ReadTail { after: 0, .. }))));
+    sink.tail_read(vec![stored(2, true), stored(3, true)], 3);
+    lease(&mut sink);
+    let first = Position { batch: begun.batch.clone().map(|batch| Batch { at: 1, ..batch }), ..begun };
+    assert_eq!(expected_and_length(sink.publish(vec![logged(1)], first, &HashSet::new())), (Some(3), 1));
+    sink.acked(sink.epoch, vec![ack(4)], Instant::now(), 0.5);
+    // Here the relay may end: the others are still looked for where they are.
+    assert_eq!((sink.settled().refill_from, sink.settled().stream_sequence), (Some(0), 4));
+    assert_eq!(sink.publish(vec![logged(2), logged(3)], position("9:9:", 3), &HashSet::new()), None);
+    assert_eq!((sink.settled().refill_from, sink.settled().stream_sequence), (None, 4));
+}
+
+#[test]
+fn what_the_broker_takes_for_a_duplicate_and_does_not_hold_is_sent_again() {
+    let mut sink = flowing();
+    sink.publish(vec![logged(1)], position("9:9:", 1), &HashSet::new());
+    sink.acked(sink.epoch, vec![ack(1)], Instant::now(), 0.5);
+    sink.refill(1, 0);
+    assert!(matches!(sink.stream_ready(info(1)), Ok(Some(_))));
+    sink.tail_read(Vec::new(), 1);
+    lease(&mut sink);
+    let (now, end) = (Instant::now(), position("9:9:", 1));
+    sink.publish(vec![logged(1)], end.clone(), &HashSet::new());
+    assert!(sink.acked(sink.epoch, vec![Ack { sequence: 1, duplicate: true }], now, 0.5).is_some());
+    sink.tick(now + Duration::from_secs(60));
+    sink.stream_ready(info(1)).unwrap();
+    sink.tail_read(Vec::new(), 1);
+    lease(&mut sink);
+    assert_eq!(expected_and_length(sink.publish(vec![logged(1)], end, &HashSet::new())), (Some(1), 1));
 }

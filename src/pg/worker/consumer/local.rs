@@ -88,7 +88,7 @@ impl Chunk<'_> {
 
     /// Saves the cursor, in the current transaction.
     fn save(&self, handled: usize) {
-        let cursor = Cursor { position: self.position(handled), stream_sequence: 0, stream_created_us: None };
+        let cursor = Cursor { position: self.position(handled), ..Cursor::start() };
         cursors::save(self.cursor, &cursor, &[], 0);
     }
 }

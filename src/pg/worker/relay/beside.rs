@@ -1,6 +1,6 @@
 //! Other relays: who has the lease, and what they have stored in our streams.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use pgrx::{log, warning};
 
@@ -130,12 +130,12 @@ pub(super) fn new_io() -> Result<NatsIo, Failed> {
 
 /// The messages that are none of the log's events.
 fn unknown(messages: Vec<Stored>) -> Result<Vec<Stored>, Failed> {
-    let mut known: HashSet<String> = HashSet::new();
+    let mut known = HashMap::new();
     for chunk in messages.chunks(IDS_AT_ONCE) {
         let ids: Vec<String> = chunk.iter().filter_map(|message| message.message_id.clone()).collect();
-        known.extend(session::transaction(|| cursors::known_ids(&ids))?);
+        known.extend(session::transaction(|| cursors::places(&ids))?);
     }
-    let is_unknown = |message: &Stored| message.message_id.as_ref().is_none_or(|id| !known.contains(id));
+    let is_unknown = |message: &Stored| message.message_id.as_ref().is_none_or(|id| !known.contains_key(id));
     Ok(messages.into_iter().filter(is_unknown).collect())
 }
 

@@ -8,13 +8,17 @@ use pgrx::{log, warning};
 use super::worker::Worker;
 use crate::broker::{Fault, FaultKind, Report, Request, SinkId};
 use crate::pg::gucs::{self, OnStreamLoss};
-use crate::pg::store::{consumers, cursors, scheduled, streams};
+use crate::pg::store::{consumers, cursors, ring, scheduled, streams};
 use crate::pg::worker::session::{self, Failed};
 use crate::relay::sink::{Loss, Sink};
 use crate::relay::{Effect, Phase};
 
 impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
+        let report = match report {
+            Report::Page { sink, result } => return self.page_read(sink, result),
+            report => report,
+        };
         let (requests, effects) = self.relay.report(report, Instant::now(), rand::random());
         requests.into_iter().for_each(|request| self.io.send(request));
         effects.into_iter().try_for_each(|effect| self.carry_out(effect))
@@ -45,6 +49,9 @@ impl Worker {
         if let Some(database) = self.process.database {
             let limit = self.relay.server().map_or(0, |server| server.max_payload as u64);
             database.max_payload.store(limit, Ordering::Release);
+        }
+        if let Some(fault) = fault.as_ref().filter(|_| self.verification.is_some()) {
+            self.refuse_verification(fault)?;
         }
         let repeated = self.last_relay == Some((phase, fault.as_ref().map(|fault| fault.message.clone())));
         if repeated {
@@ -101,6 +108,10 @@ impl Worker {
         let name = lossy.described().spec.name.clone();
         let what = format!("the broker lost stream {name} from sequence {} to {}", loss.left + 1, loss.recorded);
         warning!("sea_mq relay: {what}");
+        if self.verification.is_some() {
+            self.refuse_verification(&Fault::new(FaultKind::Server, what.as_str()))?;
+        }
+        let Some(lossy) = self.relay.sink(sink) else { return Ok(()) };
         if gucs::on_stream_loss() == OnStreamLoss::Pause {
             lossy.pause();
             let fault = Fault::new(FaultKind::Server, format!("{what}; sea_mq.on_stream_loss is pause"));
@@ -115,6 +126,10 @@ impl Worker {
                 streams::save_state(sink, &state);
             });
         }
+        if lossy.is_refilling() {
+            session::transaction(|| streams::save_loss(sink, &what))?;
+            return self.refill_anew(sink);
+        }
         let from = session::transaction(|| {
             streams::save_loss(sink, &what);
             cursors::rewind(sink, loss.left)
@@ -127,6 +142,37 @@ impl Worker {
         let request = lossy.rewind(position, sequence);
         request.into_iter().for_each(|request| self.io.send(request));
         self.stream_changed(sink, None)
+    }
+
+    /// Looks once more at what was published from place `seq` in the log on, as somebody has asked.
+    pub(super) fn refill(&mut self, id: SinkId, seq: i64) -> Result<(), Failed> {
+        // What was stored is to be in the journal.
+        self.save()?;
+        let (seq, beyond) = session::transaction(|| cursors::refill_start(id, seq))?;
+        let Some(sink) = self.relay.sink(id) else { return Ok(()) };
+        let beyond = beyond.unwrap_or(u64::MAX).min(sink.settled().stream_sequence);
+        let request = sink.refill(seq, beyond);
+        log!("sea_mq relay: stream {} is refilled from place {seq} in the log on", sink.described().spec.name);
+        self.begin_refill(id, seq, request)
+    }
+
+    /// The stream lost data while it was being refilled.
+    fn refill_anew(&mut self, id: SinkId) -> Result<(), Failed> {
+        self.save()?;
+        let request = self.relay.sink(id).and_then(Sink::refill_anew);
+        self.begin_refill(id, 1, request)
+    }
+
+    fn begin_refill(&mut self, id: SinkId, seq: i64, request: Option<Request>) -> Result<(), Failed> {
+        let Some(cursor) = self.relay.sink(id).map(|sink| sink.settled().clone()) else { return Ok(()) };
+        session::transaction(|| {
+            cursors::begin_refill(id, seq);
+            cursors::save(id, &cursor, &[], ring::current_slot());
+        })?;
+        // It may have been paused: that it is ready again is to be told.
+        self.logged.remove(&id);
+        request.into_iter().for_each(|request| self.io.send(request));
+        Ok(())
     }
 
     /// Reads the descriptions of streams and consumers, and when the next scheduled event is due.
@@ -150,6 +196,9 @@ impl Worker {
             }
         }
         requests.into_iter().for_each(|request| self.io.send(request));
+        for (sink, seq) in session::transaction(cursors::refills)? {
+            self.refill(sink, seq)?;
+        }
         if self.relay.has_begun() {
             for name in session::transaction(streams::deletions)? {
                 self.io.send(Request::DeleteStream { name });

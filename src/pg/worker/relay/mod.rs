@@ -6,6 +6,7 @@
 mod beside;
 mod effects;
 mod pass;
+mod verify;
 mod worker;
 
 use pgrx::{pg_guard, pg_sys, warning};

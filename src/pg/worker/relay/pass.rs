@@ -18,7 +18,7 @@ use crate::relay::sink::Sink;
 use crate::relay::transactions::Splits;
 
 /// How much one read takes.
-const CHUNK: log::Limit = log::Limit { events: 1000, bytes: 4 << 20 };
+pub(super) const CHUNK: log::Limit = log::Limit { events: 1000, bytes: 4 << 20 };
 /// Bytes of one stream that may wait for their acknowledgement.
 const MAX_BYTES: usize = 32 << 20;
 /// Pauses between saves of the cursors: while busy, and when there is nothing else to do.

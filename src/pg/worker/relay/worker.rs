@@ -7,7 +7,8 @@ use pgrx::{pg_sys, warning};
 use uuid::Uuid;
 
 use super::beside;
-use crate::broker::{BrokerConfig, Fault, SinkId};
+use super::verify::Verification;
+use crate::broker::{BrokerConfig, Fault, FaultKind, SinkId};
 use crate::domain::lease::Claimant;
 use crate::domain::pace::Pace;
 use crate::nats::NatsIo;
@@ -61,6 +62,8 @@ pub struct Worker {
     pub(super) pace: Pace,
     /// No read before this.
     pub(super) read_at: Instant,
+    /// A comparison of stream and log that a session waits for.
+    pub(super) verification: Option<Verification>,
     /// The last error of each stream that was logged, so that a repeated one is not.
     pub(super) logged: HashMap<SinkId, Option<Fault>>,
     /// Why transactions were not published as one, as far as that was logged.
@@ -94,6 +97,7 @@ impl Worker {
             max_in_flight: gucs::max_in_flight(),
             pace: Pace::new(now),
             read_at: now,
+            verification: None,
             logged: HashMap::new(),
             splits_logged: HashSet::new(),
             last_relay: None,
@@ -169,6 +173,9 @@ impl Work for Worker {
         self.settings = Some(settings);
         self.logged.clear();
         self.splits_logged.clear();
+        if self.verification.is_some() {
+            self.refuse_verification(&Fault::new(FaultKind::Server, "the relay began anew"))?;
+        }
         self.refresh()?;
         match self.held {
             Some(phase) => self.save_relay(phase, copied, 0),
@@ -196,6 +203,7 @@ impl Work for Worker {
         self.estimate_backlog(now)?;
         let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
         self.save_if_due()?;
+        let more = self.verify(now)? || more;
         Ok(if more { Duration::ZERO } else { self.sleep() })
     }
 

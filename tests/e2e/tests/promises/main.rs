@@ -29,10 +29,12 @@ mod operate;
 mod order;
 mod pull;
 mod receiving;
+mod republish;
 mod roles;
 mod storage;
 mod streams;
 mod subscriptions;
+mod verify;
 mod workers;
 mod writers;
 
