@@ -137,12 +137,19 @@ impl Launcher {
 
     /// A process that ended while it was meant to run has failed.
     fn notice_end(&mut self, post: Post, database: &Database) {
-        let Some(charge) = self.charges.get_mut(&post) else { return };
+        let seat = database.seat(post.role);
+        let Some(charge) = self.charges.get_mut(&post) else {
+            // A launcher before this one asked for it, and was the one to be told of its end.
+            if !seat.has_process() && seat.advance(Phase::Running, Phase::Failed) {
+                self.scanned = None;
+            }
+            return;
+        };
         let ended =
             charge.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
         if ended {
             charge.worker = None;
-            if database.seat(post.role).advance(Phase::Running, Phase::Failed) {
+            if seat.advance(Phase::Running, Phase::Failed) {
                 // Maybe because the database is gone.
                 self.scanned = None;
             }

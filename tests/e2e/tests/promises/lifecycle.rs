@@ -144,6 +144,32 @@ async fn a_terminated_launcher_comes_back_and_brings_others_back() {
     stage.assert_stored(&[id]).await;
 }
 
+/// In the middle of a statement it comes to say nothing, and the launcher that would be told of its end is not the one that
+/// started it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_ends_without_a_word_comes_back_under_the_next_launcher() {
+    let stage = Stage::new("relay_without_launcher").await;
+    let db = stage.connect().await;
+    let first = db.emit("1", "Emitted", json!({})).await;
+    stage.assert_stored(&[first]).await;
+    let relay = stage.relay().await;
+    let lock = stage.connect().await;
+    lock.run("BEGIN; LOCK TABLE sea_mq.cursors, sea_mq.relay_journal").await;
+    let second = db.emit("1", "Emitted", json!({})).await;
+    until("the relay waits for the lock", SOON, async || {
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock')";
+        db.value(sql, &[&relay]).await
+    })
+    .await;
+    let launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'sea_mq launcher'";
+    let launcher: i32 = db.value(launcher, &[]).await;
+    assert!(db.value::<bool>("SELECT pg_terminate_backend($1, 30000)", &[&launcher]).await);
+    assert!(db.value::<bool>("SELECT pg_terminate_backend($1, 30000)", &[&relay]).await);
+    lock.run("COMMIT").await;
+    until("another relay runs", SOON, async || stage.relays().await.into_iter().any(|pid| pid != relay)).await;
+    stage.assert_stored(&[first, second]).await;
+}
+
 /// Each has its place to itself, and keeps it through errors, which take its lock away for a moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_keep_their_places_through_errors() {
