@@ -302,7 +302,7 @@ async fn a_broker_that_lost_its_end_gets_it_again_once_and_whole() {
         stage.broker.remember();
         stage.broker.start().await;
         let kept = stage.broker.count(EVENTS).await.cast_signed();
-        let more = "SELECT last_sequence > $1 + 1000 FROM sea_mq.stream_status WHERE stream = 'ORDERS_EVENTS'";
+        let more = "SELECT last_sequence > $1::bigint + 1000 FROM sea_mq.stream_status WHERE stream = 'ORDERS_EVENTS'";
         until("more is acknowledged", LONG, async || db.value(more, &[&kept]).await).await;
         stage.broker.stop();
         stage.broker.go_back();
