@@ -1,6 +1,7 @@
 //! Pure values and decisions: no PostgreSQL, no network, no clock of their own.
 
 pub mod capture;
+pub mod clock;
 pub mod cloud_event;
 pub mod content;
 pub mod envelope;

@@ -39,12 +39,12 @@ fn kept(now: i64) -> Option<u64> {
     // SAFETY: read by the main thread, constant in a process.
     let database = shmem::database(unsafe { pg_sys::MyDatabaseId })?;
     let at = database.backlog_at.load(Ordering::Acquire);
-    (now.saturating_sub(at) < STALE).then(|| database.backlog.load(Ordering::Relaxed))
+    (now.saturating_sub(at).abs() < STALE).then(|| database.backlog.load(Ordering::Relaxed))
 }
 
 fn own(now: i64) -> u64 {
     let (bytes, at) = OWN.get();
-    if now.saturating_sub(at) < INTERVAL {
+    if now.saturating_sub(at).abs() < INTERVAL {
         return bytes;
     }
     let bytes = as_owner(backlog::bytes);

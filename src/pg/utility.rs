@@ -14,7 +14,7 @@ use pgrx::{check_for_interrupts, pg_guard, pg_sys};
 use super::shmem::{self, Database};
 
 /// How long the launcher leaves a database alone if the command that holds it dies without a word.
-const HOLD: i64 = 60_000_000;
+pub const HOLD: i64 = 60_000_000;
 /// How long to wait for the workers to leave.
 const PATIENCE: Duration = Duration::from_secs(4);
 

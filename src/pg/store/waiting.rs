@@ -154,11 +154,24 @@ pub fn settle_processed(ids: &[i64]) {
     spi::execute("SELECT sea_mq.settle_processed($1::json)", &[Arg::Text(&list)]);
 }
 
-/// Ends the attempts of a process that is gone: those of a lane that began longer ago than `age`.
+/// Makes due what would wait for as long as the clock was set back: first attempts, in the order in which they came, and
+/// retries that were planned by the clock as it was. Returns how many.
+pub fn make_due_after_step_back() -> usize {
+    let sql = "UPDATE sea_mq.inbox_pending
+        SET due_at = CASE WHEN attempts = 0 THEN 'epoch' ELSE clock_timestamp() END
+        WHERE status <> 'processing' AND due_at > clock_timestamp()
+            AND (attempts = 0 OR coalesce(delivered_at, created_at) > clock_timestamp())
+        RETURNING 1";
+    spi::execute(sql, &[]).len()
+}
+
+/// Ends the attempts of a process that is gone: those of a lane that began longer ago than `age`, or after now, before the
+/// clock was set back.
 pub fn conclude_crashed(subscription: &str, lane: i16, age: Duration) -> usize {
     let sql = "SELECT id, attempts FROM sea_mq.inbox_pending
         WHERE subscription = $1 AND lane = $2 AND status = 'processing' AND lease_until IS NULL
-            AND delivered_at <= clock_timestamp() - make_interval(secs => $3::float8 / 1000) ORDER BY id";
+            AND (delivered_at <= clock_timestamp() - make_interval(secs => $3::float8 / 1000) OR delivered_at > clock_timestamp())
+        ORDER BY id";
     let rows = spi::query(sql, &[Arg::Text(subscription), Arg::Int8(i64::from(lane)), Arg::Int8(millis(age))]);
     rows.iter().for_each(|row| conclude(spi::parsed(row, 0), spi::parsed(row, 1), &Outcome::Crashed));
     rows.len()

@@ -14,6 +14,7 @@ use pgrx::{log, pg_guard, pg_sys, warning};
 use super::session;
 use crate::domain::retry::Backoff;
 use crate::pg::shmem::{self, Database, Phase, Role};
+use crate::pg::utility;
 
 /// How often to look for databases that nobody announced.
 const SCAN: Duration = Duration::from_secs(10);
@@ -163,7 +164,8 @@ impl Launcher {
         if self.has_process(post, database) {
             return ENDING;
         }
-        if held_for > 0 {
+        // More than that is left by a clock that was set back.
+        if (1..=utility::HOLD).contains(&held_for) {
             return HELD;
         }
         let seat = database.seat(post.role);

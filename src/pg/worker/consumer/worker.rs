@@ -3,16 +3,18 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
+use pgrx::{log, pg_sys};
 
 use super::served::Served;
 use crate::broker::{BrokerConfig, Request};
 use crate::consume::Consumer;
 use crate::consume::intake::Intake;
+use crate::domain::clock::WallClock;
 use crate::domain::position::Moment;
 use crate::nats::NatsIo;
 use crate::pg::gucs;
 use crate::pg::store::consumers::Trouble;
+use crate::pg::store::waiting;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::session::{self, Failed};
@@ -48,6 +50,7 @@ pub struct Worker {
     pub(super) house_at: Instant,
     /// When dead letters are looked at for old ones.
     pub(super) letters_at: Instant,
+    clock: WallClock,
     started: Instant,
     /// The process has run functions of users.
     pub(super) handled_anything: bool,
@@ -69,6 +72,7 @@ impl Worker {
             look_due: false,
             house_at: now,
             letters_at: now,
+            clock: WallClock::new(now, wall_clock()),
             started: now,
             handled_anything: false,
         })
@@ -89,6 +93,7 @@ impl Worker {
 
     /// Looks for changed descriptions and new work, if somebody says that there is some, or if it is time.
     fn notice(&mut self, now: Instant) -> Result<(), Failed> {
+        self.watch_clock(now)?;
         let (mut events, mut streams) = (false, false);
         if let Some(database) = self.process.database {
             // Cleared before anything is read: what is committed afterwards is seen in the next pass.
@@ -118,6 +123,16 @@ impl Worker {
             }
         }
         self.look()
+    }
+
+    /// After the clock was set back, nothing waits for it to come to where it was.
+    fn watch_clock(&mut self, now: Instant) -> Result<(), Failed> {
+        if self.clock.was_set_back(now, wall_clock()) {
+            let moved = session::transaction(waiting::make_due_after_step_back)?;
+            log!("sea_mq consumer: the clock was set back; {moved} waiting messages are due now");
+            self.look_due = true;
+        }
+        Ok(())
     }
 
     /// Whether something has come in the way, or is there no longer.
@@ -214,6 +229,8 @@ impl Work for Worker {
         self.fingerprint = None;
         self.look()?;
         if self.held.is_none() {
+            // The clock may have been set back while nobody looked.
+            session::transaction(waiting::make_due_after_step_back)?;
             self.recover(Duration::ZERO)?;
             self.consumer.connect().into_iter().for_each(|request| self.io.send(request));
         }
@@ -249,6 +266,12 @@ impl Work for Worker {
     fn is_worn_out(&self) -> bool {
         self.handled_anything && self.started.elapsed() > RECYCLE
     }
+}
+
+/// Microseconds since 2000.
+fn wall_clock() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
 /// Why nothing may be received, if it may not.
