@@ -24,6 +24,15 @@ struct Footprint {
     dead: i64,
 }
 
+impl Footprint {
+    /// `wal`: how much there was before, with the events, and once they were published.
+    fn new(events: u32, wal: [i64; 3], disk: i64, dead: i64) -> Self {
+        let per = |bytes: i64| bytes as f64 / f64::from(events);
+        let [before, written, relayed] = wal;
+        Self { wal_of_writer: per(written - before), wal_of_relay: per(relayed - written), disk: per(disk), dead }
+    }
+}
+
 /// # Errors
 /// When something breaks, an event that does not arrive for instance.
 pub async fn measure(options: &Options) -> Outcome<Measured> {
@@ -81,13 +90,7 @@ async fn own(stage: &Stage, db: &Database, events: u32) -> Outcome<Footprint> {
     say("footprint: the events are published");
     let dead =
         "SELECT coalesce(sum(pg_stat_get_dead_tuples(relid)), 0)::bigint FROM pg_partition_tree('sea_mq.outbox_log')";
-    let per = |bytes: i64| bytes as f64 / f64::from(events);
-    Ok(Footprint {
-        wal_of_writer: per(written - wal),
-        wal_of_relay: per(relayed - written),
-        disk: per(disk),
-        dead: settled(db, dead).await,
-    })
+    Ok(Footprint::new(events, [wal, written, relayed], disk, settled(db, dead).await))
 }
 
 /// The same with an outbox table, of which a relay marks a hundred rows at a time as published.
@@ -103,13 +106,7 @@ async fn conventional(db: &Database, events: u32) -> Outcome<Footprint> {
     let (disk, relayed) = (number(db, size).await - disk, self::wal(db).await);
     say("footprint: the outbox table is marked as published");
     let dead = "SELECT pg_stat_get_dead_tuples('outbox'::regclass)";
-    let per = |bytes: i64| bytes as f64 / f64::from(events);
-    Ok(Footprint {
-        wal_of_writer: per(written - wal),
-        wal_of_relay: per(relayed - written),
-        disk: per(disk),
-        dead: settled(db, dead).await,
-    })
+    Ok(Footprint::new(events, [wal, written, relayed], disk, settled(db, dead).await))
 }
 
 /// Marks all rows as published, a hundred in a transaction.

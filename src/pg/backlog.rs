@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
-use super::gucs;
 use super::shmem::{self, Database};
 use super::store::backlog;
 use super::store::spi;
 use super::store::streams::as_owner;
+use super::{clock, gucs};
 
 /// How often the relay estimates, and a backend that has to do it itself. Microseconds.
 pub const INTERVAL: i64 = 1_000_000;
@@ -56,8 +56,7 @@ fn own(now: i64) -> u64 {
 pub fn keep(database: &Database) {
     let bytes = backlog::bytes();
     database.backlog.store(bytes, Ordering::Relaxed);
-    // SAFETY: reads the clock.
-    database.backlog_at.store(unsafe { pg_sys::GetCurrentTimestamp() }, Ordering::Release);
+    database.backlog_at.store(clock::now(), Ordering::Release);
 }
 
 fn refuse(bytes: u64, most: u64) -> ! {

@@ -1,9 +1,8 @@
 //! The contracts of events, as this process knows them: read once, compiled once, forgotten when the registry changes.
 //!
-//! See [`watch`] for how a process learns of a change.
+//! See [`super::watch`] for how a process learns of a change.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use pgrx::pg_sys::panic::ErrorReport;
@@ -15,15 +14,12 @@ use sea_mq_contracts::sensitive::{Place, Treatment};
 
 use super::error::report;
 use super::gucs;
-use super::store::event_types;
-use super::watch::{self, Table};
+use super::store::event_types::{self, Registered};
+use super::watch::{Kept, Table};
 use crate::domain::event::{self, Event};
 use crate::domain::message::Message;
 use crate::domain::outcome::Failure;
 use crate::domain::policy::ContractPolicy;
-
-/// Contracts and names without one that are kept; who emits more names than that makes them up.
-const KEPT: usize = 10_000;
 
 /// The contract of one version.
 pub struct Contract {
@@ -39,36 +35,13 @@ pub struct Contract {
 }
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<EventKey, Option<Rc<Contract>>>> = RefCell::new(HashMap::new());
+    // A schema may refer to shared definitions.
+    static KNOWN: Kept<EventKey, Option<Rc<Contract>>> = Kept::new(&[Table::EventTypes, Table::SchemaDefinitions]);
 }
 
 /// The contract of a version, if it is registered.
 pub fn find(key: &EventKey) -> Option<Rc<Contract>> {
-    // Both are asked: a schema may refer to shared definitions.
-    if [Table::EventTypes, Table::SchemaDefinitions].map(watch::has_changed).contains(&true) {
-        KNOWN.with_borrow_mut(HashMap::clear);
-    }
-    if let Some(known) = KNOWN.with_borrow(|known| known.get(key).cloned()) {
-        return known;
-    }
-    let found = event_types::find(key).map(|found| {
-        Rc::new(Contract {
-            key: key.clone(),
-            uri: key.uri().into(),
-            visibility: found.visibility,
-            source: found.schema,
-            deprecated: found.deprecated,
-            schema: OnceCell::new(),
-            warned: Cell::new(false),
-        })
-    });
-    KNOWN.with_borrow_mut(|known| {
-        if known.len() >= KEPT {
-            known.clear();
-        }
-        known.insert(key.clone(), found.clone());
-    });
-    found
+    KNOWN.with(|known| known.get(key, || event_types::find(key).map(|found| Rc::new(Contract::new(key, found)))))
 }
 
 /// The URI of the schema that an event's payload adheres to, if its type is registered. What is on the subject of another
@@ -92,6 +65,18 @@ pub fn compile(schema: &str, uri: &str) -> Result<Schema, Invalid> {
 }
 
 impl Contract {
+    fn new(key: &EventKey, found: Registered) -> Self {
+        Self {
+            key: key.clone(),
+            uri: key.uri().into(),
+            visibility: found.visibility,
+            source: found.schema,
+            deprecated: found.deprecated,
+            schema: OnceCell::new(),
+            warned: Cell::new(false),
+        }
+    }
+
     /// How a payload, JSON text, breaks the contract.
     pub fn violations(&self, payload: &str) -> Result<Vec<Violation>, Invalid> {
         self.schema().map(|schema| schema.violations_of_text(payload))

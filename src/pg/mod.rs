@@ -6,6 +6,7 @@ mod api;
 mod backlog;
 mod batch;
 mod capture;
+mod clock;
 mod commit;
 mod contracts;
 mod datum;

@@ -14,6 +14,7 @@ use pgrx::pg_sys;
 use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use uuid::Uuid;
 
+use super::clock;
 use super::commit::{self, LockClass, lock_tag};
 use super::error::{raise, refuse};
 use super::relation::{Relation, Scratch};
@@ -292,8 +293,7 @@ impl Writing<'_> {
 
 /// Whether an event that was held back may enter the log.
 fn is_due(available_at: Option<i64>) -> bool {
-    // SAFETY: reads the clock.
-    available_at.is_none_or(|at| at <= unsafe { pg_sys::GetCurrentTimestamp() })
+    available_at.is_none_or(|at| at <= clock::now())
 }
 
 impl Pending {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::{check_for_interrupts, pg_guard, pg_sys};
 
+use super::clock;
 use super::shmem::{self, Database};
 
 /// How long the launcher leaves a database alone if the command that holds it dies without a word.
@@ -138,8 +139,7 @@ unsafe fn option(options: *mut pg_sys::List, wanted: &CStr) -> Option<*const std
 }
 
 fn send_away(database: &Database) {
-    // SAFETY: reads the clock.
-    database.held_until.store(unsafe { pg_sys::GetCurrentTimestamp() } + HOLD, Ordering::Release);
+    database.held_until.store(clock::now() + HOLD, Ordering::Release);
     database.restart();
     let deadline = Instant::now() + PATIENCE;
     while database.has_process() && Instant::now() < deadline {

@@ -3,7 +3,9 @@
 //! A trigger on each sends a relation cache invalidation with the commit that changes it. That reaches every process of
 //! the database: what is kept costs a hash, not a query.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::Hash;
 
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 
@@ -66,7 +68,7 @@ unsafe extern "C-unwind" fn on_invalidation(_arg: pg_sys::Datum, relation: pg_sy
 
 /// Whether the table may have changed since this was last asked: then what is kept of it must be forgotten before it is read
 /// anew. True the first time.
-pub fn has_changed(table: Table) -> bool {
+fn has_changed(table: Table) -> bool {
     // SAFETY: in a transaction. Takes up the news that have come since it began; a look at a flag where there are none.
     unsafe { pg_sys::AcceptInvalidationMessages() }
     WATCHED.with(|watched| {
@@ -79,6 +81,40 @@ pub fn has_changed(table: Table) -> bool {
         watched.changed.set(false);
         true
     })
+}
+
+/// Entries that are kept at most; who asks for more makes them be read anew.
+const KEPT: usize = 10_000;
+
+/// What this process has read of watched tables, until one of them changes.
+pub struct Kept<K, V> {
+    tables: &'static [Table],
+    entries: RefCell<HashMap<K, V>>,
+}
+
+impl<K: Eq + Hash + Clone, V: Clone> Kept<K, V> {
+    pub fn new(tables: &'static [Table]) -> Self {
+        Self { tables, entries: RefCell::default() }
+    }
+
+    /// The entry, read if it is not known.
+    pub fn get(&self, key: &K, read: impl FnOnce() -> V) -> V {
+        // All are asked, so that each change is noted once.
+        if self.tables.iter().fold(false, |changed, table| has_changed(*table) | changed) {
+            self.entries.borrow_mut().clear();
+        }
+        if let Some(known) = self.entries.borrow().get(key) {
+            return known.clone();
+        }
+        // Nothing is borrowed meanwhile: an ERROR may pass.
+        let found = read();
+        let mut entries = self.entries.borrow_mut();
+        if entries.len() >= KEPT {
+            entries.clear();
+        }
+        entries.insert(key.clone(), found.clone());
+        found
+    }
 }
 
 sql_function!(table_changed_wrapper, pg_finfo_table_changed_wrapper, |call: Call| {

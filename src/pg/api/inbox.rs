@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use crate::domain::event::{self, Event};
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::api::emit::{check_size, sink_kind};
+use crate::pg::clock;
 use crate::pg::commit::owe;
 use crate::pg::datum::{jsonb_datum, sql_function};
 use crate::pg::error::OrRefuse;
@@ -57,7 +58,7 @@ sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
         correlation_id: optional(10),
         causation_id: optional(11),
         visibility: optional(12).unwrap_or_else(|| event::DEFAULT_VISIBILITY.into()),
-        created_at: call.timestamp(13).unwrap_or_else(inbox::clock),
+        created_at: call.timestamp(13).unwrap_or_else(clock::now),
         available_at: None,
         context,
     };

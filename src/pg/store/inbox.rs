@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::spi::{self, Arg};
 use crate::domain::message::Message;
+use crate::pg::clock;
 use crate::pg::datum::{jsonb_datum, text_datum, uuid_datum};
 use crate::pg::relation::{self, Appender, Key, Relation};
 
@@ -89,11 +90,7 @@ pub struct LogWriter {
 impl LogWriter {
     pub fn open() -> Self {
         let slot = lock_current_slot();
-        Self {
-            appender: Appender::open(relation::require(&log_table(slot))),
-            slot,
-            ids: crate::pg::relation::require("inbox_id"),
-        }
+        Self { appender: Appender::open(relation::require(&log_table(slot))), slot, ids: relation::require("inbox_id") }
     }
 
     /// A message that was handled at the first attempt.
@@ -118,18 +115,12 @@ impl LogWriter {
             Some(Datum::from(row.event_at)),
             Some(Datum::from(now)),
             Some(Datum::from(now)),
-            Some(Datum::from(clock())),
+            Some(Datum::from(clock::now())),
             None,
             None,
         ];
         self.appender.append(columns);
     }
-}
-
-/// Microseconds since 2000-01-01 UTC.
-pub fn clock() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
 /// A message as PostgreSQL values, in the memory context in which it was made.

@@ -4,20 +4,27 @@ use super::spi::{self, Arg};
 use crate::broker::SinkId;
 use crate::domain::lease::Claimant;
 
+/// Which run of which server this is, in SQL; of `sea_mq.installation`.
+macro_rules! server {
+    () => {
+        "system_identifier || '-' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+    };
+}
+
 /// What the relay shows when it asks for the lease; the relay's own id is the caller's to add.
 ///
 /// Which run of the server this is: a copy of the data directory has another start, and a database of one run has one
 /// relay at a time. That the cluster was a standby is known from the WAL that it received in this run. Its settings would
 /// say so too, but for good, and in each backup of it.
 pub fn claimant(host: &str) -> Claimant {
-    let rows = spi::query(
-        "SELECT i.install_id, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer,
-            i.system_identifier || '-' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
-            $1 || ':' || current_setting('data_directory'),
+    let sql = concat!(
+        "SELECT i.install_id, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer, ",
+        server!(),
+        ", $1 || ':' || current_setting('data_directory'),
             pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch
-         FROM sea_mq.installation i",
-        &[Arg::Text(host)],
+         FROM sea_mq.installation i"
     );
+    let rows = spi::query(sql, &[Arg::Text(host)]);
     let Some(row) = rows.first() else { return Claimant::default() };
     Claimant {
         install: spi::optional(row, 0).unwrap_or_default(),
@@ -54,8 +61,7 @@ pub fn clear(server: &str, epoch: Option<u64>) {
 
 /// Whether the relay of this run of the server has found that no other is in its way.
 pub fn is_cleared() -> bool {
-    let sql = "SELECT coalesce(cleared_server = system_identifier || '-' ||
-        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, false) FROM sea_mq.installation";
+    let sql = concat!("SELECT coalesce(cleared_server = ", server!(), ", false) FROM sea_mq.installation");
     spi::query(sql, &[]).first().is_some_and(|row| spi::flag(row, 0))
 }
 

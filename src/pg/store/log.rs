@@ -130,7 +130,7 @@ pub fn read(sink: SinkId, at: &Position, now: &Moment, limit: Limit) -> Read {
             finished = true;
             break;
         };
-        if !at.done.shows(head.xid) && batch.upto.snapshot.shows(head.xid) && source.row_sink() == sink {
+        if is_in(head, at, &batch) && source.row_sink() == sink {
             let logged = rows::read_logged(source.values);
             read.foreign |= head.origin != origin;
             bytes += logged.event.payload.len();
@@ -152,8 +152,7 @@ pub fn count(sink: SinkId, at: &Position) -> u64 {
     let mut sources = sources(sink, at, batch);
     for source in &mut sources {
         while let Some(head) = source.head {
-            count +=
-                u64::from(!at.done.shows(head.xid) && batch.upto.snapshot.shows(head.xid) && source.row_sink() == sink);
+            count += u64::from(is_in(head, at, batch) && source.row_sink() == sink);
             source.advance();
         }
     }
@@ -300,6 +299,11 @@ impl Source {
     fn row_sink(&self) -> SinkId {
         rows::log_sink(self.values)
     }
+}
+
+/// Whether a row is one of the batch's.
+fn is_in(head: Head, at: &Position, batch: &position::Batch) -> bool {
+    !at.done.shows(head.xid) && batch.upto.snapshot.shows(head.xid)
 }
 
 fn sources(sink: SinkId, at: &Position, batch: &position::Batch) -> Vec<Source> {

@@ -1,13 +1,12 @@
 //! The ring of slots: which one writers append to, and when the next one takes over.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use pgrx::pg_sys;
 
 use super::spi::{self, Arg};
 use crate::pg::relation::{self, Relation};
-use crate::pg::watch::{self, Table};
+use crate::pg::watch::{Kept, Table};
 
 /// Slots of the ring. `sql/02_outbox.sql` creates as many partitions.
 pub const SLOTS: i16 = 8;
@@ -37,22 +36,18 @@ pub struct Place {
 }
 
 thread_local! {
-    static PLACE: Cell<Option<Place>> = const { Cell::new(None) };
+    static PLACE: Kept<(), Place> = Kept::new(&[Table::OutboxRing]);
 }
 
 /// Where to append to, as this process knows it. A writer that learns too late that the slot has changed appends to the slot
 /// before, which is as good: nothing is truncated without looking again under a lock.
 pub fn place() -> Place {
-    if watch::has_changed(Table::OutboxRing) {
-        PLACE.set(None);
-    }
-    PLACE.get().unwrap_or_else(|| {
+    let look = || {
         let ring = read();
         let table = relation::require(&log_table(ring.current_slot));
-        let place = Place { ring, table, sequence: relation::require("outbox_seq") };
-        PLACE.set(Some(place));
-        place
-    })
+        Place { ring, table, sequence: relation::require("outbox_seq") }
+    };
+    PLACE.with(|place| place.get(&(), look))
 }
 
 /// The ring as of now.

@@ -1,7 +1,6 @@
 //! Streams: their descriptions, and what the relay found when it provisioned them.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgrx::pg_sys;
@@ -14,7 +13,7 @@ use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::datum::{text, text_datum};
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
-use crate::pg::watch::{self, Table};
+use crate::pg::watch::{Kept, Table};
 use crate::relay::sink::Described;
 use crate::relay::transactions::Splits;
 
@@ -35,29 +34,13 @@ pub struct Facts {
     pub body: BodyFormat,
 }
 
-/// Streams whose facts are kept; who emits to more makes them look again.
-const KEPT: usize = 10_000;
-
 thread_local! {
-    static KNOWN: RefCell<HashMap<SinkId, Facts>> = RefCell::new(HashMap::new());
+    static KNOWN: Kept<SinkId, Facts> = Kept::new(&[Table::Streams]);
 }
 
 /// The facts as this process knows them.
 pub fn known_facts(sink: SinkId) -> Facts {
-    if watch::has_changed(Table::Streams) {
-        KNOWN.with_borrow_mut(HashMap::clear);
-    }
-    if let Some(known) = KNOWN.with_borrow(|known| known.get(&sink).copied()) {
-        return known;
-    }
-    let found = facts(sink);
-    KNOWN.with_borrow_mut(|known| {
-        if known.len() >= KEPT {
-            known.clear();
-        }
-        known.insert(sink, found);
-    });
-    found
+    KNOWN.with(|known| known.get(&sink, || facts(sink)))
 }
 
 /// Looks the facts up as of now.

@@ -14,7 +14,7 @@ use pgrx::{log, pg_guard, pg_sys, warning};
 use super::session;
 use crate::domain::retry::Backoff;
 use crate::pg::shmem::{self, Database, Phase, Role};
-use crate::pg::utility;
+use crate::pg::{clock, utility};
 
 /// How often to look for databases that nobody announced.
 const SCAN: Duration = Duration::from_secs(10);
@@ -158,8 +158,7 @@ impl Launcher {
     }
 
     fn start(&mut self, post: Post, database: &Database) -> Duration {
-        // SAFETY: reads the clock.
-        let held_for = database.held_until.load(Ordering::Acquire) - unsafe { pg_sys::GetCurrentTimestamp() };
+        let held_for = database.held_until.load(Ordering::Acquire) - clock::now();
         // The one before must be gone: it would take what is said to it for the new one's.
         if self.has_process(post, database) {
             return ENDING;

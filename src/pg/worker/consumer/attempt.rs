@@ -14,6 +14,7 @@ use pgrx::{PgSqlErrorCode, warning};
 use crate::domain::message::Message;
 use crate::domain::outcome::{Failure, Outcome};
 use crate::domain::policy::ContractPolicy;
+use crate::pg::clock;
 use crate::pg::contracts;
 use crate::pg::error::raise;
 use crate::pg::handler::{self, Handler, Runner};
@@ -54,7 +55,7 @@ pub fn batch(
         let mut bench = Bench::new(&handler);
         let probe = Probe::open();
         let mut writer = LogWriter::open();
-        let (begin, now) = (Instant::now(), inbox::clock());
+        let (begin, now) = (Instant::now(), clock::now());
         let (mut handled, mut processed, mut duplicates) = (0, 0, 0);
         let mut seen = HashSet::new();
         let mut failed: Vec<(Message, Outcome)> = Vec::new();

@@ -12,12 +12,12 @@ use crate::consume::intake::Intake;
 use crate::domain::clock::WallClock;
 use crate::domain::position::Moment;
 use crate::nats::NatsIo;
-use crate::pg::gucs;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::waiting;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::session::{self, Failed};
+use crate::pg::{clock, gucs};
 
 /// Least pause between looks at what waits: each completed message of an application asks for one.
 const LOOK: Duration = Duration::from_millis(5);
@@ -72,7 +72,7 @@ impl Worker {
             look_due: false,
             house_at: now,
             letters_at: now,
-            clock: WallClock::new(now, wall_clock()),
+            clock: WallClock::new(now, clock::now()),
             started: now,
             handled_anything: false,
         })
@@ -127,7 +127,7 @@ impl Worker {
 
     /// After the clock was set back, nothing waits for it to come to where it was.
     fn watch_clock(&mut self, now: Instant) -> Result<(), Failed> {
-        if self.clock.was_set_back(now, wall_clock()) {
+        if self.clock.was_set_back(now, clock::now()) {
             let moved = session::transaction(waiting::make_due_after_step_back)?;
             log!("sea_mq consumer: the clock was set back; {moved} waiting messages are due now");
             self.look_due = true;
@@ -266,12 +266,6 @@ impl Work for Worker {
     fn is_worn_out(&self) -> bool {
         self.handled_anything && self.started.elapsed() > RECYCLE
     }
-}
-
-/// Microseconds since 2000.
-fn wall_clock() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
 /// Why nothing may be received, if it may not.
