@@ -10,5 +10,6 @@ for run in $(seq "$1"); do
     export SEA_MQ_FUZZ_SEED
     say "run $run of $1: SEA_MQ_FUZZ_SEED=$SEA_MQ_FUZZ_SEED"
     cargo test --quiet --package sea_mq-contracts --test robustness --test compare_random
+    cargo test --quiet --package sea_mq --lib simulation::
     cargo test --quiet --workspace --test promises -- --test-threads=2 random_ names::
 done

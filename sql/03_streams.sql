@@ -43,7 +43,8 @@ CREATE TABLE sea_mq.cursors (
     stream_sequence bigint NOT NULL DEFAULT 0,
     stream_created_us bigint,
     published bigint NOT NULL DEFAULT 0,
-    refill_from bigint,
+    tail_from bigint,
+    refilling boolean NOT NULL DEFAULT false,
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
@@ -158,10 +159,11 @@ COMMENT ON COLUMN sea_mq.cursors.batch_upto IS 'Snapshot that the batch under wa
 COMMENT ON COLUMN sea_mq.cursors.batch_next_xid IS 'As next_xid, for batch_upto';
 COMMENT ON COLUMN sea_mq.cursors.batch_ceiling IS 'No event of the batch has a greater seq';
 COMMENT ON COLUMN sea_mq.cursors.batch_at IS 'Events of the batch up to this seq are stored in the stream';
-COMMENT ON COLUMN sea_mq.cursors.stream_sequence IS 'Stream sequence of the last event stored';
+COMMENT ON COLUMN sea_mq.cursors.stream_sequence IS 'Greatest stream sequence of the events up to here';
 COMMENT ON COLUMN sea_mq.cursors.stream_created_us IS 'Creation time of the stream (microseconds since 1970 UTC): another one means it was created anew';
 COMMENT ON COLUMN sea_mq.cursors.published IS 'Events stored so far';
-COMMENT ON COLUMN sea_mq.cursors.refill_from IS 'While a refill is under way: the stream sequence beyond which what it is about is stored, if it is';
+COMMENT ON COLUMN sea_mq.cursors.tail_from IS 'Stream sequence beyond which later events may be stored already; null: beyond stream_sequence';
+COMMENT ON COLUMN sea_mq.cursors.refilling IS 'Whether what was published is looked at once more, and published if the stream does not hold it';
 COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When the row was written last';
 
 COMMENT ON TABLE sea_mq.stream_state IS 'What the relay found when it provisioned each stream';

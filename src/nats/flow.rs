@@ -46,6 +46,8 @@ pub(super) struct Flow {
     window: VecDeque<Sent>,
     base: u64,
     bytes: usize,
+    /// The first message is stored. Until it is, nothing else is sent: see [`Flow::can_send`].
+    pub(super) confirmed: bool,
     /// In `Publisher::turn`.
     pub(super) waiting: bool,
     /// Something failed; nothing more is sent, and the failure is reported when all before it is answered.
@@ -93,6 +95,7 @@ impl Flow {
             window: VecDeque::new(),
             base: 0,
             bytes: 0,
+            confirmed: false,
             waiting: false,
             halted: false,
             ended: false,
@@ -102,9 +105,16 @@ impl Flow {
         }
     }
 
+    /// Whether the next message may be sent now.
+    ///
+    /// What an earlier epoch has sent may still be on its way to the stream. If it gets there after the stream's end was
+    /// looked at, the first message is refused; but one of those behind it would find the sequence that it expects, which
+    /// says how much is stored and not what. So the first message (with the rest of its batch) goes alone. On a connection
+    /// it is behind all that was sent earlier: once it is stored, nothing of that can be stored any more.
     pub(super) fn can_send(&self) -> bool {
         let room = self.window.len() < WINDOW_MESSAGES && self.bytes < WINDOW_BYTES;
-        !self.halted && room && !self.queue.is_empty()
+        let turn = self.confirmed || self.window.back().is_none_or(|sent| !sent.place.is_last());
+        !self.halted && room && turn && !self.queue.is_empty()
     }
 
     pub(super) fn next(&mut self, slot: u32, reply_prefix: &str, now: Instant) -> Option<Wire> {
@@ -208,6 +218,7 @@ impl Flow {
         let mut moved = false;
         while let Some(Sent { outcome: Outcome::Stored(ack), bytes, overtook, .. }) = self.window.front() {
             self.acks.push(*ack);
+            self.confirmed = true;
             self.bytes -= bytes;
             self.base += 1;
             self.overtaken_by -= usize::from(*overtook);

@@ -221,6 +221,12 @@ mod tests {
         ids.iter().map(message).collect()
     }
 
+    /// Queues messages behind one that is stored.
+    fn submit(publisher: &mut Publisher, sink: SinkId, epoch: u64, stream: String, queued: Queued) {
+        publisher.submit(sink, epoch, stream, queued);
+        publisher.flows.values_mut().for_each(|flow| flow.confirmed = true);
+    }
+
     fn sent(publisher: &mut Publisher, now: Instant) -> Vec<Wire> {
         std::iter::from_fn(|| publisher.next(now)).collect()
     }
@@ -270,8 +276,8 @@ mod tests {
     #[test]
     fn sequences_count_on_over_several_requests() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(Some(7), outgoing(&["a", "b"]), Vec::new()));
-        publisher.submit(1, 1, "S".into(), Queued::new(Some(9), outgoing(&["c"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(Some(7), outgoing(&["a", "b"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(Some(9), outgoing(&["c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         let expected: Vec<_> = wires.iter().map(|wire| header(wire, "Nats-Expected-Last-Sequence")).collect();
         assert_eq!(expected, [Some("7".into()), Some("8".into()), Some("9".into())]);
@@ -284,7 +290,7 @@ mod tests {
         for (standalone, wanted) in [(true, Some("a")), (false, None)] {
             let mut publisher = publisher();
             publisher.set_standalone("S", standalone);
-            publisher.submit(1, 1, "S".into(), Queued::new(Some(0), outgoing(&["a", "b"]), Vec::new()));
+            submit(&mut publisher, 1, 1, "S".into(), Queued::new(Some(0), outgoing(&["a", "b"]), Vec::new()));
             let wires = sent(&mut publisher, now);
             let previous = |wire: &Wire| header(wire, "Nats-Expected-Last-Msg-Id");
             assert_eq!(previous(&wires[0]), None);
@@ -293,9 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn nothing_follows_the_first_message_or_batch_of_an_epoch_before_it_is_stored() {
+        let now = Instant::now();
+        for (batches, first) in [(Vec::new(), 1), (vec![2, 1], 2)] {
+            let mut publisher = publisher();
+            publisher.submit(1, 1, "S".into(), Queued::new(Some(0), outgoing(&["a", "b", "c"]), batches));
+            let wires = sent(&mut publisher, now);
+            assert_eq!(wires.len(), first);
+            stored(&mut publisher, &wires[first - 1], first as u64, now);
+            collected(&mut publisher, now);
+            assert_eq!(sent(&mut publisher, now).len(), 3 - first);
+        }
+    }
+
+    #[test]
     fn acks_are_reported_together_and_in_order() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         stored(&mut publisher, &wires[1], 2, now);
         assert_eq!(collected(&mut publisher, now), []);
@@ -308,7 +328,7 @@ mod tests {
     #[test]
     fn missing_answer_fails_the_flow_after_the_grace() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         stored(&mut publisher, &wires[0], 1, now);
         stored(&mut publisher, &wires[2], 2, now);
@@ -323,7 +343,7 @@ mod tests {
     #[test]
     fn refusal_is_reported_after_the_acks_before_it_and_ends_the_epoch() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b", "c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         let wrong =
             r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 4"},"stream":"S","seq":0}"#;
@@ -334,32 +354,32 @@ mod tests {
         let reports = collected(&mut publisher, now);
         assert_eq!(reports[0], acked(1, &[1]));
         assert_eq!(failure(&reports), Some(FaultKind::WrongSequence));
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["d"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["d"]), Vec::new()));
         assert!(sent(&mut publisher, now).is_empty());
-        publisher.submit(1, 2, "S".into(), Queued::new(None, outgoing(&["d"]), Vec::new()));
+        submit(&mut publisher, 1, 2, "S".into(), Queued::new(None, outgoing(&["d"]), Vec::new()));
         assert_eq!(sent(&mut publisher, now).len(), 1);
     }
 
     #[test]
     fn new_epoch_voids_the_old() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
         let old = publisher.next(now).unwrap();
-        publisher.submit(1, 2, "S".into(), Queued::new(None, outgoing(&["c"]), Vec::new()));
+        submit(&mut publisher, 1, 2, "S".into(), Queued::new(None, outgoing(&["c"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         assert_eq!(wires.len(), 1);
         stored(&mut publisher, &old, 1, now);
         assert_eq!(collected(&mut publisher, now), []);
         stored(&mut publisher, &wires[0], 2, now);
         assert_eq!(collected(&mut publisher, now), [acked(2, &[2])]);
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["z"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["z"]), Vec::new()));
         assert!(sent(&mut publisher, now).is_empty());
     }
 
     #[test]
     fn silence_fails_the_flow() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["a"]), Vec::new()));
         assert_eq!(publisher.next_deadline(now), Some(now + TIMEOUT));
         sent(&mut publisher, now);
         publisher.expire(now + TIMEOUT / 2);
@@ -372,7 +392,7 @@ mod tests {
     #[test]
     fn forbidden_subject_fails_its_message() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
         let wires = sent(&mut publisher, now);
         publisher.deny("shop.b", &Fault::new(FaultKind::Permission, "no"), now);
         stored(&mut publisher, &wires[0], 1, now);
@@ -386,7 +406,7 @@ mod tests {
         let (mut publisher, now) = (publisher(), Instant::now());
         let mut messages = outgoing(&["a", "b"]);
         messages[0].headers.push("X", "1\r\nPUB x 0");
-        publisher.submit(1, 1, "S".into(), Queued::new(None, messages, Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, messages, Vec::new()));
         assert!(sent(&mut publisher, now).is_empty());
         assert!(publisher.has_news());
         assert!(failure(&collected(&mut publisher, now)).is_some());
@@ -396,7 +416,8 @@ mod tests {
     fn window_opens_as_answers_arrive() {
         let (mut publisher, now) = (publisher(), Instant::now());
         let ids: Vec<String> = (0..WINDOW_MESSAGES + 10).map(|id| id.to_string()).collect();
-        publisher.submit(
+        submit(
+            &mut publisher,
             1,
             1,
             "S".into(),
@@ -412,8 +433,8 @@ mod tests {
     #[test]
     fn sinks_take_turns() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
-        publisher.submit(2, 1, "T".into(), Queued::new(None, outgoing(&["c", "d"]), Vec::new()));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["a", "b"]), Vec::new()));
+        submit(&mut publisher, 2, 1, "T".into(), Queued::new(None, outgoing(&["c", "d"]), Vec::new()));
         let subjects: Vec<String> = sent(&mut publisher, now).iter().map(|wire| wire.subject.to_string()).collect();
         assert_eq!(subjects, ["shop.a", "shop.c", "shop.b", "shop.d"]);
     }
@@ -422,7 +443,7 @@ mod tests {
     fn a_batch_is_stored_when_its_last_message_is_acked() {
         let (mut publisher, now) = (publisher(), Instant::now());
         let queued = Queued::new(Some(4), outgoing(&["a", "b", "c", "d"]), vec![3, 1]);
-        publisher.submit(1, 1, "S".into(), queued);
+        submit(&mut publisher, 1, 1, "S".into(), queued);
         let wires = sent(&mut publisher, now);
         let batches: Vec<_> = wires.iter().map(|wire| header(wire, "Nats-Batch-Id")).collect();
         assert!(batches[0].is_some() && batches[0] == batches[1] && batches[1] == batches[2]);
@@ -441,9 +462,15 @@ mod tests {
     fn no_two_batches_have_one_name() {
         let (mut publisher, now) = (publisher(), Instant::now());
         for epoch in [1, 2] {
-            publisher.submit(1, epoch, "S".into(), Queued::new(None, outgoing(&["a", "b", "c", "d"]), vec![2, 2]));
+            submit(
+                &mut publisher,
+                1,
+                epoch,
+                "S".into(),
+                Queued::new(None, outgoing(&["a", "b", "c", "d"]), vec![2, 2]),
+            );
         }
-        publisher.submit(2, 1, "T".into(), Queued::new(None, outgoing(&["a", "b"]), vec![2]));
+        submit(&mut publisher, 2, 1, "T".into(), Queued::new(None, outgoing(&["a", "b"]), vec![2]));
         let names: HashSet<_> = sent(&mut publisher, now).iter().map(|wire| header(wire, "Nats-Batch-Id")).collect();
         assert_eq!(names.len(), 3, "the first epoch sent nothing");
     }
@@ -451,7 +478,7 @@ mod tests {
     #[test]
     fn fault_in_a_batch_is_that_of_its_message() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["x", "a", "b", "c"]), vec![1, 3]));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["x", "a", "b", "c"]), vec![1, 3]));
         let wires = sent(&mut publisher, now);
         answer(&mut publisher, &wires[1], "", now);
         let large = r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#;
@@ -467,7 +494,7 @@ mod tests {
     #[test]
     fn messages_kept_aside_make_room_and_do_not_count_as_overtaking() {
         let (mut publisher, now) = (publisher(), Instant::now());
-        publisher.submit(1, 1, "S".into(), Queued::new(None, outgoing(&["x", "a", "b"]), vec![1, 2]));
+        submit(&mut publisher, 1, 1, "S".into(), Queued::new(None, outgoing(&["x", "a", "b"]), vec![1, 2]));
         let wires = sent(&mut publisher, now);
         answer(&mut publisher, &wires[1], "", now);
         assert_eq!(publisher.next_deadline(now), Some(now + TIMEOUT), "in a cluster the ack waits for the quorum");

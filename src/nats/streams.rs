@@ -3,6 +3,8 @@
 //! Who may change what: a stream that carries this installation's mark is brought to its description; one without a mark
 //! was made by somebody else (Terraform, the `nats` tool) and is only verified; one with another's mark is not touched.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, CallError};
@@ -18,8 +20,39 @@ pub(super) struct Ensured {
     pub(super) standalone: bool,
 }
 
+/// What an earlier connection has sent is over if the stream does not grow for this long.
+const QUIET: Duration = Duration::from_millis(250);
+/// Looks at a stream that grows; then it is others that publish to it.
+const LOOKS: usize = 8;
+
 /// Makes the stream usable as described, or says why it is not.
 pub(super) async fn ensure(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
+    let ensured = ensure_now(api, spec).await?;
+    // Messages that name their predecessor are not stored out of turn, however late they come: see `publish`.
+    let chained = ensured.standalone && !spec.allow_atomic;
+    if chained || api.has_used(&spec.name) {
+        return Ok(ensured);
+    }
+    let ensured = quiet(api, spec, ensured).await?;
+    api.note_use(&spec.name);
+    Ok(ensured)
+}
+
+/// Waits until the stream has taken what an earlier connection has sent: a server that was held up reads all its
+/// connections at once.
+async fn quiet(api: &Api, spec: &StreamSpec, mut ensured: Ensured) -> Result<Ensured, Fault> {
+    for _ in 0..LOOKS {
+        tokio::time::sleep(QUIET).await;
+        let before = ensured.info.last_sequence;
+        ensured = reread(api, spec).await?;
+        if ensured.info.last_sequence == before {
+            break;
+        }
+    }
+    Ok(ensured)
+}
+
+async fn ensure_now(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
     check_name(&spec.name)?;
     match api.stream_info(&spec.name).await? {
         Some(answer) => verify(api, spec, &answer).await,
@@ -112,7 +145,7 @@ async fn update(api: &Api, spec: &StreamSpec, config: &Value) -> Result<Ensured,
     }
 }
 
-/// Asks again after a change: the answer to that does not say whether the stream is in a cluster.
+/// Asks again: the answer to a change does not say whether the stream is in a cluster.
 async fn reread(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
     let gone = || Fault::new(FaultKind::StreamMissing, format!("stream {} was deleted meanwhile", spec.name));
     usable(api, spec, &api.stream_info(&spec.name).await?.ok_or_else(gone)?)

@@ -7,6 +7,7 @@ pub mod compare;
 mod lease;
 mod segment;
 pub mod sink;
+mod tail;
 pub mod transactions;
 
 use std::time::{Duration, Instant};

@@ -24,23 +24,32 @@ use crate::domain::position::Position;
 use crate::domain::retry::Backoff;
 use crate::domain::runs::Runs;
 use crate::relay::segment::{Entry, Fate, Segment};
+use crate::relay::tail::Tail;
 use crate::relay::transactions::{Extent, Group, Placed, SplitReason, Splits, Transactions};
 
 /// What a sink's cursor says: a position in the log, and the place in the stream that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub position: Position,
-    /// Stream sequence of the last event stored; 0 for none.
+    /// The greatest stream sequence of what lies before `position`; 0 for none.
     pub stream_sequence: u64,
     /// Creation time of the stream in microseconds since 1970, once known.
     pub stream_created_us: Option<i64>,
-    /// While what was published is looked at once more: the batch under way may be stored anywhere beyond this sequence.
-    pub refill_from: Option<u64>,
+    /// What lies beyond `position` may be stored anywhere beyond this sequence; `None`: beyond `stream_sequence`.
+    pub tail_from: Option<u64>,
+    /// The batch under way was published before, and is looked at once more.
+    pub refilling: bool,
 }
 
 impl Cursor {
     pub fn start() -> Self {
-        Self { position: Position::start(), stream_sequence: 0, stream_created_us: None, refill_from: None }
+        Self {
+            position: Position::start(),
+            stream_sequence: 0,
+            stream_created_us: None,
+            tail_from: None,
+            refilling: false,
+        }
     }
 }
 
@@ -120,8 +129,7 @@ pub struct Sink {
     epoch: u64,
     /// Last sequence of the stream once everything in flight is stored.
     last_sequence: u64,
-    /// Message ids that the stream was found to hold beyond what is settled.
-    tail: HashMap<String, u64>,
+    tail: Tail,
     /// Places in the log of events that the broker will never take.
     refused: HashSet<i64>,
     /// Events that the broker said it had already: kept until they are settled, since what follows them in flight fails.
@@ -168,7 +176,7 @@ impl Sink {
             bytes: 0,
             epoch: 0,
             last_sequence: 0,
-            tail: HashMap::new(),
+            tail: Tail::default(),
             refused,
             duplicates: HashMap::new(),
             ordering: Ordering::Strict,
@@ -309,6 +317,7 @@ impl Sink {
     pub fn rewind(&mut self, position: Position, stream_sequence: u64) -> Option<Request> {
         self.settled.position = position;
         self.settled.stream_sequence = stream_sequence;
+        self.settled.tail_from = self.settled.tail_from.filter(|&from| from < stream_sequence);
         self.read = self.settled.position.clone();
         self.exhausted = false;
         self.unsaved = true;
@@ -318,12 +327,11 @@ impl Sink {
     /// Looks once more at what was published from place `seq` in the log on, and publishes what the stream does not hold.
     /// What it does hold of it lies beyond `stream_sequence`.
     pub fn refill(&mut self, seq: i64, stream_sequence: u64) -> Option<Request> {
-        let beyond = stream_sequence.min(self.settled.refill_from.unwrap_or(u64::MAX));
+        self.settled.tail_from = Some(stream_sequence.min(self.settled.tail_from.unwrap_or(u64::MAX)));
+        self.settled.refilling = true;
         if matches!(self.link, Link::Paused) {
             // Somebody has seen what was lost: what is recorded of the stream is not true any more.
             self.forget_stream();
-        } else {
-            self.settled.refill_from = Some(beyond);
         }
         self.settled.position = self.settled.position.back_to(seq);
         self.unsaved = true;
@@ -339,13 +347,13 @@ impl Sink {
 
     /// Whether what was published is being looked at once more.
     pub fn is_refilling(&self) -> bool {
-        self.settled.refill_from.is_some()
+        self.settled.refilling
     }
 
     fn forget_stream(&mut self) {
         self.settled.stream_sequence = self.settled.stream_sequence.min(self.last_sequence);
         self.settled.stream_created_us = None;
-        self.settled.refill_from = Some(0);
+        self.settled.tail_from = Some(0);
     }
 
     pub fn pause(&mut self) {
@@ -369,7 +377,7 @@ impl Sink {
         let is_doubtful =
             |message: &&Stored| message.sequence > recorded && (self.suspicious || (self.own && message.counted));
         let doubtful: Vec<Stored> = messages.iter().filter(is_doubtful).cloned().collect();
-        self.tail = messages.into_iter().filter_map(|message| Some((message.message_id?, message.sequence))).collect();
+        self.tail = Tail::new(messages, self.settled.position.batch.is_some());
         self.last_sequence = last_sequence;
         self.link = if doubtful.is_empty() { Link::AtLease { asked: false } } else { Link::Judging };
         doubtful
@@ -431,8 +439,9 @@ impl Sink {
         let waiting = !self.segments.is_empty() || !self.early.is_empty() || !self.transactions.is_empty();
         if events.is_empty() && !waiting {
             // Nothing is stored and nothing is recorded: an idle relay writes nothing.
-            self.unsaved |= self.settled.refill_from.is_some();
+            let before = (self.settled.tail_from, self.settled.refilling);
             self.settle_at(after);
+            self.unsaved |= before != (self.settled.tail_from, self.settled.refilling);
             return None;
         }
         let entries = Vec::with_capacity(events.len());
@@ -593,7 +602,7 @@ impl Sink {
         self.segments.clear();
         self.in_flight = 0;
         self.bytes = 0;
-        self.tail.clear();
+        self.tail = Tail::default();
         self.transactions.clear();
         self.early.clear();
         self.splitting.clear();
@@ -602,7 +611,7 @@ impl Sink {
     }
 
     fn read_tail(&mut self) -> Option<Request> {
-        let after = self.settled.refill_from.unwrap_or(self.settled.stream_sequence);
+        let after = self.settled.tail_from.unwrap_or(self.settled.stream_sequence);
         if self.last_sequence <= after {
             self.link = Link::AtLease { asked: false };
             return None;
@@ -619,10 +628,7 @@ impl Sink {
         if let Some(&sequence) = self.duplicates.get(&id) {
             return Fate::Stored(sequence);
         }
-        if self.tail.is_empty() {
-            return Fate::InFlight;
-        }
-        self.tail.remove(&id.to_string()).map_or(Fate::InFlight, Fate::Stored)
+        self.tail.take(id).map_or(Fate::InFlight, Fate::Stored)
     }
 
     fn request(&mut self, messages: Vec<Outgoing>, batches: Vec<usize>) -> Option<Request> {
@@ -665,11 +671,10 @@ impl Sink {
             if !self.apart.is_empty() || !self.splitting.is_empty() {
                 segment.entries.iter().for_each(|entry| self.count_split(entry.seq));
             }
-            let last = segment.entries.iter().filter_map(|entry| entry.fate.sequence()).max().unwrap_or(0);
-            // The tail that is read after a failure begins here, and must hold all that is read again.
-            let before = self.early.iter().filter_map(|entry| entry.fate.sequence()).min().map(|first| first - 1);
-            let reached = before.map_or(last, |before| last.min(before));
-            self.settled.stream_sequence = self.settled.stream_sequence.max(reached);
+            for sequence in segment.entries.iter().filter_map(|entry| entry.fate.sequence()) {
+                self.settled.stream_sequence = self.settled.stream_sequence.max(sequence);
+                self.tail.settle(sequence);
+            }
             segment.runs().for_each(|run| self.runs.push(run));
             self.settle_at(segment.after);
             self.unsaved = true;
@@ -678,9 +683,13 @@ impl Sink {
 
     fn settle_at(&mut self, position: Position) {
         if position.batch.is_none() {
-            self.settled.refill_from = None;
+            self.settled.refilling = false;
+            self.tail.end_batch();
         }
         self.settled.position = position;
+        let early = self.early.iter().filter_map(|entry| entry.fate.sequence()).min();
+        let first = early.into_iter().chain(self.tail.first()).min();
+        self.settled.tail_from = first.map(|first| first - 1).filter(|&from| from < self.settled.stream_sequence);
     }
 
     /// An event is settled: if its transaction was split, it counts now.
@@ -702,5 +711,7 @@ impl Sink {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

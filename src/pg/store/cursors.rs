@@ -15,7 +15,7 @@ use crate::relay::sink::Cursor;
 pub fn load(sink: SinkId) -> Cursor {
     let rows = spi::query(
         "SELECT done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at, stream_sequence, stream_created_us,
-            refill_from
+            tail_from, refilling
          FROM sea_mq.cursors WHERE sink = $1",
         &[Arg::Int8(sink)],
     );
@@ -33,7 +33,8 @@ pub fn load(sink: SinkId) -> Cursor {
         },
         stream_sequence: spi::parsed(row, 7),
         stream_created_us: spi::optional(row, 8),
-        refill_from: spi::optional(row, 9),
+        tail_from: spi::optional(row, 9),
+        refilling: spi::flag(row, 10),
     }
 }
 
@@ -44,13 +45,13 @@ pub fn save(sink: SinkId, cursor: &Cursor, runs: &[Run], slot: i16) {
     let upto = batch.as_ref().map(|batch| batch.upto.snapshot.to_string());
     spi::execute(
         "INSERT INTO sea_mq.cursors AS c (sink, done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at,
-            stream_sequence, stream_created_us, published, refill_from, updated_at)
-         VALUES ($1, $2::pg_snapshot, $3, $4, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
+            stream_sequence, stream_created_us, published, tail_from, refilling, updated_at)
+         VALUES ($1, $2::pg_snapshot, $3, $4, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, $12, $13 <> 0, clock_timestamp())
          ON CONFLICT (sink) DO UPDATE SET done = excluded.done, next_xid = excluded.next_xid, floor = excluded.floor,
             batch_upto = excluded.batch_upto, batch_next_xid = excluded.batch_next_xid,
             batch_ceiling = excluded.batch_ceiling, batch_at = excluded.batch_at, stream_sequence = excluded.stream_sequence,
-            stream_created_us = excluded.stream_created_us, published = c.published + excluded.published, refill_from = excluded.refill_from,
-            updated_at = excluded.updated_at",
+            stream_created_us = excluded.stream_created_us, published = c.published + excluded.published, tail_from = excluded.tail_from,
+            refilling = excluded.refilling, updated_at = excluded.updated_at",
         &[
             Arg::Int8(sink),
             Arg::Text(&done.to_string()),
@@ -63,7 +64,8 @@ pub fn save(sink: SinkId, cursor: &Cursor, runs: &[Run], slot: i16) {
             Arg::Int8(cursor.stream_sequence.cast_signed()),
             Arg::OptionalInt8(cursor.stream_created_us),
             Arg::Int8(published.cast_signed()),
-            Arg::OptionalInt8(cursor.refill_from.map(u64::cast_signed)),
+            Arg::OptionalInt8(cursor.tail_from.map(u64::cast_signed)),
+            Arg::Int8(i64::from(cursor.refilling)),
         ],
     );
     for run in runs {

@@ -4,7 +4,7 @@ use crate::domain::event::{Defaults, EmitArgs, Event};
 use crate::domain::position::{Batch, Moment};
 use crate::domain::runs::Run;
 
-fn described() -> Described {
+pub(super) fn described() -> Described {
     let spec = StreamSpec {
         name: "ORDERS_EVENTS".into(),
         subjects: vec!["orders.event.>".into()],
@@ -25,7 +25,7 @@ fn described() -> Described {
     Described { sink: 1, body: BodyFormat::Payload, spec }
 }
 
-fn logged(seq: i64) -> Logged {
+pub(super) fn logged(seq: i64) -> Logged {
     let args = EmitArgs {
         aggregate_type: Some("order".into()),
         aggregate_id: Some(seq.to_string()),
@@ -44,7 +44,7 @@ fn position(snapshot: &str, floor: i64) -> Position {
     Position { done: snapshot.parse().unwrap(), next_xid: 0, floor, batch: None }
 }
 
-fn info(last_sequence: u64) -> StreamInfo {
+pub(super) fn info(last_sequence: u64) -> StreamInfo {
     StreamInfo { last_sequence, created_us: 7, ..StreamInfo::default() }
 }
 
@@ -58,7 +58,7 @@ fn flowing() -> Sink {
     sink
 }
 
-fn lease(sink: &mut Sink) {
+pub(super) fn lease(sink: &mut Sink) {
     sink.note_claim();
     sink.admit();
 }
@@ -293,7 +293,8 @@ fn the_cursor_stays_before_a_transaction_that_waits_for_its_rest() {
     assert_eq!((ids.join(" "), batches), ("1 3 4".into(), vec![1, 2]));
     sink.acked(sink.epoch, (1..=3).map(ack).collect(), Instant::now(), 0.5);
     // Read again from here, 3 and 4 are found in the tail beyond 1.
-    assert_eq!((&sink.settled().position, sink.settled().stream_sequence), (&within(1), 1));
+    let settled = sink.settled();
+    assert_eq!((&settled.position, settled.stream_sequence, settled.tail_from), (&within(1), 1, None));
     let runs = sink.take_unsaved().unwrap().1;
     assert_eq!(runs.as_slice().iter().map(run_of).collect::<Vec<_>>(), [(1, 1, 1, Some(1))]);
 
@@ -382,9 +383,11 @@ fn a_refill_finds_what_is_stored_until_it_is_through() {
     assert_eq!(expected_and_length(sink.publish(vec![logged(1)], first, &HashSet::new())), (Some(3), 1));
     sink.acked(sink.epoch, vec![ack(4)], Instant::now(), 0.5);
     // Here the relay may end: the others are still looked for where they are.
-    assert_eq!((sink.settled().refill_from, sink.settled().stream_sequence), (Some(0), 4));
+    let settled = sink.settled();
+    assert_eq!((settled.refilling, settled.tail_from, settled.stream_sequence), (true, Some(1), 4));
     assert_eq!(sink.publish(vec![logged(2), logged(3)], position("9:9:", 3), &HashSet::new()), None);
-    assert_eq!((sink.settled().refill_from, sink.settled().stream_sequence), (None, 4));
+    let settled = sink.settled();
+    assert_eq!((settled.refilling, settled.tail_from, settled.stream_sequence), (false, None, 4));
 }
 
 #[test]
