@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use serde_json::json;
 
 use super::api::Api;
 use super::{consumers, lease, streams, tail};
@@ -17,6 +18,8 @@ pub(super) struct Answer {
     pub(super) report: Option<Report>,
     /// Whether the stream is on a server without a cluster, if the request told.
     pub(super) standalone: Option<bool>,
+    /// It was asked whether JetStream lives, and it does.
+    pub(super) alive: bool,
 }
 
 /// The lane of what holds up no stream. No stream has this name.
@@ -44,7 +47,16 @@ pub(super) fn call(api: Api, stream: String, request: Request) -> Call {
     async move {
         let mut standalone = None;
         let report = answer(&api, &stream, request, &mut standalone).await;
-        Answer { stream, report, standalone }
+        Answer { stream, report, standalone, alive: false }
+    }
+    .boxed_local()
+}
+
+/// Asks whether JetStream lives: only the leader of the whole cluster answers this.
+pub(super) fn ask(api: Api) -> Call {
+    async move {
+        let alive = api.call("INFO", &json!({})).await.is_ok();
+        Answer { stream: String::new(), report: None, standalone: None, alive }
     }
     .boxed_local()
 }

@@ -11,10 +11,12 @@
 //! buffered for a lost connection cannot be sent on the next one.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -28,11 +30,23 @@ use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
 pub(super) struct Reporter {
     reports: Sender<Report>,
     wake: Arc<WakeFd>,
+    /// When JetStream last did what was asked of it.
+    heard: Cell<Instant>,
 }
 
 impl Reporter {
     pub(super) fn new(reports: Sender<Report>, wake: Arc<WakeFd>) -> Self {
-        Self { reports, wake }
+        Self { reports, wake, heard: Cell::new(Instant::now()) }
+    }
+
+    /// When JetStream last did what was asked of it.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard.get()
+    }
+
+    /// It did so just now.
+    pub(super) fn note_heard(&self) {
+        self.heard.set(Instant::now());
     }
 
     /// Sends a report and wakes the main thread.
@@ -44,6 +58,9 @@ impl Reporter {
     pub(super) fn report_all(&self, reports: impl IntoIterator<Item = Report>) {
         let mut any = false;
         for report in reports {
+            if shows_life(&report) {
+                self.note_heard();
+            }
             // A failure means that the handle is gone; the closed request channel ends the thread.
             let _ = self.reports.send(report);
             any = true;
@@ -52,6 +69,11 @@ impl Reporter {
             self.wake.signal();
         }
     }
+}
+
+/// What a server says of a stream that it led when it was cut off is no sign of life: it may say so for long.
+fn shows_life(report: &Report) -> bool {
+    matches!(report, Report::Connected(_) | Report::Acked { .. } | Report::Delivered { .. })
 }
 
 /// Requests, with those put back that arrived while a connection was being made.

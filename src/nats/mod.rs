@@ -44,6 +44,7 @@ mod streams;
 mod subjects;
 mod tail;
 mod wake;
+mod watch;
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

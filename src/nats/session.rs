@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 
-use super::calls::{Answer, Call, call, stream_of};
+use super::calls::{self, Answer, Call, call, stream_of};
 use super::connect::{Link, LinkEvent};
 use super::errors::{self, Denied};
 use super::inbound::Inbound;
@@ -25,6 +25,7 @@ use super::publish::Publisher;
 use super::pull::Order;
 use super::queued::Queued;
 use super::replies::Replies;
+use super::watch::{Look, Watch};
 use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
 
 /// How long a `Shutdown` waits for what was asked before it.
@@ -60,6 +61,8 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
     let outbound = Outbound { publisher: RefCell::new(publisher), work: Notify::new(), refused: Notify::new() };
     let client = link.client.clone();
     let replies = Rc::new(Replies::default());
+    // Behind one address there may be several servers.
+    let watch = Watch::new(config.urls.len() > 1 || !link.api.standalone, Instant::now());
     let mut session = Session {
         inbound: Inbound::new(link.api.clone(), reporter, Rc::clone(&replies)),
         replies: &replies,
@@ -71,6 +74,7 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
         calls: FuturesUnordered::new(),
         complaint: None,
         closing: None,
+        watch,
     };
     let end = tokio::select! {
         biased;
@@ -120,6 +124,7 @@ struct Session<'a> {
     complaint: Option<ServerError>,
     /// When to end even if something is left to do.
     closing: Option<Instant>,
+    watch: Watch,
 }
 
 impl Session<'_> {
@@ -153,6 +158,9 @@ impl Session<'_> {
                 () = until(deadline) => {
                     self.outbound.publisher.borrow_mut().expire(Instant::now());
                     self.report_publishing();
+                    if let Some(end) = self.look() {
+                        return end;
+                    }
                 }
             }
         }
@@ -160,7 +168,24 @@ impl Session<'_> {
 
     fn deadline(&self) -> Option<Instant> {
         let overdue = self.outbound.publisher.borrow().next_deadline(Instant::now());
-        [overdue, self.closing].into_iter().flatten().min()
+        [overdue, self.closing, self.watch.due()].into_iter().flatten().min()
+    }
+
+    /// Looks whether JetStream lives, if it is time.
+    fn look(&mut self) -> Option<End> {
+        match self.watch.look(self.reporter.heard(), Instant::now()) {
+            Look::Well => None,
+            Look::Ask => {
+                self.calls.push(calls::ask(self.link.api.clone()));
+                None
+            }
+            Look::GiveUp => {
+                let address = &self.link.server.address;
+                let words =
+                    format!("{address}: JetStream does not answer there, as if it was cut off from its cluster");
+                Some(End::Lost(Fault::new(FaultKind::Unreachable, words)))
+            }
+        }
     }
 
     /// After a `Shutdown`: whether acks are still to be sent.
@@ -223,6 +248,9 @@ impl Session<'_> {
         let stream = answer.stream.as_str();
         if let Some(standalone) = answer.standalone {
             self.outbound.publisher.borrow_mut().set_standalone(stream, standalone);
+        }
+        if answer.alive {
+            self.reporter.note_heard();
         }
         if let Some(report) = answer.report {
             self.reporter.report(report);

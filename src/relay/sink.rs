@@ -137,6 +137,8 @@ pub struct Sink {
     ordering: Ordering,
     /// A publish met a sequence that it did not expect: somebody else may be publishing.
     suspicious: bool,
+    /// That was the last thing that happened; nothing was stored since.
+    stumbled: bool,
     /// The stream is our own and the one that the cursor knows: what was counted in it, a relay of ours has published.
     own: bool,
     /// Something of what was handed on since the sink was made is stored: the database is no older than the stream.
@@ -181,9 +183,10 @@ impl Sink {
             duplicates: HashMap::new(),
             ordering: Ordering::Strict,
             suspicious: false,
+            stumbled: false,
             own: false,
             proven: false,
-            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(15)),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             runs: Runs::default(),
             unsaved: false,
             differences: BTreeMap::new(),
@@ -522,6 +525,7 @@ impl Sink {
                 return Some(Fault::new(FaultKind::Server, words));
             }
             self.backoff.reset();
+            self.stumbled = false;
             let Some(entry) = self.first_in_flight() else { break };
             entry.fate = Fate::Stored(ack.sequence);
             let id = entry.id;
@@ -555,7 +559,14 @@ impl Sink {
                 self.refused.insert(seq);
                 failure = Failure::Refused { id, seq };
             }
-            (FaultKind::WrongSequence, _) => self.suspicious = true,
+            (FaultKind::WrongSequence, _) => {
+                self.suspicious = true;
+                // In a cluster without a quorum it stays so: messages on their way count, and are not in the tail.
+                if std::mem::replace(&mut self.stumbled, true) {
+                    self.wait(now, jitter);
+                    return Some(Failure::Again);
+                }
+            }
             // As after a lost ack, the tail shows what is stored. If it does not, the messages go one by one.
             (FaultKind::DuplicateInBatch, Some((_, seq))) => {
                 if self.doubled.replace(seq) == Some(seq) {

@@ -33,6 +33,8 @@ pub enum Harm {
     /// A database is dumped, and the copy restored beside the original.
     Copy,
     Weather(Weather),
+    /// Nothing goes between one of several nats-servers and the others. All of them reach their clients.
+    Part,
 }
 
 /// Which nats-server.
@@ -44,6 +46,8 @@ pub enum Node {
     Leader,
     /// Of three, another one.
     Follower,
+    /// Of three, the one that PostgreSQL's workers are connected to as long as it lets them in.
+    Entry,
     /// All three.
     All,
 }
@@ -132,6 +136,18 @@ pub const FAULTS: &[Fault] = &[
     node("follower-kill", Node::Follower, Harm::Kill, "of three nats-servers, SIGKILL for a follower"),
     node("follower-stop", Node::Follower, Harm::Freeze, "of three nats-servers, SIGSTOP for a follower, SIGCONT later"),
     node("follower-wipe", Node::Follower, Harm::Wipe, "of three nats-servers, a follower comes back without its store"),
+    node(
+        "leader-part",
+        Node::Leader,
+        Harm::Part,
+        "of three nats-servers, the leader does not reach the others, clients do",
+    ),
+    node(
+        "entry-part",
+        Node::Entry,
+        Harm::Part,
+        "of three nats-servers, the one that is connected to does not reach the others",
+    ),
     node("cluster-kill", Node::All, Harm::Kill, "SIGKILL for all of three nats-servers at once"),
 ];
 

@@ -74,6 +74,7 @@ impl Fault {
             Node::Only => vec![0],
             Node::Leader => vec![scene.leader().await],
             Node::Follower => vec![(scene.leader().await + 1) % scene.brokers.len()],
+            Node::Entry => vec![0],
             Node::All => (0..scene.brokers.len()).collect(),
         };
         let whom = format!("nats-server {victims:?}");
@@ -83,6 +84,10 @@ impl Fault {
                 Harm::Freeze => {
                     freeze(broker.pid());
                     return (whom, Wound::Frozen(broker.pid()));
+                }
+                Harm::Part => {
+                    scene.routes.set_weather(*victim, Weather::Stalled);
+                    return (whom, Wound::Parted(*victim));
                 }
                 Harm::Terminate => broker.stop(),
                 Harm::Wipe => {
@@ -101,7 +106,8 @@ async fn fill_disk(scene: &Scene, disk: usize) -> (String, Wound) {
     disks[disk].fill();
     // There may be some room in files that are there already.
     until("somebody meets the full disk", LONG, async || {
-        let Ok(db) = scene.connector(PRODUCERS[0].database).try_connect().await else { return disk == 0 };
+        // Without PostgreSQL nobody writes to either.
+        let Ok(db) = scene.connector(PRODUCERS[0].database).try_connect().await else { return true };
         let problems = db.query_one("SELECT EXISTS (SELECT FROM sea_mq.problems)", &[]).await;
         let space =
             db.batch_execute("CREATE TEMPORARY TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 1000)").await;
@@ -130,6 +136,8 @@ pub enum Wound {
     Server,
     Brokers(Vec<usize>),
     Network,
+    /// This broker does not reach the others.
+    Parted(usize),
     /// The disk of PostgreSQL (0) or of the broker (1).
     Full(usize),
     Copied,
@@ -168,6 +176,7 @@ impl Wound {
                 }
             }
             Self::Network => scene.set_weather(Weather::Clear),
+            Self::Parted(broker) => scene.routes.set_weather(*broker, Weather::Clear),
             Self::Full(disk) => {
                 scene.disks.iter().for_each(|disks| disks[*disk].free());
                 // Whoever met the full disk may have ended; a nats-server switches JetStream off until it is started again.

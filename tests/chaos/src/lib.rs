@@ -2,7 +2,7 @@
 //! what came of it.
 //!
 //! - [`scene`]: PostgreSQL, nats-server, the databases and subscriptions in them
-//! - [`proxy`]: the network between the two
+//! - [`proxy`], [`routes`]: the network between the two, and that between several brokers
 //! - [`workload`], [`transaction`]: sessions that write, clients that receive
 //! - [`ledger`]: what the writers know to have committed
 //! - [`fault`], [`harm`], [`plan`]: what can be done to the servers; how; which of it, when, from a seed
@@ -24,6 +24,7 @@ pub mod options;
 pub mod plan;
 pub mod probe;
 pub mod proxy;
+pub mod routes;
 pub mod run;
 pub mod scene;
 pub mod soak;

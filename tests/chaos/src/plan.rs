@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::Chance;
 
 use crate::check::Tolerance;
-use crate::fault::{FAULTS, Fault, Part};
+use crate::fault::{FAULTS, Fault, Harm, Part};
 use crate::scene::Broking;
 
 /// Faults that overlap.
@@ -89,7 +89,12 @@ fn patience(broking: Broking) -> u32 {
 
 impl Step {
     fn alone(fault: &'static Fault, broking: Broking) -> Self {
-        let hold = Duration::from_millis(500) * patience(broking);
+        // The others elect another leader, and who was parted finds out that it is none any more.
+        let hold = if fault.harm == Harm::Part {
+            Duration::from_secs(25)
+        } else {
+            Duration::from_millis(500) * patience(broking)
+        };
         Self { faults: vec![fault], pauses: vec![Duration::from_millis(100), hold], recovery: true }
     }
 

@@ -9,6 +9,7 @@ use harness::{
 use crate::LONG;
 use crate::disk::Disk;
 use crate::proxy::{Proxy, Weather};
+use crate::routes::Routes;
 
 /// A database with writers.
 pub struct Producer {
@@ -135,6 +136,8 @@ pub struct Scene {
     pub brokers: Vec<Broker>,
     /// One for each of the brokers.
     proxies: Vec<Proxy>,
+    /// Between them, if there are several.
+    pub routes: Routes,
     /// What PostgreSQL and the only broker are on, if they are to be filled and that is permitted.
     pub disks: Option<[Disk; 2]>,
     pub directory: Directory,
@@ -149,7 +152,7 @@ impl Scene {
         let disks = if disks { Disk::new(&pg, 600).zip(Disk::new(&nats, 400)).map(<[Disk; 2]>::from) } else { None };
         let (pg, nats) = if disks.is_some() { (&*pg, &*nats) } else { (directory.path(), directory.path()) };
         let certificates = (broking == Broking::Tls).then(|| TestCertificates::new(directory.path()));
-        let brokers = start_brokers(nats, broking, certificates.as_ref()).await;
+        let (brokers, routes) = start_brokers(nats, broking, certificates.as_ref()).await;
         let mut proxies = Vec::new();
         for broker in &brokers {
             proxies.push(Proxy::start(broker.port()).await);
@@ -163,7 +166,7 @@ impl Scene {
         }
         cluster.configure(settings);
         cluster.start().await;
-        let scene = Self { cluster, brokers, proxies, disks, directory };
+        let scene = Self { cluster, brokers, proxies, routes, disks, directory };
         scene.fill(broking).await;
         scene
     }
@@ -234,19 +237,15 @@ fn server_name(number: usize) -> String {
     format!("nats-{number}")
 }
 
-async fn start_brokers(directory: &Path, broking: Broking, tls: Option<&TestCertificates>) -> Vec<Broker> {
+async fn start_brokers(directory: &Path, broking: Broking, tls: Option<&TestCertificates>) -> (Vec<Broker>, Routes) {
     let count = if broking == Broking::Three { 3 } else { 1 };
     let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
-    let routes: Vec<String> = ports.iter().map(|port| format!("\"nats-route://127.0.0.1:{port}\"")).collect();
+    let routes = Routes::start(&ports).await;
     let broker = |(number, port): (usize, &u16)| {
         let mut options = BrokerOptions { certificates: tls.cloned(), ..BrokerOptions::default() };
         if count > 1 {
             options.server_name = Some(server_name(number));
-            // Clients are not to learn of ways around the proxies.
-            options.configuration = format!(
-                "cluster {{ name: \"test\", listen: \"127.0.0.1:{port}\", no_advertise: true, routes: [{}] }}",
-                routes.join(", ")
-            );
+            options.configuration = routes.configuration(number, *port);
         }
         Broker::new(&directory.join(server_name(number)), options)
     };
@@ -255,7 +254,7 @@ async fn start_brokers(directory: &Path, broking: Broking, tls: Option<&TestCert
     for broker in &mut brokers {
         broker.until_ready().await;
     }
-    brokers
+    (brokers, routes)
 }
 
 /// The stream of a context.

@@ -69,8 +69,10 @@ impl Worker {
     pub(super) fn stream_changed(&mut self, sink: SinkId, fault: Option<Fault>) -> Result<(), Failed> {
         // Others publish there, or an acknowledgement was lost; what follows from it shows when the tail is read.
         let passing = [FaultKind::WrongSequence, FaultKind::DuplicateInBatch, FaultKind::BatchRefused];
-        if fault.as_ref().is_some_and(|fault| passing.contains(&fault.kind)) {
-            log!("sea_mq relay: {}", fault.map(|fault| fault.message).unwrap_or_default());
+        if let Some(fault) = fault.as_ref().filter(|fault| passing.contains(&fault.kind)) {
+            if self.passing.insert(sink, fault.clone()).as_ref() != Some(fault) {
+                log!("sea_mq relay: {fault}");
+            }
             return Ok(());
         }
         let Some(known) = self.relay.sink(sink) else { return Ok(()) };

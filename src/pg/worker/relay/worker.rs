@@ -66,6 +66,8 @@ pub struct Worker {
     pub(super) verification: Option<Verification>,
     /// The last error of each stream that was logged, so that a repeated one is not.
     pub(super) logged: HashMap<SinkId, Option<Fault>>,
+    /// The last one of each stream that passes by itself, likewise.
+    pub(super) passing: HashMap<SinkId, Fault>,
     /// Why transactions were not published as one, as far as that was logged.
     pub(super) splits_logged: HashSet<(SinkId, SplitReason)>,
     pub(super) last_relay: Option<(Phase, Option<String>)>,
@@ -99,6 +101,7 @@ impl Worker {
             read_at: now,
             verification: None,
             logged: HashMap::new(),
+            passing: HashMap::new(),
             splits_logged: HashSet::new(),
             last_relay: None,
             id: Uuid::new_v4(),
