@@ -165,15 +165,15 @@ pub fn make_due_after_step_back() -> usize {
     spi::execute(sql, &[]).len()
 }
 
-/// Ends the attempts of a process that is gone: those of a lane that began longer ago than `age`, or after now, before the
+/// Ends the attempts that nobody makes any more: those of a lane that began longer ago than `age`, or after now, before the
 /// clock was set back.
-pub fn conclude_crashed(subscription: &str, lane: i16, age: Duration) -> usize {
+pub fn conclude_abandoned(subscription: &str, lane: i16, age: Duration, outcome: &Outcome) -> usize {
     let sql = "SELECT id, attempts FROM sea_mq.inbox_pending
         WHERE subscription = $1 AND lane = $2 AND status = 'processing' AND lease_until IS NULL
             AND (delivered_at <= clock_timestamp() - make_interval(secs => $3::float8 / 1000) OR delivered_at > clock_timestamp())
         ORDER BY id";
     let rows = spi::query(sql, &[Arg::Text(subscription), Arg::Int8(i64::from(lane)), Arg::Int8(millis(age))]);
-    rows.iter().for_each(|row| conclude(spi::parsed(row, 0), spi::parsed(row, 1), &Outcome::Crashed));
+    rows.iter().for_each(|row| conclude(spi::parsed(row, 0), spi::parsed(row, 1), outcome));
     rows.len()
 }
 

@@ -10,6 +10,8 @@ pub enum Part {
     Process,
     /// PostgreSQL as a whole.
     Server,
+    /// PostgreSQL's wall clock.
+    Clock,
     Broker,
     Network,
 }
@@ -32,6 +34,8 @@ pub enum Harm {
     FillDisk,
     /// A database is dumped, and the copy restored beside the original.
     Copy,
+    /// The clock is set back, and stays so.
+    SetBack,
     Weather(Weather),
     /// Nothing goes between one of several nats-servers and the others. All of them reach their clients.
     Part,
@@ -115,6 +119,7 @@ pub const FAULTS: &[Fault] = &[
     fault("postgres-restart", Part::Server, Harm::Fast, "fast shutdown of PostgreSQL, and a start"),
     fault("postgres-disk", Part::Server, Harm::FillDisk, "no space left on PostgreSQL's disk (needs root)"),
     fault("postgres-copy", Part::Server, Harm::Copy, "a database is dumped and restored beside itself"),
+    fault("clock-back", Part::Clock, Harm::SetBack, "PostgreSQL's wall clock is set back by 20 s"),
     fault("broker-kill", Part::Broker, Harm::Kill, "SIGKILL for nats-server"),
     fault("broker-term", Part::Broker, Harm::Terminate, "SIGTERM for nats-server"),
     fault("broker-stop", Part::Broker, Harm::Freeze, "SIGSTOP for nats-server, SIGCONT later"),
@@ -185,7 +190,7 @@ impl Fault {
         match self.part {
             Part::Process => self.harm == Harm::Kill,
             Part::Server => matches!(self.harm, Harm::Kill | Harm::Immediate | Harm::FillDisk),
-            Part::Broker | Part::Network => false,
+            Part::Clock | Part::Broker | Part::Network => false,
         }
     }
 }

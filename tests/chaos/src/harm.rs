@@ -1,5 +1,7 @@
 //! How a fault's harm is done, and undone.
 
+use std::time::Duration;
+
 use harness::{Chance, freeze, kill, terminate, thaw, title, until};
 
 use crate::LONG;
@@ -8,12 +10,19 @@ use crate::fault::{Fault, Harm, Node, Part, SESSION};
 use crate::proxy::Weather;
 use crate::scene::{PRODUCERS, Scene};
 
+/// How far a clock is set back.
+const STEP: Duration = Duration::from_secs(20);
+
 impl Fault {
     /// Does the harm; says to whom, and returns what is to be undone later.
     pub async fn inflict(&self, scene: &mut Scene, chance: &mut Chance) -> (String, Wound) {
         match self.part {
             Part::Process => self.inflict_process(scene, chance),
             Part::Server => self.inflict_server(scene).await,
+            Part::Clock => {
+                scene.cluster.clock().set_back(STEP);
+                (String::new(), Wound::None)
+            }
             Part::Broker => self.inflict_broker(scene).await,
             Part::Network => {
                 if let Harm::Weather(weather) = self.harm {

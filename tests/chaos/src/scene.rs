@@ -165,6 +165,7 @@ impl Scene {
             cluster.configure(&[("sea_mq.nats_tls_ca_file", &certificates.certificate.display().to_string())]);
         }
         cluster.configure(settings);
+        cluster.keep_own_time();
         cluster.start().await;
         let scene = Self { cluster, brokers, proxies, routes, disks, directory };
         scene.fill(broking).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::clock::Clock;
 use crate::database::{Connector, Database};
 use crate::process::{self, Process};
 use crate::{free_port, until, until_some};
@@ -15,6 +16,7 @@ pub struct Cluster {
     directory: PathBuf,
     port: u16,
     server: Option<Process>,
+    clock: Option<Clock>,
 }
 
 /// What every test cluster has. fsync is off: that matters for a machine that loses power, and here only processes
@@ -45,10 +47,26 @@ impl Cluster {
                 .arg("--pgdata")
                 .arg(&data),
         );
-        let cluster = Self { directory: directory.to_owned(), port: free_port(), server: None };
+        let cluster = Self { directory: directory.to_owned(), port: free_port(), server: None, clock: None };
         cluster.configure(SETTINGS);
         cluster.configure(settings);
         cluster
+    }
+
+    /// From the next start on it has a clock of its own.
+    ///
+    /// # Panics
+    /// As [`Clock::new`].
+    pub fn keep_own_time(&mut self) {
+        self.clock = Some(Clock::new(&self.directory));
+    }
+
+    /// Its own clock.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn clock(&self) -> &Clock {
+        self.clock.as_ref().expect("it was told to keep its own time")
     }
 
     /// Adds settings to postgresql.conf; a later one of the same name counts. A running server has to be told.
@@ -65,9 +83,12 @@ impl Cluster {
     /// # Panics
     /// When it does not start.
     pub async fn start(&mut self) {
-        let arguments = ["-D".into(), self.data().display().to_string(), "-p".into(), self.port.to_string()];
+        let environment = self.clock.iter().flat_map(Clock::environment);
+        let command = [binary("postgres").display().to_string(), "-D".into(), self.data().display().to_string()];
+        let port = ["-p".into(), self.port.to_string()];
+        let arguments: Vec<String> = environment.chain(command).chain(port).collect();
         // SIGQUIT ends the server and all its children; they would notice the end of a killed one only later.
-        let mut server = Process::start(&binary("postgres"), &arguments, true, Signal::QUIT, &self.log_path());
+        let mut server = Process::start(Path::new("env"), &arguments, true, Signal::QUIT, &self.log_path());
         until("the server takes connections", STARTING, async || {
             assert!(!server.has_ended(), "the server did not start:\n{}", process::tail(&self.log_path(), 20));
             self.connector("postgres", "postgres").try_connect().await.is_ok()
@@ -190,7 +211,7 @@ impl Cluster {
     pub fn clone_to(&self, directory: &Path) -> Self {
         assert!(self.server.is_none(), "a running cluster cannot be copied");
         process::run(Command::new("cp").arg("-a").arg(&self.directory).arg(directory));
-        Self { directory: directory.to_owned(), port: free_port(), server: None }
+        Self { directory: directory.to_owned(), port: free_port(), server: None, clock: None }
     }
 
     /// A copy of the data directory of this running cluster, as `pg_basebackup` makes it; not started.
@@ -207,7 +228,7 @@ impl Cluster {
                 .arg("-D")
                 .arg(directory.join("data")),
         );
-        Self { directory: directory.to_owned(), port: free_port(), server: None }
+        Self { directory: directory.to_owned(), port: free_port(), server: None, clock: None }
     }
 
     /// From the next start on, a standby of `primary` that names itself `standby`.

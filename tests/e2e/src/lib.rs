@@ -3,6 +3,7 @@
 //!
 //! - [`Stage`]: a cluster with the extension and a nats-server, ready to emit; most tests begin with it
 //! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
+//! - [`Clock`]: the wall clock of a cluster that was given one of its own
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
 //! - [`ledger`]: whether a stream holds what it should, once and in order
 //! - [`Chance`]: random values that can be had again, for tests that try to break it
@@ -15,6 +16,7 @@
 
 mod broker;
 mod chance;
+mod clock;
 mod cluster;
 mod database;
 mod directory;
@@ -26,6 +28,7 @@ mod wait;
 
 pub use broker::{Broker, BrokerOptions, TestCertificates};
 pub use chance::Chance;
+pub use clock::Clock;
 pub use cluster::Cluster;
 pub use database::{Connector, Database};
 pub use directory::Directory;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::served::Served;
 use super::waiting::serve_lane;
 use super::worker::RECYCLE;
+use crate::domain::outcome::Outcome;
 use crate::pg::gucs;
 use crate::pg::shmem::{Phase as Life, Role};
 use crate::pg::store::{subscriptions, waiting};
@@ -61,11 +62,11 @@ impl Work for Handler {
             self.refresh()?;
         }
         let lane = self.lane;
-        let free =
-            |served: &&mut Served| !served.subscription.paused && served.blocked_until.is_none_or(|until| until <= now);
+        let free = |served: &&mut Served| !served.subscription.paused && !served.is_held_up(now);
         let mut more = false;
         for served in self.served.iter_mut().filter(free) {
-            more |= serve_lane(served, lane).or_else(|error| served.set_back(&error).map(|()| false))?;
+            let result = served.recover(lane).and_then(|()| serve_lane(served, lane));
+            more |= result.or_else(|error| served.set_back(&error).map(|()| false))?;
         }
         // The consumer may have stopped at max_ack_pending.
         if more && let Some(database) = self.process.database {
@@ -103,7 +104,9 @@ impl Handler {
             let mut served = match known.map(|place| before.swap_remove(place)) {
                 Some(served) => served,
                 None => {
-                    session::transaction(|| waiting::conclude_crashed(&subscription.name, lane, Duration::ZERO))?;
+                    session::transaction(|| {
+                        waiting::conclude_abandoned(&subscription.name, lane, Duration::ZERO, &Outcome::Crashed)
+                    })?;
                     Served::new(Rc::new(subscription.clone()))
                 }
             };

@@ -11,6 +11,7 @@ use super::worker::Worker;
 use crate::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
 use crate::consume::Effect;
 use crate::consume::intake::Described;
+use crate::domain::outcome::Outcome;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::subscriptions::{self, Subscription};
 use crate::pg::store::{dlq, waiting};
@@ -182,7 +183,7 @@ impl Worker {
     pub(super) fn recover(&mut self, age: Duration) -> Result<(), Failed> {
         for served in self.served.iter_mut().filter(|served| served.waiting > 0 && served.subscription.is_direct()) {
             let name = &served.subscription.name;
-            if session::transaction(|| waiting::conclude_crashed(name, 0, age))? > 0 {
+            if session::transaction(|| waiting::conclude_abandoned(name, 0, age, &Outcome::Crashed))? > 0 {
                 served.look()?;
             }
         }

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 use pgrx::{log, warning};
 
 use super::attempt::Batch;
+use crate::domain::outcome::{Failure, Outcome};
 use crate::domain::position::Position;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::subscriptions::{self, Subscription};
+use crate::pg::store::waiting;
 use crate::pg::worker::session::{self, Failed};
 
+/// SQLSTATE `system_error`.
+const SYSTEM_ERROR: &str = "58000";
 /// How often a handler that cannot be run is looked at again.
 const BLOCKED: Duration = Duration::from_secs(2);
 /// Messages that are handled one by one after a start: one of them may be what ended the process before.
@@ -24,6 +28,8 @@ pub struct Served {
     pub due_at: Option<Instant>,
     /// Not to be handled before this.
     pub blocked_until: Option<Instant>,
+    /// An error of the database that may have cut off an attempt of which it was noted that it is under way.
+    interrupted: Option<String>,
     /// Messages that are still to be handled one by one.
     pub careful: usize,
     /// Since when it has waited for one that goes first.
@@ -43,6 +49,7 @@ impl Served {
             waiting: 0,
             due_at: None,
             blocked_until: None,
+            interrupted: None,
             careful: CAREFUL,
             held_since: None,
             position: None,
@@ -55,8 +62,24 @@ impl Served {
     pub fn has_room(&self, now: Instant) -> bool {
         !self.subscription.paused
             && self.subscription.workers == self.subscription.wanted_workers
-            && self.blocked_until.is_none_or(|until| until <= now)
+            && !self.is_held_up(now)
             && self.waiting < self.subscription.max_ack_pending
+    }
+
+    /// Whether it is to be left alone for a while.
+    pub fn is_held_up(&self, now: Instant) -> bool {
+        self.blocked_until.is_some_and(|until| until > now)
+    }
+
+    /// Ends attempts whose outcome could not be recorded. Nothing of them is in effect, and others follow.
+    pub fn recover(&mut self, lane: i16) -> Result<(), Failed> {
+        let Some(error) = &self.interrupted else { return Ok(()) };
+        let message = format!("the outcome could not be recorded: {error}");
+        let outcome = Outcome::Failed(Failure { sqlstate: SYSTEM_ERROR.into(), message, detail: None });
+        let name = &self.subscription.name;
+        session::transaction(|| waiting::conclude_abandoned(name, lane, Duration::ZERO, &outcome))?;
+        self.interrupted = None;
+        self.look()
     }
 
     /// Records how the subscription is doing, if that has changed.
@@ -123,6 +146,7 @@ impl Served {
     /// An error of the database has kept it from its turn.
     pub fn set_back(&mut self, error: &Failed) -> Result<(), Failed> {
         self.blocked_until = Some(Instant::now() + BLOCKED);
+        self.interrupted = Some(error.0.clone());
         self.position = None;
         let hint = Some("It is tried again by itself; the server's log may say more.".into());
         self.set_state("blocked", Some(Trouble { kind: "Database".into(), error: error.0.clone(), hint }))

@@ -14,7 +14,7 @@ impl Worker {
         let now = std::time::Instant::now();
         let served = &mut self.served[place];
         let due = served.subscription.is_direct() && served.due_at.is_some_and(|at| at <= now);
-        if !due || served.subscription.paused || served.blocked_until.is_some_and(|until| until > now) {
+        if !due || served.subscription.paused || served.is_held_up(now) {
             return Ok(false);
         }
         let more = serve_lane(served, 0)?;

@@ -156,6 +156,11 @@ impl Worker {
 
     /// Gives one subscription its turn. Returns whether there may be more.
     fn serve(&mut self, place: usize, moment: Option<&Moment>) -> Result<bool, Failed> {
+        let served = &mut self.served[place];
+        // Where several processes handle, each recovers its own lane.
+        if served.subscription.is_direct() && !served.is_held_up(Instant::now()) {
+            served.recover(0)?;
+        }
         let due = self.serve_due(place)?;
         let new = match moment {
             Some(moment) => self.serve_log(place, moment)?,

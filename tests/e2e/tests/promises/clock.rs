@@ -1,6 +1,8 @@
-//! A wall clock that was set back while nobody looked: what waits is left with times that are yet to come.
+//! A wall clock that is set back: what waits is left with times that are yet to come.
 
-use harness::until;
+use std::time::{Duration, SystemTime};
+
+use harness::{EVENTS, ledger, until};
 
 use crate::receiving::{LONG, emit_numbers, prepared};
 
@@ -29,4 +31,41 @@ async fn what_waits_does_not_wait_for_the_clock_to_come_round() {
         completed == 20
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_under_load_delays_nothing_and_doubles_nothing() {
+    const LAST: i64 = 12_000;
+    let mut stage = prepared("clock_load").await;
+    stage.cluster.stop();
+    stage.cluster.keep_own_time();
+    stage.cluster.start().await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE FUNCTION stumbling(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             IF e.attempt = 1 AND (e.payload ->> 'n')::int % 500 = 0 THEN RAISE EXCEPTION 'later'; END IF;
+             PERFORM record(e);
+         END $$;
+         SELECT sea_mq.subscribe('app__stumbling', 'orders', handler => 'stumbling', max_ack_pending => 500)",
+    )
+    .await;
+    for first in (1..=LAST).step_by(1000) {
+        let began: SystemTime = db.value("SELECT clock_timestamp()", &[]).await;
+        emit_numbers(&db, first, first + 999).await;
+        if first % 3000 == 1 {
+            stage.cluster.clock().set_back(Duration::from_secs(3600));
+            assert!(db.value::<SystemTime>("SELECT clock_timestamp()", &[]).await < began, "the clock was set back");
+        }
+    }
+    let handled = "SELECT count(*) = $1 AND count(DISTINCT n) = $1 FROM effects";
+    until("all are handled, each once", LONG, async || db.value::<bool>(handled, &[&LAST]).await).await;
+    let retried: i64 = db.value("SELECT count(*) FROM effects WHERE attempt > 1", &[]).await;
+    assert_eq!(retried, LAST / 500);
+    until("nothing is a problem", LONG, async || {
+        db.value::<bool>("SELECT NOT EXISTS (SELECT FROM sea_mq.problems)", &[]).await
+    })
+    .await;
+    let stored: Vec<i64> = stage.broker.stored(EVENTS).await.iter().map(|message| message.number("n")).collect();
+    ledger::assert_same(&(1..=LAST).collect::<Vec<_>>(), &stored);
 }

@@ -111,3 +111,44 @@ async fn a_message_that_is_stored_twice_is_handled_by_one_of_the_workers() {
         assert_handled_once(&stage, subscription, COUNT).await;
     }
 }
+
+/// The database takes no outcome of a failed attempt for a while, as with a full disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_of_which_the_outcome_could_not_be_recorded_is_followed_by_another() {
+    const LAST: i64 = 60;
+    let stage = prepared("unrecorded").await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE TABLE trouble (there boolean);
+         INSERT INTO trouble VALUES (true);
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF NEW.status = 'failed' AND (SELECT there FROM public.trouble) THEN
+                 RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full';
+             END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER fail BEFORE UPDATE ON sea_mq.inbox_pending FOR EACH ROW EXECUTE FUNCTION fail();
+         CREATE FUNCTION stumbling(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             IF e.attempt = 1 AND (e.payload ->> 'n')::int % 10 = 0 THEN RAISE EXCEPTION 'later'; END IF;
+             PERFORM record(e);
+         END $$;
+         SELECT sea_mq.subscribe('app__one', 'orders', handler => 'stumbling', retry_delay => '10 ms');
+         SELECT sea_mq.subscribe('app__several', 'orders', handler => 'stumbling', workers => 3, retry_delay => '10 ms')",
+    )
+    .await;
+    emit_numbers(&db, 1, LAST).await;
+    let cut_off = "SELECT count(DISTINCT subscription) = 2 FROM sea_mq.inbox_pending WHERE status = 'processing'";
+    until("attempts of both are cut off", LONG, async || db.value::<bool>(cut_off, &[]).await).await;
+    let blocked = "SELECT EXISTS (SELECT FROM sea_mq.problems WHERE problem LIKE '%no space left%')";
+    until("somebody is told", LONG, async || db.value::<bool>(blocked, &[]).await).await;
+    db.run("UPDATE trouble SET there = false").await;
+    until_recorded(&stage, 2 * LAST).await;
+    for subscription in ["app__one", "app__several"] {
+        assert_handled_once(&stage, subscription, LAST).await;
+    }
+    let told =
+        "SELECT count(*) > 0 FROM sea_mq.inbox_messages WHERE errors::text LIKE '%the outcome could not be recorded%'";
+    assert!(db.value::<bool>(told, &[]).await, "the history says why there was another attempt");
+}
