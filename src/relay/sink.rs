@@ -8,24 +8,28 @@
 //!    └── (from all)    └───── retry ────┘▲───────────────────────────────────────────────────────┘
 //! ```
 //!
+//! [`publishing`]: what is sent; [`settling`]: what comes back.
+//!
 //! Paused is left by `sea_mq.reload()` and by a refill only. Whatever fails, the way back is the same: begin again at the
-//! position last settled, read what the stream holds beyond the sequence last settled (during a refill: beyond where it
-//! began), and skip what is found there.
+//! position last settled, read what the stream holds beyond the sequence last settled (or from further back: see
+//! [`Cursor::tail_from`]), and skip what is found there.
+
+mod publishing;
+mod settling;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::broker::{Ack, Fault, FaultKind, Outgoing, Request, SinkId, Stored, StreamInfo, StreamSpec};
-use crate::domain::envelope::{BodyFormat, Publication};
-use crate::domain::event::Logged;
+use crate::broker::{Request, SinkId, Stored, StreamInfo, StreamSpec};
+use crate::domain::envelope::BodyFormat;
 use crate::domain::position::Position;
 use crate::domain::retry::Backoff;
 use crate::domain::runs::Runs;
-use crate::relay::segment::{Entry, Fate, Segment};
+use crate::relay::segment::{Entry, Segment};
 use crate::relay::tail::Tail;
-use crate::relay::transactions::{Extent, Group, Placed, SplitReason, Splits, Transactions};
+use crate::relay::transactions::{SplitReason, Splits, Transactions};
 
 /// What a sink's cursor says: a position in the log, and the place in the stream that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -432,160 +436,6 @@ impl Sink {
         self.ordering = Ordering::Shared;
     }
 
-    /// Hands a chunk on. `events` are those between the position last read and `after`. `open`: the transactions that
-    /// have further events behind it, if that is wanted.
-    pub fn publish(&mut self, events: Vec<Logged>, after: Position, open: &HashSet<u64>) -> Option<Request> {
-        let upto = after.batch.as_ref().map_or(&after.done, |batch| &batch.upto.snapshot).clone();
-        let done = self.read.done.clone();
-        self.exhausted = after.batch.is_none() && events.is_empty();
-        self.read = after.clone();
-        let waiting = !self.segments.is_empty() || !self.early.is_empty() || !self.transactions.is_empty();
-        if events.is_empty() && !waiting {
-            // Nothing is stored and nothing is recorded: an idle relay writes nothing.
-            let before = (self.settled.tail_from, self.settled.refilling);
-            self.settle_at(after);
-            self.unsaved |= before != (self.settled.tail_from, self.settled.refilling);
-            return None;
-        }
-        let entries = Vec::with_capacity(events.len());
-        let mut segment = Segment { done, upto, after, entries, next: 0, bytes: 0, early: false };
-        let mut messages = Vec::with_capacity(events.len());
-        let mut batches = Vec::new();
-        let first = self.place;
-        self.place += events.len() as u64;
-        let placed = events.into_iter().zip(first..).map(|(logged, place)| Placed { place, logged });
-        if self.wants_whole() {
-            for group in self.transactions.take(placed, open) {
-                self.enter_group(group, &mut segment, &mut messages, &mut batches);
-            }
-            segment.keep_behind(self.transactions.first());
-        } else {
-            placed.for_each(|event| self.enter(event, &mut segment, &mut messages));
-        }
-        self.in_flight += messages.len();
-        self.bytes += segment.bytes;
-        self.segments.push_back(segment);
-        self.settle();
-        self.request(messages, batches)
-    }
-
-    fn enter(&mut self, event: Placed, segment: &mut Segment, messages: &mut Vec<Outgoing>) {
-        let Placed { place, logged: Logged { seq, event, schema, .. } } = event;
-        let fate = self.fate_of(event.id, seq);
-        segment.entries.push(Entry { id: event.id, seq, place, fate });
-        if fate == Fate::InFlight {
-            let message = Publication::new(&event, schema.as_deref()).message(self.described.body);
-            segment.bytes += message.body.len();
-            messages.push(message);
-        }
-    }
-
-    fn enter_group(
-        &mut self,
-        group: Group,
-        segment: &mut Segment,
-        messages: &mut Vec<Outgoing>,
-        batches: &mut Vec<usize>,
-    ) {
-        let (xid, extent, before) = (group.xid, group.extent, messages.len());
-        let (first, several) = (group.events.first().map(|event| event.logged.seq), group.events.len() > 1);
-        let apart = !self.apart.is_empty() && group.events.iter().any(|event| self.apart.contains(&event.logged.seq));
-        group.events.into_iter().for_each(|event| self.enter(event, segment, messages));
-        let sent = messages.len() - before;
-        let reason = match extent {
-            // Also if some of it, or all, is stored already: it counts when it is settled.
-            Extent::Whole if several && apart => Some(SplitReason::Refused),
-            Extent::Whole if several && !self.batches => Some(SplitReason::NotAllowed),
-            Extent::Whole => {
-                batches.extend((sent > 0).then_some(sent));
-                return;
-            }
-            Extent::Begun => Some(SplitReason::TooLarge),
-            Extent::Continued => None,
-        };
-        batches.extend(std::iter::repeat_n(1, sent));
-        if let (Some(reason), Some(first)) = (reason, first) {
-            self.splitting.insert(first, (xid, reason));
-        }
-    }
-
-    /// Some of what is in flight is stored. Returns what is wrong if the broker says so of a message that it does not hold:
-    /// for as long as its duplicate window it knows the ids of messages that were deleted. Then the sink begins again later.
-    pub fn acked(&mut self, epoch: u64, acks: Vec<Ack>, now: Instant, jitter: f64) -> Option<Fault> {
-        if epoch != self.epoch {
-            return None;
-        }
-        self.proven |= !acks.is_empty();
-        for ack in acks {
-            // What is stored of a refill was found when the tail was read.
-            if ack.duplicate && self.is_refilling() {
-                self.settle();
-                self.wait(now, jitter);
-                let words = "the broker still knows the ids of messages that were deleted, and takes them for stored";
-                return Some(Fault::new(FaultKind::Server, words));
-            }
-            self.backoff.reset();
-            self.stumbled = false;
-            let Some(entry) = self.first_in_flight() else { break };
-            entry.fate = Fate::Stored(ack.sequence);
-            let id = entry.id;
-            self.in_flight -= 1;
-            if ack.duplicate {
-                self.duplicates.insert(id, ack.sequence);
-            }
-        }
-        self.settle();
-        None
-    }
-
-    /// A message failed, and all in flight with it. `ahead` messages in flight stand before it, of the same batch.
-    pub fn publish_failed(
-        &mut self,
-        epoch: u64,
-        ahead: usize,
-        fault: &Fault,
-        now: Instant,
-        jitter: f64,
-    ) -> Option<Failure> {
-        if epoch != self.epoch || !matches!(self.link, Link::Flowing) {
-            return None;
-        }
-        // A batch fails as a whole: then its first message stands for it.
-        let whole = matches!(fault.kind, FaultKind::DuplicateInBatch | FaultKind::BatchRefused);
-        let mut failure = Failure::Again;
-        match (fault.kind, self.nth_in_flight(if whole { 0 } else { ahead })) {
-            // The event's own fault: it is set aside, and the others go on.
-            (FaultKind::MessageTooLarge | FaultKind::InvalidMessage, Some((id, seq))) => {
-                self.refused.insert(seq);
-                failure = Failure::Refused { id, seq };
-            }
-            (FaultKind::WrongSequence, _) => {
-                self.suspicious = true;
-                // In a cluster without a quorum it stays so: messages on their way count, and are not in the tail.
-                if std::mem::replace(&mut self.stumbled, true) {
-                    self.wait(now, jitter);
-                    return Some(Failure::Again);
-                }
-            }
-            // As after a lost ack, the tail shows what is stored. If it does not, the messages go one by one.
-            (FaultKind::DuplicateInBatch, Some((_, seq))) => {
-                if self.doubled.replace(seq) == Some(seq) {
-                    self.apart.insert(seq);
-                }
-            }
-            (FaultKind::BatchRefused, Some((_, seq))) => {
-                self.apart.insert(seq);
-            }
-            _ => {
-                self.wait(now, jitter);
-                return Some(Failure::Again);
-            }
-        }
-        self.forget_in_flight();
-        self.link = Link::Waiting { until: now };
-        Some(failure)
-    }
-
     /// What has to be saved, if anything changed since the last time.
     pub fn take_unsaved(&mut self) -> Option<(Cursor, Runs)> {
         (std::mem::take(&mut self.unsaved) || !self.runs.is_empty())
@@ -630,95 +480,6 @@ impl Sink {
         self.link = Link::Tailing;
         let stream = self.described.spec.name.clone();
         Some(Request::ReadTail { sink: self.id(), stream, after })
-    }
-
-    fn fate_of(&mut self, id: Uuid, seq: i64) -> Fate {
-        if self.refused.contains(&seq) {
-            return Fate::Refused;
-        }
-        if let Some(&sequence) = self.duplicates.get(&id) {
-            return Fate::Stored(sequence);
-        }
-        self.tail.take(id).map_or(Fate::InFlight, Fate::Stored)
-    }
-
-    fn request(&mut self, messages: Vec<Outgoing>, batches: Vec<usize>) -> Option<Request> {
-        if messages.is_empty() {
-            return None;
-        }
-        let expected_last = (self.ordering == Ordering::Strict).then_some(self.last_sequence);
-        self.last_sequence += messages.len() as u64;
-        let stream = self.described.spec.name.clone();
-        Some(Request::Publish { sink: self.id(), epoch: self.epoch, stream, expected_last, messages, batches })
-    }
-
-    fn first_in_flight(&mut self) -> Option<&mut Entry> {
-        self.segments.iter_mut().find_map(|segment| {
-            while segment.entries.get(segment.next).is_some_and(|entry| entry.fate != Fate::InFlight) {
-                segment.next += 1;
-            }
-            segment.entries.get_mut(segment.next)
-        })
-    }
-
-    fn nth_in_flight(&mut self, ahead: usize) -> Option<(Uuid, i64)> {
-        self.first_in_flight();
-        let unsettled = self.segments.iter().flat_map(|segment| segment.entries.iter().skip(segment.next));
-        unsettled.filter(|entry| entry.fate == Fate::InFlight).nth(ahead).map(|entry| (entry.id, entry.seq))
-    }
-
-    /// Takes the chunks at the front of which every event has met its fate.
-    fn settle(&mut self) {
-        self.first_in_flight();
-        while self.segments.front().is_some_and(|segment| segment.next == segment.entries.len()) {
-            let Some(segment) = self.segments.pop_front() else { return };
-            self.bytes -= segment.bytes;
-            if !self.duplicates.is_empty() {
-                segment.entries.iter().for_each(|entry| {
-                    self.duplicates.remove(&entry.id);
-                });
-            }
-            let segment = if segment.early || !self.early.is_empty() { self.without_early(segment) } else { segment };
-            if !self.apart.is_empty() || !self.splitting.is_empty() {
-                segment.entries.iter().for_each(|entry| self.count_split(entry.seq));
-            }
-            for sequence in segment.entries.iter().filter_map(|entry| entry.fate.sequence()) {
-                self.settled.stream_sequence = self.settled.stream_sequence.max(sequence);
-                self.tail.settle(sequence);
-            }
-            segment.runs().for_each(|run| self.runs.push(run));
-            self.settle_at(segment.after);
-            self.unsaved = true;
-        }
-    }
-
-    fn settle_at(&mut self, position: Position) {
-        if position.batch.is_none() {
-            self.settled.refilling = false;
-            self.tail.end_batch();
-        }
-        self.settled.position = position;
-        let early = self.early.iter().filter_map(|entry| entry.fate.sequence()).min();
-        let first = early.into_iter().chain(self.tail.first()).min();
-        self.settled.tail_from = first.map(|first| first - 1).filter(|&from| from < self.settled.stream_sequence);
-    }
-
-    /// An event is settled: if its transaction was split, it counts now.
-    fn count_split(&mut self, seq: i64) {
-        self.apart.remove(&seq);
-        if let Some((xid, reason)) = self.splitting.remove(&seq) {
-            let count = self.splits.map_or(0, |splits| splits.count) + 1;
-            self.splits = Some(Splits { count, xid, reason });
-        }
-    }
-
-    /// Puts off what stands behind the place that the chunk settles, and adds what was put off and does not any more.
-    fn without_early(&mut self, mut segment: Segment) -> Segment {
-        let mut entries = std::mem::take(&mut self.early);
-        entries.append(&mut segment.entries);
-        let end = segment.end();
-        (segment.entries, self.early) = entries.into_iter().partition(|entry| entry.seq <= end);
-        segment
     }
 }
 

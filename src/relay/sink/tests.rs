@@ -1,6 +1,6 @@
 use super::*;
-use crate::broker::{Retention, Storage};
-use crate::domain::event::{Defaults, EmitArgs, Event};
+use crate::broker::{Ack, Fault, FaultKind, Outgoing, Retention, Storage};
+use crate::domain::event::{Defaults, EmitArgs, Event, Logged};
 use crate::domain::position::{Batch, Moment};
 use crate::domain::runs::Run;
 
