@@ -17,7 +17,8 @@ unsafe extern "C-unwind" {
 
 /// Sets up signals. SIGTERM interrupts what runs in a transaction; outside of one it shows in `terminating`.
 pub fn attach_signals() {
-    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    // First: pgrx lets signals through, and one that came before must find its handler. A server that is told to stop while its
+    // workers start would wait for them for ever.
     // SAFETY: a handler of PostgreSQL's own for a signal of PostgreSQL's own.
     unsafe {
         #[cfg(not(feature = "pg18"))]
@@ -25,6 +26,7 @@ pub fn attach_signals() {
         #[cfg(feature = "pg18")]
         pg_sys::pqsignal_be(libc::SIGTERM, Some(die));
     }
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP);
 }
 
 /// Sets what the session's transactions begin with. For settings that exist in every supported version.

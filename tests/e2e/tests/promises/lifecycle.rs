@@ -287,3 +287,13 @@ async fn a_database_made_from_another_as_template_stays_quiet() {
     stage.assert_stored(&[first, second]).await;
     holds_for("the copy stays quiet", A_WHILE, async || stage.broker.count(EVENTS).await == 2).await;
 }
+
+/// SIGTERM may come before a process has said what it does then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_stopped_while_its_workers_start_stops() {
+    let mut stage = Stage::new("stopped_at_once").await;
+    for _ in 0..20 {
+        stage.cluster.stop();
+        stage.cluster.start().await;
+    }
+}
