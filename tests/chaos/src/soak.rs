@@ -1,4 +1,7 @@
 //! The load without faults, for a long time: whether anything grows that should not.
+//!
+//! What is stored in the streams stays there for the check at the end, and for as long as it does, the inbox keeps what came
+//! of it (`docs/inbox.md`, Retention): these two grow.
 
 use std::collections::HashMap;
 use std::fs;
