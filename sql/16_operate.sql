@@ -180,7 +180,7 @@ COMMENT ON FUNCTION sea_mq.verify_stream IS
 'Compares what is retained and published with what the stream holds, a row per difference: missing, doubled, reordered, changed
 (subject or payload) or foreign (of somebody else). What the stream''s limits have removed is not missing. The relay does it beside
 its work; it can take minutes. Errors: 22004, 42704 (no such stream), 0A000 (the stream does not keep what was published), 55000 (no
-relay, no broker, or the stream is not ready)';
+relay, no broker, or the stream is not ready within 5 seconds)';
 
 CREATE TABLE sea_mq.republish_requests (
     sink bigint PRIMARY KEY REFERENCES sea_mq.streams (sink) ON DELETE CASCADE,

@@ -129,6 +129,11 @@ impl Api {
         }
     }
 
+    /// Asks JetStream for the account. In a cluster only the leader of the whole answers.
+    pub(super) async fn prove(&self) -> Result<(), CallError> {
+        self.call("INFO", &serde_json::json!({})).await.map(|_| ())
+    }
+
     /// A stream's description and state, or `None` if it does not exist.
     pub(super) async fn stream_info(&self, name: &str) -> Result<Option<Value>, Fault> {
         found(self.call(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await, errors::STREAM_NOT_FOUND)

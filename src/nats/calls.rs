@@ -2,7 +2,6 @@
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use serde_json::json;
 
 use super::api::Api;
 use super::{consumers, lease, streams, tail};
@@ -52,10 +51,10 @@ pub(super) fn call(api: Api, stream: String, request: Request) -> Call {
     .boxed_local()
 }
 
-/// Asks whether JetStream lives: only the leader of the whole cluster answers this.
+/// Asks whether JetStream lives.
 pub(super) fn ask(api: Api) -> Call {
     async move {
-        let alive = api.call("INFO", &json!({})).await.is_ok();
+        let alive = api.prove().await.is_ok();
         Answer { stream: String::new(), report: None, standalone: None, alive }
     }
     .boxed_local()

@@ -85,10 +85,9 @@ async fn connect_to(config: &BrokerConfig, target: &Target) -> Result<Link, Faul
 
 /// Asks JetStream for the account. A complaint or a loss in the meantime is the better reason than the missing answer.
 async fn prove_jetstream(api: &Api, events: &mut UnboundedReceiver<LinkEvent>) -> Result<(), Fault> {
-    let nothing = serde_json::json!({});
     tokio::select! {
         biased;
-        answer = api.call("INFO", &nothing) => answer.map(|_| ()).map_err(Fault::from),
+        answer = api.prove() => answer.map_err(Fault::from),
         event = events.recv() => Err(match event {
             Some(LinkEvent::Complaint(error)) => Fault::new(errors::server_error_kind(&error), error.to_string()),
             Some(LinkEvent::Lost) | None => Fault::new(FaultKind::Unreachable, "the server closed the connection"),

@@ -61,13 +61,10 @@ impl Sink {
                 self.refused.insert(seq);
                 failure = Failure::Refused { id, seq };
             }
-            (FaultKind::WrongSequence, _) => {
+            // Once more, it is waited for: in a cluster without a quorum messages on their way count, and are not in the tail.
+            (FaultKind::WrongSequence, _) if !self.stumbled => {
                 self.suspicious = true;
-                // In a cluster without a quorum it stays so: messages on their way count, and are not in the tail.
-                if std::mem::replace(&mut self.stumbled, true) {
-                    self.wait(now, jitter);
-                    return Some(Failure::Again);
-                }
+                self.stumbled = true;
             }
             // As after a lost ack, the tail shows what is stored. If it does not, the messages go one by one.
             (FaultKind::DuplicateInBatch, Some((_, seq))) => {

@@ -80,10 +80,9 @@ impl Fault {
             return fill_disk(scene, 1).await;
         }
         let victims: Vec<usize> = match self.node {
-            Node::Only => vec![0],
+            Node::Only | Node::Entry => vec![0],
             Node::Leader => vec![scene.leader().await],
             Node::Follower => vec![(scene.leader().await + 1) % scene.brokers.len()],
-            Node::Entry => vec![0],
             Node::All => (0..scene.brokers.len()).collect(),
         };
         let whom = format!("nats-server {victims:?}");

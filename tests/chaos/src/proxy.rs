@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use harness::free_port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -42,8 +41,8 @@ impl Proxy {
     /// # Panics
     /// When no port can be listened on.
     pub async fn start(to: u16) -> Self {
-        let port = free_port();
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("cannot listen");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("cannot listen");
+        let port = listener.local_addr().expect("a listener has an address").port();
         let (weather, watching) = watch::channel(Weather::Clear);
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

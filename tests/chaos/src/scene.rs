@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::{
-    Broker, BrokerOptions, Cluster, Connector, Database, Directory, TestCertificates, free_port, until_some,
-};
+use harness::{Broker, BrokerOptions, Cluster, Connector, Database, Directory, TestCertificates, until_some};
 
 use crate::LONG;
 use crate::disk::Disk;
@@ -240,17 +238,16 @@ fn server_name(number: usize) -> String {
 
 async fn start_brokers(directory: &Path, broking: Broking, tls: Option<&TestCertificates>) -> (Vec<Broker>, Routes) {
     let count = if broking == Broking::Three { 3 } else { 1 };
-    let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
-    let routes = Routes::start(&ports).await;
-    let broker = |(number, port): (usize, &u16)| {
+    let routes = Routes::start(count).await;
+    let broker = |number| {
         let mut options = BrokerOptions { certificates: tls.cloned(), ..BrokerOptions::default() };
         if count > 1 {
             options.server_name = Some(server_name(number));
-            options.configuration = routes.configuration(number, *port);
+            options.configuration = routes.configuration(number);
         }
         Broker::new(&directory.join(server_name(number)), options)
     };
-    let mut brokers: Vec<Broker> = ports.iter().enumerate().map(broker).collect();
+    let mut brokers: Vec<Broker> = (0..count).map(broker).collect();
     brokers.iter_mut().for_each(Broker::launch);
     for broker in &mut brokers {
         broker.until_ready().await;

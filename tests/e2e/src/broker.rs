@@ -10,7 +10,7 @@ use crate::cluster::workspace;
 use crate::process::{self, Process};
 use crate::stored::{Stored, read};
 use crate::wait::PAUSE;
-use crate::{free_port, until_some};
+use crate::{Port, until_some};
 
 /// How a test's nats-server differs from a plain one.
 #[derive(Clone, Default)]
@@ -69,7 +69,7 @@ impl TestCertificates {
 /// A nats-server with JetStream. It keeps its port and its store when it is stopped and started again.
 pub struct Broker {
     directory: PathBuf,
-    port: u16,
+    port: Port,
     options: BrokerOptions,
     server: Option<Process>,
     client: tokio::sync::OnceCell<async_nats::Client>,
@@ -83,7 +83,7 @@ impl Broker {
         fs::create_dir_all(directory).unwrap_or_else(|error| panic!("cannot make {}: {error}", directory.display()));
         Self {
             directory: directory.to_owned(),
-            port: free_port(),
+            port: Port::claim(),
             options,
             server: None,
             client: tokio::sync::OnceCell::new(),
@@ -92,7 +92,7 @@ impl Broker {
 
     /// The port that it listens on when it runs.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The server's log file.
@@ -102,7 +102,7 @@ impl Broker {
 
     pub fn url(&self) -> String {
         let scheme = if self.options.certificates.is_some() { "tls" } else { "nats" };
-        format!("{scheme}://127.0.0.1:{}", self.port)
+        format!("{scheme}://127.0.0.1:{}", self.port())
     }
 
     /// The process of the running server.
@@ -134,7 +134,7 @@ impl Broker {
         // The size of the store is bookkeeping: a stream's limit is reserved in it, whatever the disk has.
         let text = format!(
             "listen: \"127.0.0.1:{}\"\nserver_name: \"{}\"\njetstream {{ store_dir: \"{}\", max_file_store: 1TB }}\n{tls}{}\n",
-            self.port,
+            self.port(),
             self.options.server_name.as_deref().unwrap_or("test"),
             self.directory.join("store").display(),
             self.options.configuration

@@ -9,12 +9,12 @@ use rustix::process::Signal;
 use crate::clock::Clock;
 use crate::database::{Connector, Database};
 use crate::process::{self, Process};
-use crate::{free_port, until, until_some};
+use crate::{Port, until, until_some};
 
 /// A PostgreSQL cluster. Dropped, it is stopped at once (as by an immediate shutdown).
 pub struct Cluster {
     directory: PathBuf,
-    port: u16,
+    port: Port,
     server: Option<Process>,
     clock: Option<Clock>,
 }
@@ -47,7 +47,7 @@ impl Cluster {
                 .arg("--pgdata")
                 .arg(&data),
         );
-        let cluster = Self { directory: directory.to_owned(), port: free_port(), server: None, clock: None };
+        let cluster = Self { directory: directory.to_owned(), port: Port::claim(), server: None, clock: None };
         cluster.configure(SETTINGS);
         cluster.configure(settings);
         cluster
@@ -85,7 +85,7 @@ impl Cluster {
     pub async fn start(&mut self) {
         let environment = self.clock.iter().flat_map(Clock::environment);
         let command = [binary("postgres").display().to_string(), "-D".into(), self.data().display().to_string()];
-        let port = ["-p".into(), self.port.to_string()];
+        let port = ["-p".into(), self.port.number().to_string()];
         let arguments: Vec<String> = environment.chain(command).chain(port).collect();
         // SIGQUIT ends the server and all its children; they would notice the end of a killed one only later.
         let mut server = Process::start(Path::new("env"), &arguments, true, Signal::QUIT, &self.log_path());
@@ -167,7 +167,7 @@ impl Cluster {
     }
 
     pub fn connector(&self, user: &str, database: &str) -> Connector {
-        Connector { port: self.port, user: user.to_owned(), database: database.to_owned() }
+        Connector { port: self.port.number(), user: user.to_owned(), database: database.to_owned() }
     }
 
     /// Runs a statement outside a transaction in the database `postgres`.
@@ -185,7 +185,7 @@ impl Cluster {
     /// # Panics
     /// When either fails.
     pub fn copy_database(&self, from: &str, to_cluster: &Cluster, to: &str) {
-        let port = self.port.to_string();
+        let port = self.port.number().to_string();
         let dump = self.directory.join("dump.sql");
         let file = fs::File::create(&dump).expect("cannot make the dump's file");
         let status = Command::new(binary("pg_dump"))
@@ -194,7 +194,7 @@ impl Cluster {
             .status()
             .expect("cannot run pg_dump");
         assert!(status.success(), "pg_dump failed");
-        let port = to_cluster.port.to_string();
+        let port = to_cluster.port.number().to_string();
         process::run(
             Command::new(binary("psql"))
                 .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", to])
@@ -211,7 +211,7 @@ impl Cluster {
     pub fn clone_to(&self, directory: &Path) -> Self {
         assert!(self.server.is_none(), "a running cluster cannot be copied");
         process::run(Command::new("cp").arg("-a").arg(&self.directory).arg(directory));
-        Self { directory: directory.to_owned(), port: free_port(), server: None, clock: None }
+        Self { directory: directory.to_owned(), port: Port::claim(), server: None, clock: None }
     }
 
     /// A copy of the data directory of this running cluster, as `pg_basebackup` makes it; not started.
@@ -224,11 +224,11 @@ impl Cluster {
         process::run(
             process::command(&binary("pg_basebackup"))
                 .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "stream", "-c", "fast", "--no-sync", "-p"])
-                .arg(self.port.to_string())
+                .arg(self.port.number().to_string())
                 .arg("-D")
                 .arg(directory.join("data")),
         );
-        Self { directory: directory.to_owned(), port: free_port(), server: None, clock: None }
+        Self { directory: directory.to_owned(), port: Port::claim(), server: None, clock: None }
     }
 
     /// From the next start on, a standby of `primary` that names itself `standby`.
@@ -236,7 +236,7 @@ impl Cluster {
     /// # Panics
     /// When its directory cannot be written to.
     pub fn follow(&self, primary: &Self) {
-        let primary = format!("host=127.0.0.1 port={} user=postgres application_name=standby", primary.port);
+        let primary = format!("host=127.0.0.1 port={} user=postgres application_name=standby", primary.port.number());
         self.configure(&[("primary_conninfo", &primary)]);
         fs::write(self.data().join("standby.signal"), "").expect("cannot write standby.signal");
     }

@@ -5,6 +5,7 @@
 //! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
 //! - [`Clock`]: the wall clock of a cluster that was given one of its own
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
+//! - [`Port`]: one of the ports that servers listen on
 //! - [`ledger`]: whether a stream holds what it should, once and in order
 //! - [`Chance`]: random values that can be had again, for tests that try to break it
 //! - [`until`]: waiting for a condition; nothing here sleeps for a time and hopes
@@ -21,6 +22,7 @@ mod cluster;
 mod database;
 mod directory;
 pub mod ledger;
+mod port;
 mod process;
 mod stage;
 mod stored;
@@ -32,7 +34,8 @@ pub use clock::Clock;
 pub use cluster::Cluster;
 pub use database::{Connector, Database};
 pub use directory::Directory;
-pub use process::{children, free_port, freeze, kill, resident_bytes, terminate, thaw, title};
+pub use port::Port;
+pub use process::{children, freeze, kill, resident_bytes, terminate, thaw, title};
 pub use stage::{EVENTS, Stage, StageOptions};
 pub use stored::{Stored, read};
 pub use wait::{holds_for, settled, until, until_some};

@@ -1,11 +1,9 @@
 use std::fs::{self, OpenOptions};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 /// The operating system user that servers run as. PostgreSQL refuses to run as root.
@@ -178,13 +176,4 @@ pub fn resident_bytes(pid: i32) -> u64 {
     let kilobytes =
         status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
-}
-
-/// A TCP port that nobody listens on, below those that the kernel gives to outgoing connections, so that a server can be
-/// stopped and started again on it.
-pub fn free_port() -> u16 {
-    let mut rng = rand::rng();
-    std::iter::repeat_with(|| rng.random_range(15_000..32_000))
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("an endless iterator")
 }

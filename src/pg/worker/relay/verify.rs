@@ -20,6 +20,8 @@ use crate::relay::compare::{Comparison, Finding, Place, Stored};
 
 /// Between two looks whether the session still waits.
 const LOOK: Duration = Duration::from_secs(1);
+/// A stream that is not ready is waited for as long as this: it is not for a moment after its description has changed.
+const READY_WITHIN: Duration = Duration::from_secs(5);
 /// Findings that are kept; the others are counted.
 const MOST_FINDINGS: u64 = 10_000;
 /// Runs of the journal read at once.
@@ -48,6 +50,12 @@ impl Worker {
     pub(super) fn verify(&mut self, now: Instant) -> Result<bool, Failed> {
         let Some(database) = self.process.database else { return Ok(false) };
         if let Some(sink) = database.inquiry.take() {
+            self.to_verify = Some((sink, now + READY_WITHIN));
+        }
+        if let Some((sink, until)) = self.to_verify
+            && (self.is_ready(sink) || self.relay.server().is_none() || now >= until)
+        {
+            self.to_verify = None;
             self.begin_verification(database, sink, now)?;
         }
         let Some(verification) = &mut self.verification else { return Ok(false) };
@@ -68,6 +76,10 @@ impl Worker {
             database.inquiry.answer();
         }
         Ok(more)
+    }
+
+    fn is_ready(&mut self, sink: SinkId) -> bool {
+        self.relay.sink(sink).is_some_and(|sink| sink.is_flowing())
     }
 
     fn begin_verification(&mut self, database: &Database, sink: SinkId, now: Instant) -> Result<(), Failed> {

@@ -64,6 +64,8 @@ pub struct Worker {
     pub(super) read_at: Instant,
     /// A comparison of stream and log that a session waits for.
     pub(super) verification: Option<Verification>,
+    /// A stream that is to be compared when it is ready, or refused at this time.
+    pub(super) to_verify: Option<(SinkId, Instant)>,
     /// The last error of each stream that was logged, so that a repeated one is not.
     pub(super) logged: HashMap<SinkId, Option<Fault>>,
     /// The last one of each stream that passes by itself, likewise.
@@ -100,6 +102,7 @@ impl Worker {
             pace: Pace::new(now),
             read_at: now,
             verification: None,
+            to_verify: None,
             logged: HashMap::new(),
             passing: HashMap::new(),
             splits_logged: HashSet::new(),
@@ -138,7 +141,8 @@ impl Worker {
             (self.held != Some(Phase::Paused)).then_some([Some(self.janitor_at), self.due_at]).into_iter().flatten();
         let estimates = self.process.database.is_some() && gucs::max_outbox_size().is_some();
         let estimate_at = estimates.then_some(self.estimate_at);
-        let times = [Some(self.poll_at), self.relay.due_at(), self.save_at(), read_at, estimate_at];
+        let refuse_at = self.to_verify.map(|(_, until)| until);
+        let times = [Some(self.poll_at), self.relay.due_at(), self.save_at(), read_at, estimate_at, refuse_at];
         times
             .into_iter()
             .chain(house)

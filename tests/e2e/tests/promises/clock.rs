@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use harness::{EVENTS, ledger, until};
 
-use crate::receiving::{LONG, emit_numbers, prepared};
+use crate::receiving::{LONG, emit_numbers, make_stumbling, prepared};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_does_not_wait_for_the_clock_to_come_round() {
@@ -41,15 +41,8 @@ async fn a_clock_that_is_set_back_under_load_delays_nothing_and_doubles_nothing(
     stage.cluster.keep_own_time();
     stage.cluster.start().await;
     let db = stage.connect().await;
-    db.run(
-        "CREATE FUNCTION stumbling(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
-         BEGIN
-             IF e.attempt = 1 AND (e.payload ->> 'n')::int % 500 = 0 THEN RAISE EXCEPTION 'later'; END IF;
-             PERFORM record(e);
-         END $$;
-         SELECT sea_mq.subscribe('app__stumbling', 'orders', handler => 'stumbling', max_ack_pending => 500)",
-    )
-    .await;
+    make_stumbling(&db, 500).await;
+    db.run("SELECT sea_mq.subscribe('app__stumbling', 'orders', handler => 'stumbling', max_ack_pending => 500)").await;
     for first in (1..=LAST).step_by(1000) {
         let began: SystemTime = db.value("SELECT clock_timestamp()", &[]).await;
         emit_numbers(&db, first, first + 999).await;

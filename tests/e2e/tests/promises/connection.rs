@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harness::{BrokerOptions, EVENTS, Stage, StageOptions, TestCertificates, free_port, holds_for, until};
+use harness::{BrokerOptions, EVENTS, Port, Stage, StageOptions, TestCertificates, holds_for, until};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -31,7 +31,9 @@ async fn set(stage: &Stage, name: &str, value: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_address_is_reported_and_a_corrected_one_taken_up() {
     let stage = Stage::new("wrong_url").await;
-    for wrong in [format!("nats://127.0.0.1:{}", free_port()), "nats://no-such-host.invalid".into(), "http://[".into()]
+    let nobody = Port::claim();
+    for wrong in
+        [format!("nats://127.0.0.1:{}", nobody.number()), "nats://no-such-host.invalid".into(), "http://[".into()]
     {
         set(&stage, "sea_mq.nats_url", &wrong).await;
         until("the relay has noticed", SOON, async || stage.status().await["relay"] != "connected").await;
@@ -45,7 +47,8 @@ async fn a_wrong_address_is_reported_and_a_corrected_one_taken_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_of_several_addresses_may_be_wrong() {
     let stage = Stage::new("several_urls").await;
-    set(&stage, "sea_mq.nats_url", &format!("nats://127.0.0.1:{}, {}", free_port(), stage.broker.url())).await;
+    let nobody = Port::claim();
+    set(&stage, "sea_mq.nats_url", &format!("nats://127.0.0.1:{}, {}", nobody.number(), stage.broker.url())).await;
     let id = stage.connect().await.emit("1", "Emitted", json!({})).await;
     stage.assert_stored(&[id]).await;
     stage.until_ok().await;

@@ -57,6 +57,19 @@ pub async fn make_choosy(db: &Database) {
     .await;
 }
 
+/// Makes the handler `stumbling`, which fails at the first attempt of each event that is a multiple of `every`, and records
+/// the others.
+pub async fn make_stumbling(db: &Database, every: i64) {
+    db.run(&format!(
+        "CREATE FUNCTION stumbling(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             IF e.attempt = 1 AND (e.payload ->> 'n')::int % {every} = 0 THEN RAISE EXCEPTION 'later'; END IF;
+             PERFORM record(e);
+         END $$"
+    ))
+    .await;
+}
+
 /// Emits `Counted` events with the numbers from `first` to `last`, 10,000 a transaction; 50 aggregates take turns.
 pub async fn emit_numbers(db: &Database, first: i64, last: i64) {
     for from in (first..=last).step_by(10_000) {

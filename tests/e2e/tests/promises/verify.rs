@@ -1,22 +1,18 @@
 //! `sea_mq.verify_stream`: what is retained against what the stream holds.
 
 use async_nats::HeaderMap;
-use harness::{Database, EVENTS, Stage, StageOptions, until, until_some};
+use harness::{Database, EVENTS, Stage, StageOptions, until};
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::SOON;
 
-/// The differences: kind, event, stream sequence. After a change of its description a stream is not ready for a moment.
+/// The differences: kind, event, stream sequence.
 async fn verify(db: &Database) -> Vec<(String, Option<Uuid>, Option<i64>)> {
     let sql = "SELECT kind, event_id, stream_seq FROM sea_mq.verify_stream('ORDERS_EVENTS')";
-    until_some("the stream can be compared", SOON, async || match db.query(sql, &[]).await {
-        Ok(rows) => Some(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()),
-        Err(error) if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => None,
-        Err(error) => panic!("{error:?}"),
-    })
-    .await
+    let rows = db.query(sql, &[]).await.expect("the stream cannot be compared");
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
 /// Publishes by hand, and waits until the broker has forgotten an earlier message with that id.

@@ -6,8 +6,8 @@ use harness::{Database, kill, ledger, until};
 
 use crate::SOON;
 use crate::receiving::{
-    LONG, assert_handled_once, emit_numbers, kill_consumer, prepared, publish_again, recorded, until_acknowledged,
-    until_recorded, until_state, worker,
+    LONG, assert_handled_once, emit_numbers, kill_consumer, make_stumbling, prepared, publish_again, recorded,
+    until_acknowledged, until_recorded, until_state, worker,
 };
 
 /// Asserts that the events 1 to `last` of each aggregate were handled in their order.
@@ -118,6 +118,7 @@ async fn an_attempt_of_which_the_outcome_could_not_be_recorded_is_followed_by_an
     const LAST: i64 = 60;
     let stage = prepared("unrecorded").await;
     let db = stage.connect().await;
+    make_stumbling(&db, 10).await;
     db.run(
         "CREATE TABLE trouble (there boolean);
          INSERT INTO trouble VALUES (true);
@@ -129,11 +130,6 @@ async fn an_attempt_of_which_the_outcome_could_not_be_recorded_is_followed_by_an
              RETURN NEW;
          END $$;
          CREATE TRIGGER fail BEFORE UPDATE ON sea_mq.inbox_pending FOR EACH ROW EXECUTE FUNCTION fail();
-         CREATE FUNCTION stumbling(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
-         BEGIN
-             IF e.attempt = 1 AND (e.payload ->> 'n')::int % 10 = 0 THEN RAISE EXCEPTION 'later'; END IF;
-             PERFORM record(e);
-         END $$;
          SELECT sea_mq.subscribe('app__one', 'orders', handler => 'stumbling', retry_delay => '10 ms');
          SELECT sea_mq.subscribe('app__several', 'orders', handler => 'stumbling', workers => 3, retry_delay => '10 ms')",
     )
