@@ -22,6 +22,10 @@ pub(super) struct State {
     pub(super) config: Map<String, Value>,
     /// The last stream sequence that it delivered.
     pub(super) delivered: u64,
+    /// The number of its last delivery.
+    pub(super) deliveries: u64,
+    /// Requests for messages that it has not answered yet.
+    pub(super) waiting: u64,
     /// Without what is the stream's, which the server does not tell with it.
     pub(super) info: ConsumerInfo,
 }
@@ -117,7 +121,13 @@ fn read(answer: &Value) -> Result<State, Fault> {
         stream_created_us: 0,
         stream_max_age: None,
     };
-    Ok(State { config, delivered: number("/delivered/stream_seq"), info })
+    Ok(State {
+        config,
+        delivered: number("/delivered/stream_seq"),
+        deliveries: number("/delivered/consumer_seq"),
+        waiting: number("/num_waiting"),
+        info,
+    })
 }
 
 /// Where a consumer begins that does not exist yet, or no more. Whoever receives a message again knows it, but nobody

@@ -6,6 +6,8 @@ use crate::broker::{Delivery, Fault, FaultKind};
 
 /// What the reply subjects of a consumer's messages begin with.
 const ACK_PREFIX: &str = "$JS.ACK.";
+/// The header that tells the number of a consumer's last delivery.
+const LAST: &str = "Nats-Last-Consumer";
 /// The header that tells how many messages of a request that ended will not come.
 const LEFT: &str = "Nats-Pending-Messages";
 
@@ -15,8 +17,8 @@ const LEFT: &str = "Nats-Pending-Messages";
 pub(super) enum Arrival {
     /// A message of the consumer.
     Message(Arrived),
-    /// The consumer is well, but has nothing to deliver.
-    Alive,
+    /// The consumer is well, but has nothing to deliver. The number of its last delivery, to whomever that was.
+    Alive(Option<u64>),
     /// A request ended before its last message; so many will not come (all, if the server does not say).
     Over(Option<usize>),
     /// The consumer delivers no more.
@@ -41,6 +43,8 @@ pub(super) struct Metadata {
     pub(super) sequence: u64,
     /// How often it was delivered, this time included.
     pub(super) delivered: u64,
+    /// The number that the consumer has given this delivery.
+    pub(super) number: u64,
     /// Microseconds since the Unix epoch.
     pub(super) stored_us: i64,
     /// Messages that the consumer has not delivered yet.
@@ -65,7 +69,7 @@ pub(super) fn read(mut message: Message) -> Arrival {
 impl Arrived {
     /// The report's form of it.
     pub(super) fn into_delivery(self, token: u64) -> Delivery {
-        let Self { metadata: Metadata { sequence, delivered, stored_us, pending }, message, .. } = self;
+        let Self { metadata: Metadata { sequence, delivered, stored_us, pending, .. }, message, .. } = self;
         let headers = message.headers.as_ref().map(flat).unwrap_or_default();
         let subject = String::from(&*message.subject);
         Delivery { token, sequence, delivered, stored_us, pending, subject, headers, body: message.payload }
@@ -88,18 +92,19 @@ pub(super) fn metadata(reply: &str) -> Option<Metadata> {
     let mut tokens = reply.split('.').skip(skipped);
     let delivered = tokens.next()?.parse().ok()?;
     let sequence = tokens.next()?.parse().ok()?;
-    let _consumer_sequence: u64 = tokens.next()?.parse().ok()?;
+    let number = tokens.next()?.parse().ok()?;
     let stored_ns: i64 = tokens.next()?.parse().ok()?;
     let pending = tokens.next()?.parse().ok()?;
-    Some(Metadata { sequence, delivered, stored_us: stored_ns.div_euclid(1000), pending })
+    Some(Metadata { sequence, delivered, number, stored_us: stored_ns.div_euclid(1000), pending })
 }
 
 fn verdict(status: u16, words: &str, headers: Option<&HeaderMap>) -> Arrival {
-    let left = || headers?.get(LEFT)?.as_str().parse().ok();
+    let number = |name| headers?.get(name)?.as_str().parse().ok();
+    let left = || number(LEFT).and_then(|left| usize::try_from(left).ok());
     let failed = |kind, message: String| Arrival::Failed(Fault::new(kind, message));
     let lower = words.to_ascii_lowercase();
     match status {
-        100 => Arrival::Alive,
+        100 => Arrival::Alive(number(LAST)),
         404 | 408 => Arrival::Over(left()),
         409 if lower.contains("consumer deleted") => failed(FaultKind::ConsumerMissing, words.to_owned()),
         409 if lower.contains("push based") || lower.starts_with("exceeded maxrequest") => {
@@ -139,7 +144,7 @@ mod tests {
 
     #[test]
     fn reply_subject_is_read_in_all_its_forms() {
-        let wanted = Metadata { sequence: 7, delivered: 2, stored_us: 1_700_000_000_123_456, pending: 5 };
+        let wanted = Metadata { sequence: 7, delivered: 2, number: 9, stored_us: 1_700_000_000_123_456, pending: 5 };
         for reply in [
             "$JS.ACK.S.c.2.7.9.1700000000123456789.5",
             "$JS.ACK.hub.ACC.S.c.2.7.9.1700000000123456789.5",
@@ -187,5 +192,8 @@ mod tests {
         headers.insert(LEFT, "3");
         assert!(matches!(verdict(408, "Request Timeout", Some(&headers)), Arrival::Over(Some(3))));
         assert!(matches!(verdict(409, "Batch Completed", Some(&headers)), Arrival::Over(Some(3))));
+        assert!(matches!(verdict(100, "Idle Heartbeat", Some(&headers)), Arrival::Alive(None)));
+        headers.insert(LAST, "7");
+        assert!(matches!(verdict(100, "Idle Heartbeat", Some(&headers)), Arrival::Alive(Some(7))));
     }
 }

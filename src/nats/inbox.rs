@@ -11,7 +11,7 @@ use super::errors;
 use crate::broker::{Fault, FaultKind};
 
 /// How long the server keeps a request. A request that a lost connection left behind is gone after this at the latest.
-const EXPIRES: Duration = Duration::from_secs(30);
+pub(super) const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that it still has a request.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 

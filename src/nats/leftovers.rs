@@ -7,21 +7,25 @@
 //! ack_wait := 50 ms ──► the timer queues all that is pending ──► ack_wait := as described ──► pull: the queue comes first
 //! ```
 //!
-//! Nothing pulls in between, so nothing is delivered in vain. Should we end in between, the next `Consume` or
-//! `EnsureConsumer` restores `ack_wait`; until then the messages merely stay queued. The queue is sorted, except for what
-//! was in it already: an earlier session may have ended before it pulled all of it. So all pending messages are collected
-//! and sorted before the first is reported, and they are complete when as many have arrived as the server called pending.
+//! Should we end in between, the next `Consume` or `EnsureConsumer` restores `ack_wait`; until then the messages merely stay
+//! queued. The queue is sorted, except for what was in it already: an earlier session may have ended before it pulled all of
+//! it. So all pending messages are collected and sorted before the first is reported, and they are complete when as many
+//! have arrived as the server called pending.
+//!
+//! Where a connection broke without the server's notice, its requests are there still, and come before ours. Then it is
+//! tried again until they are used up or have expired.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
-use super::consumers;
+use super::consumers::{self, State};
 use super::delivery::{self, Arrival, Arrived};
-use super::inbox::Inbox;
+use super::inbox::{EXPIRES, Inbox};
 use super::pull::Order;
+use super::succession::Succession;
 use crate::broker::Fault;
 
 /// The acknowledgement wait that makes all pending messages due. What is delivered before the update is at least 100 ms
@@ -29,65 +33,91 @@ use crate::broker::Fault;
 const DUE: Duration = Duration::from_millis(50);
 /// How long the first attempt waits for the timer; later ones wait longer, since a busy server puts it off.
 const PAUSE: Duration = Duration::from_millis(140);
-/// How often it is tried. Messages may go to a connection that is dead without the server knowing; what is still missing
-/// in the end is redelivered after `ack_wait`.
+/// How often it is tried where nobody else has asked for messages. What is still missing then cannot be delivered, as a
+/// message that was deleted from the stream; or it comes after `ack_wait`.
 const ATTEMPTS: u32 = 5;
+/// For how long it is tried where others have: the requests of an earlier session expire meanwhile.
+const OTHERS: Duration = EXPIRES.saturating_add(Duration::from_secs(5));
 /// How long a request for what is queued waits, should it be less than expected.
 const COLLECT: Duration = Duration::from_secs(1);
 
-/// Brings the consumer to what pulling needs, and returns what it delivered without getting an ack, in stream order.
-/// Behind these there may be new messages.
-pub(super) async fn collect(api: &Api, order: &Order, inbox: &mut Inbox) -> Result<Vec<Arrived>, Fault> {
+/// What was collected.
+#[derive(Debug)]
+pub(super) struct Collected {
+    /// By stream sequence. Behind what an earlier session left there may be new messages.
+    pub(super) messages: BTreeMap<u64, Arrived>,
+    /// Goes on behind the last of them.
+    pub(super) succession: Succession,
+    /// Some that were delivered meanwhile went elsewhere.
+    gaps: bool,
+}
+
+/// Brings the consumer to what pulling needs, and returns what it delivered without getting an ack.
+pub(super) async fn collect(api: &Api, order: &Order, inbox: &mut Inbox) -> Result<Collected, Fault> {
+    let began = Instant::now();
     let found = consumers::pullable(api, &order.stream, &order.consumer).await?;
     let config = repaired(&found.config, order.ack_wait);
     let mut state = if config == found.config { found } else { update(api, order, &config).await? };
     inbox.limit(&state.config);
 
-    let mut collected = BTreeMap::new();
-    for attempt in 1..=ATTEMPTS {
-        if state.info.ack_pending == 0 {
-            break;
-        }
+    let mut collected = Collected::behind(&state);
+    let mut attempt = 0;
+    while state.info.ack_pending > 0 {
+        attempt += 1;
         update(api, order, &with_ack_wait(&config, DUE.min(order.ack_wait / 2))).await?;
-        tokio::time::sleep(PAUSE * attempt).await;
+        tokio::time::sleep(PAUSE * attempt.min(ATTEMPTS)).await;
         state = update(api, order, &config).await?;
         // What an earlier attempt collected is pending, so it is queued again.
-        collected = pull(inbox, usize::try_from(state.info.ack_pending).unwrap_or(usize::MAX)).await?;
-        if collected.range(..=state.delivered).count() as u64 >= state.info.ack_pending {
+        collected = Collected::behind(&state);
+        collected.pull(inbox, usize::try_from(state.info.ack_pending).unwrap_or(usize::MAX)).await?;
+        if collected.has_all_of(&state) {
             break;
         }
         state = consumers::pullable(api, &order.stream, &order.consumer).await?;
-        if state.info.ack_pending <= collected.len() as u64 {
+        let acked_since = state.info.ack_pending <= collected.messages.len() as u64 && !collected.gaps;
+        let others = state.waiting > 0 && began.elapsed() < OTHERS;
+        if acked_since || (attempt >= ATTEMPTS && !others) {
             break;
-        }
-    }
-    Ok(collected.into_values().collect())
-}
-
-/// Pulls what is queued, at most `count` messages.
-async fn pull(inbox: &mut Inbox, count: usize) -> Result<BTreeMap<u64, Arrived>, Fault> {
-    let mut collected = BTreeMap::new();
-    let mut left = count;
-    while left > 0 {
-        let mut asked = inbox.request_briefly(left, COLLECT).await?;
-        left -= asked;
-        while asked > 0 {
-            let Ok(message) = tokio::time::timeout(COLLECT * 2, inbox.next()).await else { return Ok(collected) };
-            match delivery::read(message?) {
-                Arrival::Message(arrived) => {
-                    collected.insert(arrived.metadata.sequence, arrived);
-                    asked -= 1;
-                }
-                Arrival::Over(_) => return Ok(collected),
-                Arrival::Failed(fault) => return Err(fault),
-                Arrival::Alive | Arrival::Stray => {}
-            }
         }
     }
     Ok(collected)
 }
 
-async fn update(api: &Api, order: &Order, config: &Map<String, Value>) -> Result<consumers::State, Fault> {
+impl Collected {
+    fn behind(state: &State) -> Self {
+        Self { messages: BTreeMap::new(), succession: Succession::after(state.deliveries), gaps: false }
+    }
+
+    /// Whether everything is here that the consumer had delivered and called pending.
+    fn has_all_of(&self, state: &State) -> bool {
+        !self.gaps && self.messages.range(..=state.delivered).count() as u64 >= state.info.ack_pending
+    }
+
+    /// Pulls what is queued, at most `count` messages.
+    async fn pull(&mut self, inbox: &mut Inbox, count: usize) -> Result<(), Fault> {
+        let mut left = count;
+        while left > 0 {
+            let mut asked = inbox.request_briefly(left, COLLECT).await?;
+            left -= asked;
+            while asked > 0 {
+                let Ok(message) = tokio::time::timeout(COLLECT * 2, inbox.next()).await else { return Ok(()) };
+                match delivery::read(message?) {
+                    Arrival::Message(arrived) => {
+                        self.gaps |= !self.succession.arrived(arrived.metadata.number);
+                        self.messages.insert(arrived.metadata.sequence, arrived);
+                        asked -= 1;
+                    }
+                    Arrival::Over(_) => return Ok(()),
+                    Arrival::Failed(fault) => return Err(fault),
+                    Arrival::Alive(_) | Arrival::Stray => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn update(api: &Api, order: &Order, config: &Map<String, Value>) -> Result<State, Fault> {
     consumers::update(api, &order.stream, &order.consumer, config).await
 }
 

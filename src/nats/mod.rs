@@ -12,7 +12,7 @@
 //! - [`connect`]: addresses, credentials, TLS, and the proof that JetStream answers.
 //! - [`session`]: everything that happens on one connection, in one task.
 //! - [`publish`]: what is on its way, a [`flow`] per sink; pure, so that its order can be tested without a server.
-//! - [`pull`]: one `Consume`, its messages in a [`ledger`] (pure, like [`delivery`]), [`leftovers`] of an earlier session
+//! - [`pull`]: one `Consume`, its messages in a [`ledger`] (pure, like [`delivery`] and [`succession`]), [`leftovers`] of an earlier session
 //!   first; [`inbound`] is all of them, [`replies`] their acks.
 //! - [`calls`], [`lease`], [`streams`], [`tail`], [`consumers`]: the JetStream API; [`spec`] and [`subjects`] compare descriptions.
 //! - [`errors`]: every error of the server and of the client library becomes a [`crate::broker::Fault`] here.
@@ -42,6 +42,7 @@ mod session;
 mod spec;
 mod streams;
 mod subjects;
+mod succession;
 mod tail;
 mod wake;
 mod watch;

@@ -16,6 +16,7 @@ use super::ledger::Ledger;
 use super::leftovers;
 use super::replies::Replies;
 use super::session::until;
+use super::succession::Succession;
 use crate::broker::{Delivery, Fault, FaultKind, Report, SubscriptionId};
 
 /// Messages taken at once before they are reported.
@@ -89,14 +90,16 @@ async fn begin<'a, R: Fn(Report)>(
     let exclusive = api.exclusive(&order.stream, &order.consumer).await;
     let mut inbox = Inbox::open(api, &order.stream, &order.consumer).await?;
     // Whoever replaced us while we waited begins by collecting what we would collect.
+    let mut succession = Succession::after(0);
     if !pulled.stopped.get() {
         let collected = leftovers::collect(api, order, &mut inbox).await?;
         let now = Instant::now();
         let mut ledger = pulled.ledger.borrow_mut();
-        collected.into_iter().for_each(|arrived| ledger.hold(arrived, now));
+        collected.messages.into_values().for_each(|arrived| ledger.hold(arrived, now));
+        succession = collected.succession;
     }
     drop(exclusive);
-    Ok(Puller { order, pulled, replies, report, inbox, heard: Instant::now() })
+    Ok(Puller { order, pulled, replies, report, inbox, succession, heard: Instant::now() })
 }
 
 struct Puller<'a, R> {
@@ -105,6 +108,7 @@ struct Puller<'a, R> {
     replies: &'a Replies,
     report: &'a R,
     inbox: Inbox,
+    succession: Succession,
     /// When the consumer was heard last, or was asked for something after it owed nothing.
     heard: Instant,
 }
@@ -153,21 +157,32 @@ impl<R: Fn(Report)> Puller<'_, R> {
         let mut next = Some(first);
         let mut result = Ok(());
         while let Some(message) = next {
-            let mut ledger = self.pulled.ledger.borrow_mut();
-            match delivery::read(message) {
-                Arrival::Message(arrived) => deliveries.extend(ledger.arrived(arrived, now)),
-                Arrival::Over(count) => ledger.give_up(count),
-                Arrival::Failed(fault) => {
-                    result = Err(fault);
-                    break;
-                }
-                Arrival::Alive | Arrival::Stray => {}
-            }
-            drop(ledger);
-            next = if deliveries.len() < AT_ONCE { self.inbox.waiting() } else { None };
+            result = self.sort(message, now, &mut deliveries);
+            let more = result.is_ok() && deliveries.len() < AT_ONCE;
+            next = if more { self.inbox.waiting() } else { None };
         }
         self.deliver(deliveries);
         result
+    }
+
+    fn sort(&mut self, message: Message, now: Instant, deliveries: &mut Vec<Delivery>) -> Result<(), Fault> {
+        let mut ledger = self.pulled.ledger.borrow_mut();
+        match delivery::read(message) {
+            Arrival::Message(arrived) if self.succession.arrived(arrived.metadata.number) => {
+                deliveries.extend(ledger.arrived(arrived, now));
+            }
+            Arrival::Alive(Some(last)) if self.succession.idle(last, now) => {}
+            // The next `Consume` collects what is missing before it goes on.
+            Arrival::Message(_) | Arrival::Alive(Some(_)) => {
+                let Order { stream, consumer, .. } = self.order;
+                let message = format!("messages of consumer {consumer} of stream {stream} have got lost on their way");
+                return Err(Fault::new(FaultKind::Timeout, message));
+            }
+            Arrival::Over(count) => ledger.give_up(count),
+            Arrival::Failed(fault) => return Err(fault),
+            Arrival::Alive(None) | Arrival::Stray => {}
+        }
+        Ok(())
     }
 
     fn deliver(&self, messages: Vec<Delivery>) {

@@ -274,22 +274,24 @@ impl<'a> Checker<'a> {
 
     async fn check_subscription(&mut self, subscription: &Subscription, chained: &[(Uuid, Uuid)]) {
         let db = self.scene.cluster.connect(subscription.database).await;
-        let sql = "SELECT message_id, attempt FROM effects WHERE subscription = $1 ORDER BY place";
+        let sql = "SELECT message_id, attempt, stream_seq || ' at ' || at FROM effects WHERE subscription = $1 ORDER BY place";
         let rows = db.query(sql, &[&subscription.name]).await.expect("cannot read effects");
-        let handled: Vec<(Uuid, i32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let ids: Vec<Uuid> = handled.iter().map(|(id, _)| *id).collect();
+        let handled: Vec<(Uuid, i32, Option<&str>)> =
+            rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        let ids: Vec<Uuid> = handled.iter().map(|(id, ..)| *id).collect();
         self.compare(subscription.name, &self.wanted(subscription.context, chained), &ids);
         let Some(committed) = self.committed.get(subscription.context).filter(|_| subscription.in_order) else {
             return;
         };
-        let mut last: HashMap<i64, i64> = HashMap::new();
+        let mut last: HashMap<i64, (i64, Option<&str>)> = HashMap::new();
         let mut wrong = Vec::new();
         // What was tried again comes later, by design.
-        for (id, _) in handled.iter().filter(|(_, attempt)| *attempt == 1) {
+        for (id, _, place) in handled.iter().filter(|(_, attempt, _)| *attempt == 1) {
             let Some((event, _)) = committed.get(id) else { continue };
-            let before = last.insert(event.aggregate, event.n).unwrap_or(0);
-            if event.n <= before {
-                wrong.push(format!("{}: {} after {before} ({id})", event.aggregate, event.n));
+            let before = last.insert(event.aggregate, (event.n, *place));
+            if let Some((n, earlier)) = before.filter(|(n, _)| event.n <= *n) {
+                let Emitted { aggregate, n: late, .. } = event;
+                wrong.push(format!("{aggregate}: {late} ({id}, {place:?}) after {n} ({earlier:?})"));
             }
         }
         if !wrong.is_empty() {

@@ -85,10 +85,12 @@ pub const PULLED: &str = "sink__pulled";
 
 /// Effects have no key: doubles show.
 const EFFECTS: &str =
-    "CREATE TABLE effects (place bigint GENERATED ALWAYS AS IDENTITY, subscription text, message_id uuid, attempt int);
+    "CREATE TABLE effects (place bigint GENERATED ALWAYS AS IDENTITY, subscription text, message_id uuid, attempt int,
+        stream_seq bigint, at timestamptz DEFAULT clock_timestamp());
     CREATE FUNCTION record(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
-        INSERT INTO effects (subscription, message_id, attempt) VALUES (e.subscription, e.message_id::uuid, e.attempt);
+        INSERT INTO effects (subscription, message_id, attempt, stream_seq)
+        VALUES (e.subscription, e.message_id::uuid, e.attempt, e.stream_seq);
     END $$;
     CREATE FUNCTION unsteady(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN

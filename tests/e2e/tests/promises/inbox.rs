@@ -11,7 +11,6 @@ use crate::{A_WHILE, SOON};
 
 const EVENT_COUNT: i64 = 50_000;
 
-/// A stage with the handler `record`, and a broker that does not remember message ids.
 /// As `prepared`, with events in the stream and a subscription that is beginning to handle them.
 async fn busy(name: &str) -> Stage {
     let stage = prepared(name).await;
@@ -124,6 +123,64 @@ async fn a_terminated_consumer_comes_back_and_handles_each_once() {
         worker(&stage, "sea_mq consumer", consumer).await;
     }
     assert_handled_once(&stage, "app__all", 1500).await;
+}
+
+/// Pauses the subscription `app__all` and asks for its next messages, as a connection has done that broke without the
+/// server's notice. The requests live as long as what is returned.
+async fn ask_in_vain(stage: &Stage, count: u64) -> (async_nats::Client, async_nats::Subscriber) {
+    until_provisioned(stage, "app__all").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.pause_subscription('app__all')").await;
+    until_state(&db, "app__all", "state = 'paused'").await;
+    let client = async_nats::connect(stage.broker.url()).await.expect("cannot connect");
+    let inbox = client.new_inbox();
+    let unread = client.subscribe(inbox.clone()).await.expect("cannot subscribe");
+    let request = json!({ "batch": count, "expires": 25_000_000_000_i64 }).to_string();
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.app__all");
+    client.publish_with_reply(subject, inbox, request.into()).await.expect("cannot publish");
+    client.flush().await.expect("cannot flush");
+    (client, unread)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_to_somebody_who_is_gone_is_handled_before_what_follows() {
+    let stage = prepared("gone_next").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', max_ack_pending => 500)").await;
+    let _gone = ask_in_vain(&stage, 50).await;
+    db.run("SELECT sea_mq.resume_subscription('app__all')").await;
+    until_state(&db, "app__all", "state = 'active'").await;
+    emit_numbers(&db, 1, 200).await;
+    assert_handled_once(&stage, "app__all", 200).await;
+    assert_eq!(recorded(&db, "app__all").await, (1..=200).collect::<Vec<i64>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_went_to_somebody_who_is_gone_is_handled_before_what_follows() {
+    let stage = prepared("gone_before").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', max_ack_pending => 500)").await;
+    let _gone = ask_in_vain(&stage, 150).await;
+    emit_numbers(&db, 1, 20).await;
+    until("the messages are gone", SOON, async || until_provisioned(&stage, "app__all").await.num_ack_pending == 20)
+        .await;
+    db.run("SELECT sea_mq.resume_subscription('app__all')").await;
+    emit_numbers(&db, 21, 40).await;
+    assert_handled_once(&stage, "app__all", 40).await;
+    assert_eq!(recorded(&db, "app__all").await, (1..=40).collect::<Vec<i64>>());
+}
+
+/// Nothing follows by which it would show. `ack_wait` is longer than the test waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_to_somebody_who_is_gone_is_fetched_when_the_subscription_is_idle() {
+    let stage = prepared("gone_last").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', ack_wait => '10 minutes')").await;
+    let _gone = ask_in_vain(&stage, 10).await;
+    db.run("SELECT sea_mq.resume_subscription('app__all')").await;
+    until_state(&db, "app__all", "state = 'active'").await;
+    emit_numbers(&db, 1, 10).await;
+    assert_handled_once(&stage, "app__all", 10).await;
 }
 
 /// Connections stay open and nothing answers: no error tells the consumer.
