@@ -10,7 +10,8 @@ CREATE TABLE sea_mq.inbox_pending (
     status text NOT NULL CHECK (status IN ('received', 'processing', 'failed')),
     lane smallint NOT NULL DEFAULT 0,
     attempts integer NOT NULL DEFAULT 0,
-    due_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- A first attempt is always due: the clock does not say which of two comes first.
+    due_at timestamptz NOT NULL DEFAULT 'epoch',
     lease_until timestamptz,
     source_context text,
     event_type text NOT NULL,
@@ -84,7 +85,7 @@ SELECT pg_catalog.pg_extension_config_dump('sea_mq.inbox_pending', '');
 
 COMMENT ON TABLE sea_mq.inbox_pending IS 'Messages that wait: to be received, for another attempt, or while they are processed. Query sea_mq.inbox_messages instead';
 COMMENT ON COLUMN sea_mq.inbox_pending.lane IS 'Which of the subscription''s workers handles it, from 0; follows from the aggregate';
-COMMENT ON COLUMN sea_mq.inbox_pending.due_at IS 'When it may be handled';
+COMMENT ON COLUMN sea_mq.inbox_pending.due_at IS 'When it may be handled; 1970 before the first attempt';
 COMMENT ON COLUMN sea_mq.inbox_pending.lease_until IS 'Until when the application that received it has it; NULL while a worker has it';
 COMMENT ON COLUMN sea_mq.inbox_pending.event_at IS 'When the stream stored it; inside the database: when it was emitted';
 COMMENT ON TABLE sea_mq.inbox_log IS 'Messages that are done: processed, skipped or dead. Query sea_mq.inbox_messages instead';
@@ -107,7 +108,7 @@ FROM sea_mq.inbox_log
 UNION ALL
 SELECT id, message_id, subscription, source_context, event_type, event_version, subject, aggregate_type, aggregate_id, payload,
     headers, headers ->> 'X-Correlation-Id', headers ->> 'X-Causation-Id', status,
-    false, processing_error, errors, attempts, CASE WHEN status <> 'processing' THEN due_at END,
+    false, processing_error, errors, attempts, CASE WHEN status <> 'processing' THEN greatest(due_at, created_at) END,
     created_at, delivered_at, NULL, stream_seq
 FROM sea_mq.inbox_pending;
 COMMENT ON VIEW sea_mq.inbox_messages IS 'One row per received message and subscription, for as long as it is retained';

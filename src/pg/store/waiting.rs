@@ -154,13 +154,11 @@ pub fn settle_processed(ids: &[i64]) {
     spi::execute("SELECT sea_mq.settle_processed($1::json)", &[Arg::Text(&list)]);
 }
 
-/// Makes due what would wait for as long as the clock was set back: first attempts, in the order in which they came, and
-/// retries that were planned by the clock as it was. Returns how many.
+/// Makes due what would wait for as long as the clock was set back: retries that were planned by the clock as it was. Returns
+/// how many.
 pub fn make_due_after_step_back() -> usize {
-    let sql = "UPDATE sea_mq.inbox_pending
-        SET due_at = CASE WHEN attempts = 0 THEN 'epoch' ELSE clock_timestamp() END
-        WHERE status <> 'processing' AND due_at > clock_timestamp()
-            AND (attempts = 0 OR coalesce(delivered_at, created_at) > clock_timestamp())
+    let sql = "UPDATE sea_mq.inbox_pending SET due_at = clock_timestamp()
+        WHERE status <> 'processing' AND due_at > clock_timestamp() AND coalesce(delivered_at, created_at) > clock_timestamp()
         RETURNING 1";
     spi::execute(sql, &[]).len()
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use harness::{EVENTS, ledger, until};
 
-use crate::receiving::{LONG, emit_numbers, make_stumbling, prepared};
+use crate::receiving::{LONG, assert_handled_once, assert_in_order, emit_numbers, make_stumbling, prepared};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_does_not_wait_for_the_clock_to_come_round() {
@@ -15,9 +15,8 @@ async fn what_waits_does_not_wait_for_the_clock_to_come_round() {
     let waiting = "SELECT count(*) = 20 FROM sea_mq.inbox_messages WHERE status = 'received'";
     until("the messages are received", LONG, async || db.value::<bool>(waiting, &[]).await).await;
     db.run(
-        "UPDATE sea_mq.inbox_pending SET created_at = created_at + '1 h', due_at = due_at + '1 h';
-         UPDATE sea_mq.inbox_pending SET status = 'failed', attempts = 1, delivered_at = created_at, due_at = due_at + '5 s'
-         WHERE message_id IN (SELECT max(message_id) FROM sea_mq.inbox_pending)",
+        "UPDATE sea_mq.inbox_pending SET status = 'failed', attempts = 1, created_at = created_at + '1 h',
+            delivered_at = created_at + '1 h', due_at = created_at + '1 h 5 s'",
     )
     .await;
     let complete = "SELECT count(*) FROM sea_mq.receive('app__pull', 100) m, LATERAL sea_mq.complete(m.id)";
@@ -31,6 +30,29 @@ async fn what_waits_does_not_wait_for_the_clock_to_come_round() {
         completed == 20
     })
     .await;
+}
+
+/// Messages that were stored before the clock was set back go before those that were stored after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_does_not_change_the_order_in_which_workers_handle() {
+    const LAST: i64 = 6000;
+    let mut stage = prepared("clock_workers").await;
+    stage.cluster.stop();
+    stage.cluster.keep_own_time();
+    stage.cluster.start().await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE FUNCTION slow(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN PERFORM record(e), (SELECT count(*) FROM generate_series(1, 10000)); END $$;
+         SELECT sea_mq.subscribe('app__slow', 'orders', 'slow', workers => 3, max_ack_pending => 500)",
+    )
+    .await;
+    for first in (1..=LAST).step_by(200) {
+        emit_numbers(&db, first, first + 199).await;
+        stage.cluster.clock().set_back(Duration::from_secs(60));
+    }
+    assert_handled_once(&stage, "app__slow", LAST).await;
+    assert_in_order(&db, 0..50, LAST).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! What the tests of the receiving half have in common: a handler that records, and what became of the messages.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -113,6 +114,14 @@ pub async fn assert_handled_once(stage: &Stage, subscription: &str, last: i64) {
     let inbox: String = db.value(sql, &[&subscription]).await;
     assert_eq!(inbox, format!("{last} messages, {last} ids, {last} processed"));
     until_acknowledged(stage, subscription).await;
+}
+
+/// Asserts that those of the events 1 to `last` were handled that belong to these aggregates, each aggregate's in order.
+pub async fn assert_in_order(db: &Database, aggregates: impl Iterator<Item = i64>, last: i64) {
+    let rows = db.query("SELECT aggregate, n FROM effects ORDER BY place", &[]).await.expect("cannot read");
+    let expected: HashMap<String, i64> = aggregates.map(|aggregate| (aggregate.to_string(), last / 50)).collect();
+    // The numbers of an aggregate are 50 apart.
+    ledger::assert_gapless(&expected, rows.iter().map(|row| (row.get(0), (row.get::<_, i64>(1) - 1) / 50 + 1)));
 }
 
 /// Waits until the broker has nothing left for a subscription on the stage's stream, undelivered or unacknowledged.
