@@ -4,7 +4,7 @@
 //! setting that this version of the library does not know.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,8 +51,6 @@ pub(super) struct Api {
     pub(super) standalone: bool,
     denials: Rc<Denials>,
     exclusive: Exclusive,
-    /// Streams that were used on this connection.
-    used: Rc<RefCell<HashSet<String>>>,
 }
 
 /// Consumers (by stream and name) that are being changed in several steps.
@@ -83,17 +81,7 @@ impl Api {
             standalone,
             denials: Rc::default(),
             exclusive: Rc::default(),
-            used: Rc::default(),
         }
-    }
-
-    /// Whether a stream was used on this connection.
-    pub(super) fn has_used(&self, stream: &str) -> bool {
-        self.used.borrow().contains(stream)
-    }
-
-    pub(super) fn note_use(&self, stream: &str) {
-        self.used.borrow_mut().insert(stream.to_owned());
     }
 
     /// The connection.

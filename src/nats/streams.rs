@@ -20,7 +20,7 @@ pub(super) struct Ensured {
     pub(super) standalone: bool,
 }
 
-/// What an earlier connection has sent is over if the stream does not grow for this long.
+/// What was sent before is over if the stream does not grow for this long.
 const QUIET: Duration = Duration::from_millis(250);
 /// Looks at a stream that grows; then it is others that publish to it.
 const LOOKS: usize = 8;
@@ -30,16 +30,11 @@ pub(super) async fn ensure(api: &Api, spec: &StreamSpec) -> Result<Ensured, Faul
     let ensured = ensure_now(api, spec).await?;
     // Messages that name their predecessor are not stored out of turn, however late they come: see `publish`.
     let chained = ensured.standalone && !spec.allow_atomic;
-    if chained || api.has_used(&spec.name) {
-        return Ok(ensured);
-    }
-    let ensured = quiet(api, spec, ensured).await?;
-    api.note_use(&spec.name);
-    Ok(ensured)
+    if chained { Ok(ensured) } else { quiet(api, spec, ensured).await }
 }
 
-/// Waits until the stream has taken what an earlier connection has sent: a server that was held up reads all its
-/// connections at once.
+/// Waits until the stream has taken what was sent before: a server that was held up reads all its connections at once, and in
+/// a cluster what is asked overtakes what was published, on the same connection as well.
 async fn quiet(api: &Api, spec: &StreamSpec, mut ensured: Ensured) -> Result<Ensured, Fault> {
     for _ in 0..LOOKS {
         tokio::time::sleep(QUIET).await;

@@ -35,11 +35,21 @@ struct Seen {
     /// The transaction that its body names.
     key: Option<i64>,
     sequence: u64,
+    /// In microseconds since 1970.
+    stored_at: i128,
+    /// The sequence that its publisher expected the stream to have reached.
+    expected: Option<u64>,
 }
 
 impl Seen {
     fn of(message: &Stored) -> Self {
-        Self { id: message.id(), key: message.json()["tx"].as_i64(), sequence: message.sequence }
+        Self {
+            id: message.id(),
+            key: message.json()["tx"].as_i64(),
+            sequence: message.sequence,
+            stored_at: message.stored_at,
+            expected: message.header("Nats-Expected-Last-Sequence").parse().ok(),
+        }
     }
 }
 
@@ -237,6 +247,7 @@ impl<'a> Checker<'a> {
     fn check_stream(&mut self, context: &'static str, stored: &[Seen], chained: &[(Uuid, Uuid)]) {
         let ids: Vec<Uuid> = stored.iter().map(|seen| seen.id).collect();
         self.compare(&format!("stream of {context}"), &self.wanted(context, chained), &ids);
+        self.describe_doubled(stored);
         let Some(committed) = self.committed.get(context) else { return };
         let mut last: HashMap<i64, i64> = HashMap::new();
         let mut wrong = Vec::new();
@@ -253,6 +264,16 @@ impl<'a> Checker<'a> {
         if !wrong.is_empty() {
             self.findings.push(format!("stream of {context}: {} out of order: {:?}", wrong.len(), first(&wrong)));
         }
+    }
+
+    /// Says where the copies of doubled events are, and what their publishers expected.
+    fn describe_doubled(&mut self, stored: &[Seen]) {
+        let mut earlier: HashMap<Uuid, &Seen> = HashMap::new();
+        let doubled = stored.iter().filter_map(|seen| Some((earlier.insert(seen.id, seen)?, seen)));
+        let place = |seen: &Seen| format!("{} at {} behind {:?}", seen.sequence, seen.stored_at, seen.expected);
+        let lines: Vec<String> =
+            doubled.take(20).map(|(one, other)| format!("{}, {}", place(one), place(other))).collect();
+        self.findings.extend(lines);
     }
 
     /// Events of one transaction and one stream are in the order of the calls.

@@ -109,13 +109,17 @@ impl Fault {
     }
 }
 
+/// After which a server that says nothing is taken for a frozen one.
+const SILENCE: Duration = Duration::from_secs(5);
+
 async fn fill_disk(scene: &Scene, disk: usize) -> (String, Wound) {
     let Some(disks) = &scene.disks else { return ("skipped: mounting a disk needs root".into(), Wound::None) };
     disks[disk].fill();
     // There may be some room in files that are there already.
     until("somebody meets the full disk", LONG, async || {
-        // Without PostgreSQL nobody writes to either.
-        let Ok(db) = scene.connector(PRODUCERS[0].database).try_connect().await else { return true };
+        // Without PostgreSQL nobody writes to either; and a frozen one says nothing.
+        let connector = scene.connector(PRODUCERS[0].database);
+        let Ok(Ok(db)) = tokio::time::timeout(SILENCE, connector.try_connect()).await else { return true };
         let problems = db.query_one("SELECT EXISTS (SELECT FROM sea_mq.problems)", &[]).await;
         let space =
             db.batch_execute("CREATE TEMPORARY TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 1000)").await;
