@@ -108,6 +108,7 @@ impl World {
             76..86 => self.answer(),
             86..92 => self.save(),
             92..97 => self.tick(),
+            97 if self.rng.random() => self.refuse(),
             97 => self.time_out(),
             98 => self.reconnect(),
             _ if self.rng.random() => self.crash(),
@@ -266,6 +267,13 @@ impl World {
         };
         self.requests.extend(request);
         lease(&mut self.sink);
+    }
+
+    /// The stream cannot be had, or not be read, just now.
+    fn refuse(&mut self) {
+        if self.requests.pop_front().is_some() {
+            self.sink.stream_refused(self.now, 0.5);
+        }
     }
 
     /// Where messages are not chained, a stream is used when what earlier connections brought is over: see `nats::streams`.
