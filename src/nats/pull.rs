@@ -89,8 +89,8 @@ async fn begin<'a, R: Fn(Report)>(
 ) -> Result<Puller<'a, R>, Fault> {
     let exclusive = api.exclusive(&order.stream, &order.consumer).await;
     let mut inbox = Inbox::open(api, &order.stream, &order.consumer).await?;
-    // Whoever replaced us while we waited begins by collecting what we would collect.
     let mut succession = Succession::after(0);
+    // Whoever replaced us while we waited begins by collecting what we would collect.
     if !pulled.stopped.get() {
         let collected = leftovers::collect(api, order, &mut inbox).await?;
         let now = Instant::now();
@@ -165,6 +165,7 @@ impl<R: Fn(Report)> Puller<'_, R> {
         result
     }
 
+    /// Enters a message in the books, and into `deliveries` if it is to be reported.
     fn sort(&mut self, message: Message, now: Instant, deliveries: &mut Vec<Delivery>) -> Result<(), Fault> {
         let mut ledger = self.pulled.ledger.borrow_mut();
         match delivery::read(message) {

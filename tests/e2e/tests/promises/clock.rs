@@ -2,9 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use harness::{EVENTS, ledger, until};
+use harness::{EVENTS, Stage, ledger, until};
 
 use crate::receiving::{LONG, assert_handled_once, assert_in_order, emit_numbers, make_stumbling, prepared};
+
+/// As `prepared`, with a wall clock that can be set back.
+async fn prepared_with_own_time(name: &str) -> Stage {
+    let mut stage = prepared(name).await;
+    stage.cluster.stop();
+    stage.cluster.keep_own_time();
+    stage.cluster.start().await;
+    stage
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_does_not_wait_for_the_clock_to_come_round() {
@@ -36,10 +45,7 @@ async fn what_waits_does_not_wait_for_the_clock_to_come_round() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_set_back_does_not_change_the_order_in_which_workers_handle() {
     const LAST: i64 = 6000;
-    let mut stage = prepared("clock_workers").await;
-    stage.cluster.stop();
-    stage.cluster.keep_own_time();
-    stage.cluster.start().await;
+    let stage = prepared_with_own_time("clock_workers").await;
     let db = stage.connect().await;
     db.run(
         "CREATE FUNCTION slow(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
@@ -58,10 +64,7 @@ async fn a_clock_that_is_set_back_does_not_change_the_order_in_which_workers_han
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_set_back_under_load_delays_nothing_and_doubles_nothing() {
     const LAST: i64 = 12_000;
-    let mut stage = prepared("clock_load").await;
-    stage.cluster.stop();
-    stage.cluster.keep_own_time();
-    stage.cluster.start().await;
+    let stage = prepared_with_own_time("clock_load").await;
     let db = stage.connect().await;
     make_stumbling(&db, 500).await;
     db.run("SELECT sea_mq.subscribe('app__stumbling', 'orders', handler => 'stumbling', max_ack_pending => 500)").await;

@@ -1,6 +1,6 @@
 //! Every event is handled exactly once in effect, whatever is killed in between.
 
-use harness::{EVENTS, Stage, StageOptions, Stored, freeze, holds_for, ledger, thaw, until};
+use harness::{Database, EVENTS, Stage, StageOptions, Stored, freeze, holds_for, ledger, thaw, until};
 use serde_json::json;
 
 use crate::receiving::{
@@ -142,14 +142,19 @@ async fn ask_in_vain(stage: &Stage, count: u64) -> (async_nats::Client, async_na
     (client, unread)
 }
 
+/// Resumes the subscription `app__all`, and waits until it receives.
+async fn resume(db: &Database) {
+    db.run("SELECT sea_mq.resume_subscription('app__all')").await;
+    until_state(db, "app__all", "state = 'active'").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_goes_to_somebody_who_is_gone_is_handled_before_what_follows() {
     let stage = prepared("gone_next").await;
     let db = stage.connect().await;
     db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', max_ack_pending => 500)").await;
     let _gone = ask_in_vain(&stage, 50).await;
-    db.run("SELECT sea_mq.resume_subscription('app__all')").await;
-    until_state(&db, "app__all", "state = 'active'").await;
+    resume(&db).await;
     emit_numbers(&db, 1, 200).await;
     assert_handled_once(&stage, "app__all", 200).await;
     assert_eq!(recorded(&db, "app__all").await, (1..=200).collect::<Vec<i64>>());
@@ -177,8 +182,7 @@ async fn what_goes_to_somebody_who_is_gone_is_fetched_when_the_subscription_is_i
     let db = stage.connect().await;
     db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', ack_wait => '10 minutes')").await;
     let _gone = ask_in_vain(&stage, 10).await;
-    db.run("SELECT sea_mq.resume_subscription('app__all')").await;
-    until_state(&db, "app__all", "state = 'active'").await;
+    resume(&db).await;
     emit_numbers(&db, 1, 10).await;
     assert_handled_once(&stage, "app__all", 10).await;
 }
