@@ -425,11 +425,12 @@ $$;
 COMMENT ON FUNCTION sea_mq.advance_inbox IS 'Makes the next slot of the inbox''s ring the current one; for internal use';
 
 -- For how long a message that is done must be kept, whatever the setting says: as long as it may come again. From the stream,
--- until its max_age; from the log, which refills streams and is what subscriptions read without a broker, until it is emptied.
+-- until its max_age, and half a minute more, because that may have been raised since the consumer asked (every 15 s); from
+-- the log, which refills streams and is what subscriptions read without a broker, until it is emptied.
 CREATE FUNCTION sea_mq.inbox_floor() RETURNS timestamptz
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT least(
-        now() - (SELECT max(t.stream_max_age) FROM sea_mq.subscription_state t),
+        now() - (SELECT max(t.stream_max_age) + interval '30 s' FROM sea_mq.subscription_state t),
         (SELECT min(coalesce(s.opened_at, i.installed_at)) FROM sea_mq.installation i CROSS JOIN generate_series(0, 7) n(slot)
             LEFT JOIN sea_mq.outbox_slots s ON s.slot = n.slot
             WHERE pg_relation_size(format('sea_mq.outbox_log_%s', n.slot)::regclass) > 0))

@@ -163,6 +163,9 @@ pub enum Request {
     EnsureStream { sink: SinkId, spec: Box<StreamSpec> },
     /// Creates or updates a durable consumer. Answered by `ConsumerReady` or `ConsumerRefused`.
     EnsureConsumer { spec: Box<ConsumerSpec> },
+    /// Asks for how long a stream keeps messages, which somebody may have changed. Waits for no other request. Answered by
+    /// `MaxAge`; not at all if the stream cannot be seen.
+    ReadMaxAge { stream: String },
     /// Deletes a stream and what it holds. Answered by `StreamDeleted`.
     DeleteStream { name: String },
     /// Deletes a durable consumer, unless it belongs to another installation than `owner`. No answer: what is not there is
@@ -171,8 +174,8 @@ pub enum Request {
     /// Reads the headers of all messages with a stream sequence above `after`. Answered by `Tail` or `StreamRefused`.
     ReadTail { sink: SinkId, stream: String, after: u64 },
     /// Reads what a stream holds above `after` and up to `upto`, a part of it. Waits for no other request for the stream, nor
-    /// the other way round. Answered by `Page`.
-    ReadPage { sink: SinkId, stream: String, after: u64, upto: u64 },
+    /// the other way round. Answered by `Page`, which says of which comparison it is.
+    ReadPage { comparison: u64, stream: String, after: u64, upto: u64 },
     /// Publishes in order. With `expected_last`, the first message is stored only if the stream's last sequence is
     /// that, the second only if it is that plus one, and so on. `batches` says how many messages after each other are
     /// stored all or none; beyond what it says, each is stored alone. Answered by `Acked` (in one or several parts, in
@@ -238,7 +241,7 @@ pub enum Report {
         last_sequence: u64,
     },
     Page {
-        sink: SinkId,
+        comparison: u64,
         result: Result<Page, Fault>,
     },
     Acked {
@@ -252,6 +255,13 @@ pub enum Report {
         epoch: u64,
         ahead: usize,
         fault: Fault,
+    },
+    MaxAge {
+        stream: String,
+        /// Creation time of the stream in microseconds since the Unix epoch.
+        created_us: i64,
+        /// `None`: for ever.
+        max_age: Option<Duration>,
     },
     /// Messages of one `Consume`, in the order in which the consumer delivers.
     Delivered {

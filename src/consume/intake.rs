@@ -208,6 +208,12 @@ impl Intake {
         })
     }
 
+    /// For how long the stream with this creation time keeps messages. Returns whether that is news.
+    pub fn learn_max_age(&mut self, created_us: i64, max_age: Option<Duration>) -> bool {
+        let Some(info) = self.info.as_mut().filter(|info| info.stream_created_us == created_us) else { return false };
+        std::mem::replace(&mut info.stream_max_age, max_age) != max_age
+    }
+
     /// The consumer cannot be used, or is gone.
     pub fn refused(&mut self, now: Instant, jitter: f64) {
         if matches!(self.link, Link::Ensuring | Link::Consuming | Link::Held) {

@@ -5,6 +5,7 @@
 
 pub mod intake;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
@@ -18,12 +19,17 @@ pub enum Effect {
     Connection { fault: Option<Fault> },
     /// A subscription receives, or (with a fault) does not.
     Subscription { id: SubscriptionId, fault: Option<Fault> },
+    /// A subscription's stream keeps messages for another time than it did.
+    MaxAge { id: SubscriptionId, max_age: Option<Duration> },
     /// A message was removed from a stream, or (with a fault) was not.
     Removed { stream: String, sequence: u64, fault: Option<Fault> },
 }
 
 /// A session that is lost so soon after pulling began may have been lost by what was pulled.
 const AT_ONCE: Duration = Duration::from_millis(600);
+/// Between two looks for how long the streams keep messages: less than `sea_mq.inbox_floor` adds to that time, so that
+/// nothing is forgotten that is kept for longer from now on.
+const AGES: Duration = Duration::from_secs(15);
 /// So often in a row is no accident any more.
 const TOO_OFTEN: u32 = 3;
 
@@ -33,12 +39,15 @@ pub struct Consumer {
     pub intakes: Vec<Intake>,
     /// Sessions in a row that were lost as soon as messages were pulled.
     lost_at_once: u32,
+    /// When to look again for how long the streams keep messages; `None` without a session.
+    ages_at: Option<Instant>,
 }
 
 impl Consumer {
     /// `config`: where the broker is, if there is one. `reconnect_max`: the longest pause between attempts to connect.
     pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration) -> Self {
-        Self { connection: Connection::new(config, reconnect_max), intakes: Vec::new(), lost_at_once: 0 }
+        let connection = Connection::new(config, reconnect_max);
+        Self { connection, intakes: Vec::new(), lost_at_once: 0, ages_at: None }
     }
 
     pub fn is_connected(&self) -> bool {
@@ -75,15 +84,27 @@ impl Consumer {
         gone.into_iter().filter_map(|mut intake| intake.stop()).collect()
     }
 
-    /// Does what is due: reconnects, tries refused consumers again.
+    /// Does what is due: reconnects, tries refused consumers again, looks at the streams.
     pub fn tick(&mut self, now: Instant) -> Vec<Request> {
         let reconnect = self.connection.tick(now);
-        reconnect.into_iter().chain(self.intakes.iter_mut().filter_map(|intake| intake.tick(now))).collect()
+        let ages = self.ask_for_ages(now);
+        let begun = self.intakes.iter_mut().filter_map(|intake| intake.tick(now));
+        reconnect.into_iter().chain(begun).chain(ages).collect()
+    }
+
+    fn ask_for_ages(&mut self, now: Instant) -> Vec<Request> {
+        if self.ages_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.ages_at = Some(now + AGES);
+        let consuming = self.intakes.iter().filter(|intake| intake.is_consuming());
+        let streams: BTreeSet<&String> = consuming.map(|intake| &intake.described().spec.stream).collect();
+        streams.into_iter().map(|stream| Request::ReadMaxAge { stream: stream.clone() }).collect()
     }
 
     /// When `tick` has something to do.
     pub fn due_at(&self) -> Option<Instant> {
-        self.intakes.iter().filter_map(Intake::due_at).chain(self.connection.due_at()).min()
+        self.intakes.iter().filter_map(Intake::due_at).chain(self.connection.due_at()).chain(self.ages_at).min()
     }
 
     /// Takes a report in. `jitter` is a random number in `0.0..1.0`.
@@ -115,6 +136,14 @@ impl Consumer {
                 }
                 Default::default()
             }
+            Report::MaxAge { stream, created_us, max_age } => {
+                let there = self.intakes.iter_mut().filter(|intake| intake.described().spec.stream == stream);
+                let changed = there.filter_map(|intake| {
+                    let id = intake.id();
+                    intake.learn_max_age(created_us, max_age).then_some(Effect::MaxAge { id, max_age })
+                });
+                (Vec::new(), changed.collect())
+            }
             Report::MessageDeleted { stream, sequence, result } => {
                 (Vec::new(), vec![Effect::Removed { stream, sequence, fault: result.err() }])
             }
@@ -133,6 +162,7 @@ impl Consumer {
 
     /// Begins with all subscriptions; or, to find the one that costs the session, with one after the other.
     fn begin(&mut self, now: Instant) -> Vec<Request> {
+        self.ages_at = Some(now + AGES);
         let apart = if self.lost_at_once >= TOO_OFTEN { AT_ONCE } else { Duration::ZERO };
         let mut at = now;
         let mut requests = Vec::new();
@@ -161,6 +191,7 @@ impl Consumer {
             effects.push(Effect::Subscription { id: intake.id(), fault: Some(fault) });
         }
         self.connection.disconnected(now, jitter);
+        self.ages_at = None;
         self.intakes.iter_mut().for_each(Intake::disconnected);
         effects.insert(0, Effect::Connection { fault: Some(fault) });
         effects
@@ -245,6 +276,25 @@ mod tests {
         now += 3 * AT_ONCE;
         let requests = consumer.tick(now);
         assert_eq!(answer(&mut consumer, requests, now), [3]);
+    }
+
+    #[test]
+    fn each_stream_is_asked_for_its_age_and_only_a_change_is_noted() {
+        let mut consumer = consumer(2);
+        let now = Instant::now();
+        run(&mut consumer, now);
+        let (later, stream) = (now + AGES, "S".to_owned());
+        assert_eq!(consumer.due_at(), Some(later));
+        assert_eq!(consumer.tick(later), [Request::ReadMaxAge { stream: stream.clone() }]);
+        assert_eq!(consumer.tick(later), []);
+        let mut answer = |created_us, max_age| {
+            consumer.report(Report::MaxAge { stream: stream.clone(), created_us, max_age }, later, 0.0).1
+        };
+        let day = Some(Duration::from_secs(86_400));
+        assert_eq!(answer(0, None), []);
+        assert_eq!(answer(7, day), [], "it is another stream");
+        assert_eq!(answer(0, day), [1, 2].map(|id| Effect::MaxAge { id, max_age: day }));
+        assert_eq!(answer(0, day), []);
     }
 
     #[test]

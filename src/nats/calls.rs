@@ -28,7 +28,7 @@ const ASIDE: &str = "/";
 pub(super) fn stream_of(request: &Request) -> Option<&str> {
     match request {
         Request::Connect(_) | Request::Shutdown | Request::Ack { .. } | Request::StopConsuming { .. } => None,
-        Request::ReadPage { .. } => Some(ASIDE),
+        Request::ReadPage { .. } | Request::ReadMaxAge { .. } => Some(ASIDE),
         Request::Lease { .. } => Some(lease::STREAM),
         Request::EnsureStream { spec, .. } => Some(&spec.name),
         Request::EnsureConsumer { spec } => Some(&spec.stream),
@@ -85,9 +85,9 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
                 Err(fault) => Report::StreamRefused { sink, fault },
             })
         }
-        Request::ReadPage { sink, stream, after, upto } => {
+        Request::ReadPage { comparison, stream, after, upto } => {
             let result = api.permitted(&stream, tail::read_page(api, &stream, after, upto)).await;
-            Some(Report::Page { sink, result })
+            Some(Report::Page { comparison, result })
         }
         Request::EnsureConsumer { spec } => {
             let result = api.permitted(stream, consumers::ensure(api, &spec)).await;
@@ -97,6 +97,7 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
                 Err(fault) => Report::ConsumerRefused { stream, name, fault },
             })
         }
+        Request::ReadMaxAge { stream } => consumers::max_age(api, stream).await,
         Request::DeleteStream { name } => {
             let result = api.permitted(stream, streams::delete(api, &name)).await;
             Some(Report::StreamDeleted { name, result })

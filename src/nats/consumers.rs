@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::api::{Api, found};
 use super::streams::check_name;
 use super::{errors, spec};
-use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Fault, FaultKind, OWNER_KEY};
+use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Fault, FaultKind, OWNER_KEY, Report};
 
 /// How long a consumer that is ahead of its stream is given to turn out not to be: another server may just have begun to
 /// answer for the stream.
@@ -66,10 +66,21 @@ async fn look(api: &Api, spec: &ConsumerSpec) -> Result<(Option<State>, StreamSt
     let state = StreamState {
         created_us: spec::created_us(&stream),
         last_sequence: number("/state/last_seq"),
-        max_age: Some(number("/config/max_age")).filter(|age| *age > 0).map(Duration::from_nanos),
+        max_age: max_age_in(&stream),
         work_queue: stream.pointer("/config/retention").and_then(Value::as_str) == Some("workqueue"),
     };
     Ok((consumer, state))
+}
+
+/// For how long a stream keeps messages, if it can be seen.
+pub(super) async fn max_age(api: &Api, stream: String) -> Option<Report> {
+    let info = api.permitted(&stream, api.stream_info(&stream)).await.ok()??;
+    Some(Report::MaxAge { stream, created_us: spec::created_us(&info), max_age: max_age_in(&info) })
+}
+
+fn max_age_in(stream: &Value) -> Option<Duration> {
+    let nanoseconds = stream.pointer("/config/max_age").and_then(Value::as_u64).unwrap_or(0);
+    (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
 }
 
 /// Whether the consumer delivered more than the stream ever held: the broker lost the stream's end. The numbers of what is

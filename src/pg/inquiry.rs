@@ -39,15 +39,17 @@ impl Inquiry {
     /// For the session, which has the lock.
     pub fn ask(&self, sink: i64) {
         self.sink.store(sink, Ordering::Relaxed);
-        for number in [&self.compared, &self.whole, &self.findings] {
-            number.store(0, Ordering::Relaxed);
-        }
         self.state.store(State::Asked as u32, Ordering::Release);
     }
 
     /// For the relay: the sink that was asked about.
     pub fn take(&self) -> Option<i64> {
-        self.pass(State::Asked, State::Running).then(|| self.sink.load(Ordering::Relaxed))
+        self.pass(State::Asked, State::Running).then(|| {
+            for number in [&self.compared, &self.whole, &self.findings] {
+                number.store(0, Ordering::Relaxed);
+            }
+            self.sink.load(Ordering::Relaxed)
+        })
     }
 
     /// For the relay. Nothing happens if another question was asked meanwhile.

@@ -195,6 +195,7 @@ impl Relay {
             Report::StreamDeleted { name, result } => (Vec::new(), vec![Effect::Deleted { name, fault: result.err() }]),
             // A comparison's, and the consumer's affair.
             Report::Page { .. }
+            | Report::MaxAge { .. }
             | Report::Delivered { .. }
             | Report::ConsumeFailed { .. }
             | Report::MessageDeleted { .. } => Default::default(),

@@ -220,7 +220,6 @@ pub fn save_state(name: &str, state: &str, trouble: Option<&Trouble>) {
 
 /// Notes what the broker says of a subscription's consumer.
 pub fn save_info(name: &str, info: &ConsumerInfo) {
-    let max_age = info.stream_max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     spi::execute(
         "UPDATE sea_mq.subscription_state SET pending = $2, stream_max_age = make_interval(secs => $3::float8 / 1000),
             stream_sequence = CASE WHEN stream_created_us = $4 THEN stream_sequence ELSE 0 END, stream_created_us = $4
@@ -228,10 +227,23 @@ pub fn save_info(name: &str, info: &ConsumerInfo) {
         &[
             Arg::Text(name),
             Arg::Int8(info.pending.cast_signed()),
-            Arg::OptionalInt8(max_age),
+            Arg::OptionalInt8(milliseconds(info.stream_max_age)),
             Arg::Int8(info.stream_created_us),
         ],
     );
+}
+
+/// Notes for how long a subscription's stream keeps messages.
+pub fn save_max_age(name: &str, max_age: Option<Duration>) {
+    spi::execute(
+        "UPDATE sea_mq.subscription_state SET stream_max_age = make_interval(secs => $2::float8 / 1000)
+         WHERE subscription = $1",
+        &[Arg::Text(name), Arg::OptionalInt8(milliseconds(max_age))],
+    );
+}
+
+fn milliseconds(max_age: Option<Duration>) -> Option<i64> {
+    max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// What a batch adds to a subscription's state.

@@ -43,6 +43,12 @@ impl Worker {
                 receiving.try_for_each(|served| served.set_state("waiting", Some(trouble.clone())))
             }
             Effect::Subscription { id, fault } => self.subscription_changed(id, fault),
+            Effect::MaxAge { id, max_age } => match self.served.iter().find(|served| served.subscription.id == id) {
+                Some(served) => {
+                    session::transaction(|| subscriptions::save_max_age(&served.subscription.name, max_age))
+                }
+                None => Ok(()),
+            },
             Effect::Removed { stream, sequence, fault } => session::transaction(|| {
                 dlq::save_removal(&stream, sequence, fault.as_ref().map(|fault| fault.message.as_str()));
             }),

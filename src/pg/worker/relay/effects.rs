@@ -16,7 +16,7 @@ use crate::relay::{Effect, Phase};
 impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
         let report = match report {
-            Report::Page { sink, result } => return self.page_read(sink, result),
+            Report::Page { comparison, result } => return self.page_read(comparison, result),
             report => report,
         };
         let (requests, effects) = self.relay.report(report, Instant::now(), rand::random());

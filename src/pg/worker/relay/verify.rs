@@ -28,6 +28,8 @@ const MOST_FINDINGS: u64 = 10_000;
 const RUNS: i64 = 200;
 
 pub(super) struct Verification {
+    /// Tells it from those before it, of which pages may be on their way still.
+    number: u64,
     sink: SinkId,
     stream: String,
     /// Stream sequence at which the comparison ends.
@@ -50,6 +52,8 @@ impl Worker {
     pub(super) fn verify(&mut self, now: Instant) -> Result<bool, Failed> {
         let Some(database) = self.process.database else { return Ok(false) };
         if let Some(sink) = database.inquiry.take() {
+            // Whoever asked before does not wait any more.
+            self.verification = None;
             self.to_verify = Some((sink, now + READY_WITHIN));
         }
         if let Some((sink, until)) = self.to_verify
@@ -93,7 +97,9 @@ impl Worker {
             return self.refuse_verification(&Fault::new(FaultKind::Server, "it is being refilled"));
         }
         let (stream, upto) = (ready.described().spec.name.clone(), ready.settled().stream_sequence);
+        self.verifications += 1;
         let mut verification = Verification {
+            number: self.verifications,
             sink,
             stream,
             upto,
@@ -115,8 +121,8 @@ impl Worker {
     }
 
     /// A part of a stream was read, or could not be.
-    pub(super) fn page_read(&mut self, sink: SinkId, result: Result<Page, Fault>) -> Result<(), Failed> {
-        let Some(verification) = self.verification.as_mut().filter(|under_way| under_way.sink == sink) else {
+    pub(super) fn page_read(&mut self, comparison: u64, result: Result<Page, Fault>) -> Result<(), Failed> {
+        let Some(verification) = self.verification.as_mut().filter(|under_way| under_way.number == comparison) else {
             return Ok(());
         };
         match result {
@@ -154,8 +160,8 @@ impl Verification {
             return None;
         }
         self.asked = true;
-        let (sink, stream) = (self.sink, self.stream.clone());
-        Some(Request::ReadPage { sink, stream, after: self.read, upto: self.upto })
+        let stream = self.stream.clone();
+        Some(Request::ReadPage { comparison: self.number, stream, after: self.read, upto: self.upto })
     }
 
     /// Nothing can be done before a page comes.

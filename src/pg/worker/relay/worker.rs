@@ -64,6 +64,8 @@ pub struct Worker {
     pub(super) read_at: Instant,
     /// A comparison of stream and log that a session waits for.
     pub(super) verification: Option<Verification>,
+    /// How many comparisons have begun.
+    pub(super) verifications: u64,
     /// A stream that is to be compared when it is ready, or refused at this time.
     pub(super) to_verify: Option<(SinkId, Instant)>,
     /// The last error of each stream that was logged, so that a repeated one is not.
@@ -102,6 +104,7 @@ impl Worker {
             pace: Pace::new(now),
             read_at: now,
             verification: None,
+            verifications: 0,
             to_verify: None,
             logged: HashMap::new(),
             passing: HashMap::new(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{self, pull};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::publish::PublishAck;
 use harness::{Database, EVENTS, Stage, holds_for, kill, ledger, until, until_some};
 use serde_json::Value;
@@ -199,9 +200,17 @@ pub async fn publish(stage: &Stage, subject: &str, headers: &[(&str, &str)], bod
     for (name, value) in headers {
         map.insert(*name, *value);
     }
-    let published =
-        stage.broker.jetstream().publish_with_headers(subject.to_owned(), map, body.to_owned().into()).await;
-    published.expect("cannot publish").await.expect("the stream refuses the message")
+    let jetstream = stage.broker.jetstream();
+    // The relay creates the stream, in its own time; what no stream took is stored nowhere.
+    until_some(&format!("a stream for {subject}"), SOON, async || {
+        let sent = jetstream.publish_with_headers(subject.to_owned(), map.clone(), body.to_owned().into());
+        match sent.await.expect("cannot publish").await {
+            Ok(ack) => Some(ack),
+            Err(error) if error.kind() == PublishErrorKind::StreamNotFound => None,
+            Err(error) => panic!("the stream refuses the message: {error:?}"),
+        }
+    })
+    .await
 }
 
 /// Stores a message once more that the stream has already, which the broker takes once it has forgotten the id.

@@ -1,12 +1,12 @@
 //! `sea_mq.verify_stream`: what is retained against what the stream holds.
 
 use async_nats::HeaderMap;
-use harness::{Database, EVENTS, Stage, StageOptions, until};
+use harness::{Database, EVENTS, Stage, StageOptions, freeze, thaw, until};
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use crate::SOON;
+use crate::{A_WHILE, SOON};
 
 /// The differences: kind, event, stream sequence.
 async fn verify(db: &Database) -> Vec<(String, Option<Uuid>, Option<i64>)> {
@@ -142,8 +142,8 @@ async fn a_comparison_that_cannot_be_made_is_refused_and_one_that_is_given_up_is
     let mut stage = Stage::new("verify_refused").await.described().await;
     let db = stage.connect().await;
     let ids: Vec<Uuid> =
-        db.values("SELECT sea_mq.emit('order', n::text, 'Placed', '{}') FROM generate_series(1, 3000) n", &[]).await;
-    until_stored(&db, ids[2999]).await;
+        db.values("SELECT sea_mq.emit('order', n::text, 'Placed', '{}') FROM generate_series(1, 12000) n", &[]).await;
+    until_stored(&db, ids[11_999]).await;
     for _ in 0..5 {
         // Cancelled, or not.
         db.run("SET statement_timeout = '20 ms'").await;
@@ -153,6 +153,16 @@ async fn a_comparison_that_cannot_be_made_is_refused_and_one_that_is_given_up_is
         db.run("RESET statement_timeout").await;
         assert_eq!(verify(&db).await, []);
     }
+    // What is on its way to one that was cancelled is nothing to the next.
+    freeze(stage.broker.pid());
+    db.run("SET statement_timeout = '500 ms'").await;
+    assert_eq!(db.refusal("SELECT sea_mq.verify_stream('ORDERS_EVENTS')").await, SqlState::QUERY_CANCELED);
+    db.run("RESET statement_timeout").await;
+    let other = stage.connect().await;
+    let next = tokio::spawn(async move { verify(&other).await });
+    tokio::time::sleep(A_WHILE).await;
+    thaw(stage.broker.pid());
+    assert_eq!(next.await.expect("the comparison panicked"), []);
     let refused = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
     let ask = "SELECT sea_mq.verify_stream('ORDERS_EVENTS')";
     stage.broker.stop();
