@@ -17,6 +17,7 @@ use crate::pg::shmem::Database;
 use crate::pg::store::{cursors, findings, log};
 use crate::pg::worker::session::{self, Failed};
 use crate::relay::compare::{Comparison, Finding, Place, Stored};
+use crate::relay::sink::Sink;
 
 /// Between two looks whether the session still waits.
 const LOOK: Duration = Duration::from_secs(1);
@@ -57,7 +58,7 @@ impl Worker {
             self.to_verify = Some((sink, now + READY_WITHIN));
         }
         if let Some((sink, until)) = self.to_verify
-            && (self.is_ready(sink) || self.relay.server().is_none() || now >= until)
+            && (self.ready(sink).is_some() || self.relay.server().is_none() || now >= until)
         {
             self.to_verify = None;
             self.begin_verification(database, sink, now)?;
@@ -82,15 +83,15 @@ impl Worker {
         Ok(more)
     }
 
-    fn is_ready(&mut self, sink: SinkId) -> bool {
-        self.relay.sink(sink).is_some_and(|sink| sink.is_flowing())
+    fn ready(&mut self, sink: SinkId) -> Option<&Sink> {
+        self.relay.sink(sink).map(|sink| &*sink).filter(|sink| sink.is_flowing())
     }
 
     fn begin_verification(&mut self, database: &Database, sink: SinkId, now: Instant) -> Result<(), Failed> {
         // What was stored is to be in the journal.
         self.save()?;
         session::transaction(findings::clear)?;
-        let Some(ready) = self.relay.sink(sink).filter(|sink| sink.is_flowing()) else {
+        let Some(ready) = self.ready(sink) else {
             return self.refuse_verification(&Fault::new(FaultKind::Server, "the stream is not ready"));
         };
         if ready.is_refilling() {
