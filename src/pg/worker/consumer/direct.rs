@@ -30,17 +30,17 @@ impl Worker {
         let served = &mut self.served[place];
         let subscription = std::rc::Rc::clone(&served.subscription);
         let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
-        let deliveries = intake.take(free.min(AT_ONCE));
+        // What is delivered again may be what ended a process before.
+        let careful = served.careful > 0 && intake.first().is_some_and(|first| first.delivered > 1);
+        let deliveries = intake.take(free.min(if careful { 1 } else { AT_ONCE }));
         if deliveries.is_empty() {
             return Ok(false);
         }
         let messages: Vec<Message> =
             deliveries.iter().map(|delivery| Message::from_delivery(delivery, &subscription.stream)).collect();
-        // What is delivered again may be what ended a process before.
-        let careful = served.careful > 0 && deliveries.first().is_some_and(|first| first.delivered > 1);
         let result = if careful {
             served.careful -= 1;
-            one_by_one(&subscription, &messages[..1])
+            one_by_one(&subscription, &messages)
         } else {
             let save = |handled: usize, processed, duplicates| {
                 save(&subscription, intake, deliveries.split_at(handled), processed, duplicates);

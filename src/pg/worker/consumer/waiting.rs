@@ -27,7 +27,8 @@ impl Worker {
 /// Handles what is due in a lane: first attempts together, further ones each alone. Returns whether there may be more.
 pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed> {
     let subscription = std::rc::Rc::clone(&served.subscription);
-    let due = session::transaction(|| waiting::due(&subscription.name, lane, AT_ONCE))?;
+    let most = if served.careful > 0 { 1 } else { AT_ONCE };
+    let due = session::transaction(|| waiting::due(&subscription.name, lane, most))?;
     if due.is_empty() {
         return Ok(false);
     }
