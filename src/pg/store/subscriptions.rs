@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::consumers::Trouble;
+use super::inbox::millis;
 use super::spi::{self, Arg, TextRow};
 use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Resume, SinkId, SubscriptionId};
 use crate::domain::message::POSTGRES_EPOCH_US;
@@ -227,7 +228,7 @@ pub fn save_info(name: &str, info: &ConsumerInfo) {
         &[
             Arg::Text(name),
             Arg::Int8(info.pending.cast_signed()),
-            Arg::OptionalInt8(milliseconds(info.stream_max_age)),
+            Arg::OptionalInt8(info.stream_max_age.map(millis)),
             Arg::Int8(info.stream_created_us),
         ],
     );
@@ -238,12 +239,8 @@ pub fn save_max_age(name: &str, max_age: Option<Duration>) {
     spi::execute(
         "UPDATE sea_mq.subscription_state SET stream_max_age = make_interval(secs => $2::float8 / 1000)
          WHERE subscription = $1",
-        &[Arg::Text(name), Arg::OptionalInt8(milliseconds(max_age))],
+        &[Arg::Text(name), Arg::OptionalInt8(max_age.map(millis))],
     );
-}
-
-fn milliseconds(max_age: Option<Duration>) -> Option<i64> {
-    max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// What a batch adds to a subscription's state.
