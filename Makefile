@@ -8,8 +8,8 @@ help:       ## this list
 setup:      ## install what is missing: PostgreSQL 15, nats-server, cargo-pgrx (Rust itself must be there)
 	@scripts/setup.sh
 
-build: setup ## build the extension and install it into the private copy of PostgreSQL
-	@scripts/build.sh
+build: setup ## build the extension and install it into the private copy of PostgreSQL; PROFILE=dev for a quick build
+	@PROFILE=$(PROFILE) scripts/build.sh
 
 demo: build ## see it work: from a transaction to the stream, to a handler, to the dead letter queue and back
 	@scripts/demo.sh
