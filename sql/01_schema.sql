@@ -1,6 +1,8 @@
 -- The schema is created here and without IF NOT EXISTS: one that somebody made beforehand is an error.
 CREATE SCHEMA sea_mq;
 COMMENT ON SCHEMA sea_mq IS 'sea_mq: transactional messaging over NATS JetStream';
+CREATE SCHEMA sea_mq_inside;
+COMMENT ON SCHEMA sea_mq_inside IS 'What functions of sea_mq do as the extension''s owner; nobody else has a right on it';
 
 DO $$
 BEGIN
@@ -20,14 +22,37 @@ BEGIN
             ('sea_mq_producer', 'sea_mq: may emit events'),
             ('sea_mq_consumer', 'sea_mq: may receive events'),
             ('sea_mq_operator', 'sea_mq: may manage streams, consumers and the workers'),
-            ('sea_mq_monitor', 'sea_mq: may read the status views')) AS r(name, purpose)
+            ('sea_mq_monitor', 'sea_mq: may read the status views'),
+            ('sea_mq_owner', 'sea_mq: owns the messages; the workers act as it, and nobody is a member')) AS r(name, purpose)
     LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role.name) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role.name);
             EXECUTE format('COMMENT ON ROLE %I IS %L', role.name, role.purpose);
         END IF;
     END LOOP;
+    -- Somebody may have made it beforehand, with more rights than it is meant to have.
+    IF EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'sea_mq_owner'
+        AND (r.rolsuper OR r.rolcanlogin OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls))
+        OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.member = 'sea_mq_owner'::regrole)
+    THEN
+        RAISE EXCEPTION 'role "sea_mq_owner" has rights that the owner of messages must not have'
+            USING ERRCODE = 'invalid_grant_operation',
+                HINT = 'ALTER ROLE sea_mq_owner NOLOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS, and revoke from it what it was made a member of.';
+    END IF;
 END $$;
+
+-- Who called: inside the door (sql/20_grants.sql, src/pg/door.rs) the role in force is the owner's.
+CREATE FUNCTION sea_mq.caller() RETURNS oid
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'caller_wrapper';
+COMMENT ON FUNCTION sea_mq.caller IS 'The role that called a function of the extension which does its work as the extension''s owner; for internal use';
+
+CREATE FUNCTION sea_mq.may_be(role oid, other oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- From 16 on a membership need not give the right to become the other role, nor its rights.
+    SELECT coalesce(CASE WHEN current_setting('server_version_num')::integer < 160000 THEN pg_has_role($1, $2, 'MEMBER')
+        ELSE pg_has_role($1, $2, 'SET') OR pg_has_role($1, $2, 'USAGE') END, false)
+$$;
+COMMENT ON FUNCTION sea_mq.may_be IS 'Whether one role can act as another; false if one of them does not exist; for internal use';
 
 -- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them anew.
 CREATE FUNCTION sea_mq.table_changed() RETURNS trigger

@@ -27,7 +27,7 @@ CREATE FUNCTION sea_mq.create_stream(
     max_msgs bigint DEFAULT -1, max_msg_size integer DEFAULT -1, storage text DEFAULT 'file', replicas integer DEFAULT 1,
     duplicate_window interval DEFAULT '2 minutes', body text DEFAULT 'payload', managed boolean DEFAULT true,
     atomic_transactions boolean DEFAULT false)
-RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     ctx text := sea_mq.context_name(context);
@@ -71,7 +71,7 @@ CREATE FUNCTION sea_mq.alter_stream(
     max_msgs bigint DEFAULT NULL, max_msg_size integer DEFAULT NULL, storage text DEFAULT NULL, retention text DEFAULT NULL,
     replicas integer DEFAULT NULL, duplicate_window interval DEFAULT NULL, body text DEFAULT NULL, managed boolean DEFAULT NULL,
     atomic_transactions boolean DEFAULT NULL)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     UPDATE sea_mq.streams s SET
@@ -97,7 +97,7 @@ COMMENT ON FUNCTION sea_mq.alter_stream IS
 refuses to change (storage, retention) shows in sea_mq.stream_status. Errors: 42704 (no such stream), 22023';
 
 CREATE FUNCTION sea_mq.drop_stream(name text, delete_remote boolean DEFAULT false, discard_pending boolean DEFAULT false)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     dropped sea_mq.streams;
@@ -136,7 +136,7 @@ unpublished unless discard_pending is true. Errors: 42704 (no such stream), 5500
 CREATE FUNCTION sea_mq.create_consumer(
     context text, name text DEFAULT NULL, filter text DEFAULT NULL, ack_wait interval DEFAULT '120 s',
     max_deliver integer DEFAULT 20, max_ack_pending integer DEFAULT 50, deliver_policy text DEFAULT 'all')
-RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     ctx text := sea_mq.context_name(context);
@@ -170,7 +170,7 @@ COMMENT ON FUNCTION sea_mq.create_consumer IS
 has no stream), 22023';
 
 CREATE FUNCTION sea_mq.drop_consumer(stream text, name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     UPDATE sea_mq.consumers c SET state = 'removing', updated_at = now()
@@ -202,10 +202,12 @@ COMMENT ON FUNCTION sea_mq.reload IS
 'Makes this database''s relay take up changed settings, those of ALTER DATABASE … SET included';
 CREATE FUNCTION sea_mq.preloaded() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'preloaded_wrapper';
 COMMENT ON FUNCTION sea_mq.preloaded IS 'Whether sea_mq is in shared_preload_libraries';
+CREATE FUNCTION sea_mq.has_broker() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'has_broker_wrapper';
+COMMENT ON FUNCTION sea_mq.has_broker IS 'Whether sea_mq.nats_url is set; for internal use';
 CREATE FUNCTION sea_mq.announce() RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'announce_wrapper';
 COMMENT ON FUNCTION sea_mq.announce IS 'Tells the launcher at commit that this database has the extension; for internal use';
 
-CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     moved bigint := 0;
 BEGIN
@@ -238,7 +240,9 @@ BEGIN
     UPDATE sea_mq.installation SET fenced = NULL, cleared_server = NULL, adopting = true;
     UPDATE sea_mq.stream_divergences SET accepted_at = now() WHERE accepted_at IS NULL;
     UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
-    UPDATE sea_mq.subscriptions SET take_over = true;
+    -- Roles and functions have other OIDs here.
+    UPDATE sea_mq.subscriptions s SET take_over = true, owner_oid = sea_mq.role_named(s.owner), handler_oid = sea_mq.find_handler(s.handler);
+    UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.restart_at_commit();
     RETURN format('adopted: %s unpublished events queued anew', moved);

@@ -47,7 +47,9 @@ CREATE TABLE sea_mq.subscriptions (
     source_context text,
     subject_filter text NOT NULL CHECK (subject_filter ~ '^(([^[:space:].*>]+|\*)\.)*([^[:space:].*>]+|\*|>)$'),
     handler text,
+    handler_oid oid,
     owner name NOT NULL,
+    owner_oid oid,
     context text NOT NULL CHECK (context = sea_mq.context_name(context)),
     filter text,
     priority integer NOT NULL,
@@ -76,7 +78,9 @@ COMMENT ON COLUMN sea_mq.subscriptions.stream IS 'Stream that it reads';
 COMMENT ON COLUMN sea_mq.subscriptions.source_context IS 'Context that it reads; NULL if a stream was given that is not described here';
 COMMENT ON COLUMN sea_mq.subscriptions.subject_filter IS 'Subjects that it receives';
 COMMENT ON COLUMN sea_mq.subscriptions.handler IS 'Function f(sea_mq.event); NULL: messages wait for sea_mq.receive';
-COMMENT ON COLUMN sea_mq.subscriptions.owner IS 'Role that the handler runs as';
+COMMENT ON COLUMN sea_mq.subscriptions.handler_oid IS 'The function that handler names: no other is run under its name';
+COMMENT ON COLUMN sea_mq.subscriptions.owner IS 'Role that the handler runs as, by the name that it had';
+COMMENT ON COLUMN sea_mq.subscriptions.owner_oid IS 'The role that owner names: it may be renamed, and no other is taken for it';
 COMMENT ON COLUMN sea_mq.subscriptions.context IS 'Context whose dead letter queue gets what cannot be handled';
 COMMENT ON COLUMN sea_mq.subscriptions.filter IS 'Filter, as given';
 COMMENT ON COLUMN sea_mq.subscriptions.priority IS 'Of several handlers of one event, the one with the greater number runs first';
@@ -178,45 +182,101 @@ COMMENT ON FUNCTION sea_mq.subject_filter IS
 'The subject that a subscription''s filter stands for: OrderCreated, order_created.v2 or a subject with the wildcards of NATS.
 Error 22023';
 
--- Who may do what with a subscription, and who it runs as.
-CREATE FUNCTION sea_mq.guard_subscription() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    caller_is_super boolean := (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user);
+-- A function by its qualified name, whatever the role in force may use.
+CREATE FUNCTION sea_mq.find_handler(name text) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE p.proname = (parse_ident($1))[2] AND n.nspname = (parse_ident($1))[1]
+        AND p.proargtypes = 'sea_mq.event'::regtype::oid::text::oidvector AND p.prokind = 'f'
+$$;
+COMMENT ON FUNCTION sea_mq.find_handler IS 'The function f(sea_mq.event) of a qualified name; NULL if there is none; for internal use';
+
+CREATE FUNCTION sea_mq.role_named(name name) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT r.oid FROM pg_roles r WHERE r.rolname = $1';
+COMMENT ON FUNCTION sea_mq.role_named IS 'The role of a name; NULL if there is none; for internal use';
+
+-- Roles and functions are known by their OIDs, which mean nothing in another cluster: what a dump brings is looked up by name.
+CREATE FUNCTION sea_mq.pin_subscription() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF TG_OP = 'INSERT' OR NEW.owner <> OLD.owner THEN
+        NEW.owner_oid := sea_mq.role_named(NEW.owner);
+    END IF;
     IF TG_OP = 'INSERT' THEN
-        -- A superuser's subscription does not make somebody else's function run as superuser.
-        NEW.owner := coalesce(NEW.owner, CASE WHEN caller_is_super THEN (SELECT pg_get_userbyid(p.proowner) FROM pg_proc p
-            WHERE p.oid = to_regproc(NEW.handler)) END, current_user);
-        IF NOT pg_has_role(current_user, NEW.owner, 'MEMBER') THEN
-            RAISE EXCEPTION 'role "%" may not make subscriptions that run as "%"', current_user, NEW.owner
-                USING ERRCODE = 'insufficient_privilege', HINT = 'Be a member of that role.';
-        END IF;
-        RETURN NEW;
-    END IF;
-    IF caller_is_super OR (to_regrole(quote_ident(OLD.owner)) IS NOT NULL AND pg_has_role(current_user, OLD.owner, 'MEMBER')
-        AND (TG_OP = 'DELETE' OR NEW.owner = OLD.owner OR pg_has_role(current_user, NEW.owner, 'MEMBER')))
-    THEN
-        NULL;
-    ELSIF pg_has_role(current_user, 'sea_mq_operator', 'MEMBER') THEN
-        -- An operator's function would run with rights that are not the operator's.
-        IF TG_OP = 'UPDATE' AND (NEW.handler, NEW.owner) IS DISTINCT FROM (OLD.handler, OLD.owner) THEN
-            RAISE EXCEPTION 'only "%" can change what subscription "%" runs', OLD.owner, OLD.subscription
-                USING ERRCODE = 'insufficient_privilege', HINT = 'Have a member of that role do it.';
-        END IF;
+        NEW.handler_oid := sea_mq.find_handler(NEW.handler);
     ELSE
-        RAISE EXCEPTION 'subscription "%" belongs to "%"', OLD.subscription, OLD.owner
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may change it.';
+        NEW.updated_at := now();
     END IF;
-    IF TG_OP = 'DELETE' THEN
-        RETURN OLD;
-    END IF;
-    NEW.updated_at := now();
     RETURN NEW;
 END $$;
-COMMENT ON FUNCTION sea_mq.guard_subscription IS 'Trigger function: who may change a subscription, and who it runs as';
-CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON sea_mq.subscriptions
-FOR EACH ROW EXECUTE FUNCTION sea_mq.guard_subscription();
-COMMENT ON TRIGGER guard ON sea_mq.subscriptions IS 'Who may change a subscription, and who it runs as';
+COMMENT ON FUNCTION sea_mq.pin_subscription IS 'Trigger function: which role and which function a subscription means';
+CREATE FUNCTION sea_mq.pin_owner() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.owner_oid := sea_mq.role_named(NEW.owner);
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION sea_mq.pin_owner IS 'Trigger function: which role a name means';
+CREATE TRIGGER pin BEFORE INSERT OR UPDATE ON sea_mq.subscriptions FOR EACH ROW EXECUTE FUNCTION sea_mq.pin_subscription();
+COMMENT ON TRIGGER pin ON sea_mq.subscriptions IS 'Which role and which function a subscription means';
+
+-- The subscription, if the caller may change it: members of its owner may, and operators what does not decide who runs what.
+CREATE FUNCTION sea_mq.own_subscription(subscription text, decides boolean DEFAULT false) RETURNS sea_mq.subscriptions
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    s sea_mq.subscriptions;
+BEGIN
+    SELECT t.* INTO s FROM sea_mq.subscriptions t WHERE t.subscription = own_subscription.subscription FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no subscription "%"', subscription
+            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.subscriptions.';
+    END IF;
+    IF sea_mq.may_be(sea_mq.caller(), s.owner_oid) OR (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller()) THEN
+        RETURN s;
+    END IF;
+    IF NOT pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE') THEN
+        RAISE EXCEPTION 'subscription "%" belongs to "%"', subscription, s.owner
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may change it.';
+    ELSIF decides THEN
+        -- An operator's function would run with rights that are not the operator's.
+        RAISE EXCEPTION 'only "%" can change what subscription "%" runs', s.owner, subscription
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Have a member of that role do it.';
+    END IF;
+    RETURN s;
+END $$;
+COMMENT ON FUNCTION sea_mq.own_subscription IS
+'A subscription that the caller may change, locked. decides: the change decides what runs or as whom. Errors 42501, 42704; for internal use';
+
+-- Who may handle the messages of a subscription without a handler.
+CREATE FUNCTION sea_mq.check_receiver(subscription text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    s sea_mq.subscriptions;
+BEGIN
+    SELECT t.* INTO s FROM sea_mq.subscriptions t WHERE t.subscription = check_receiver.subscription;
+    IF FOUND AND NOT sea_mq.may_be(sea_mq.caller(), s.owner_oid)
+        AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller())
+    THEN
+        RAISE EXCEPTION 'subscription "%" belongs to "%"', subscription, s.owner
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Its messages are for members of that role.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION sea_mq.check_receiver IS 'An error unless the caller may handle messages of a subscription. Error 42501; for internal use';
+
+-- Whoever owns a function can change what it does, so it runs as nobody whom its owner could not act as anyway.
+CREATE FUNCTION sea_mq.check_runner(handler regproc, owner oid) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT sea_mq.may_be((SELECT p.proowner FROM pg_proc p WHERE p.oid = handler), owner) THEN
+        RAISE EXCEPTION 'function % would run as "%", and its owner "%" is no member of that role', handler, pg_get_userbyid(owner),
+            (SELECT pg_get_userbyid(p.proowner) FROM pg_proc p WHERE p.oid = handler)
+            USING ERRCODE = 'insufficient_privilege',
+                HINT = 'Subscribe as the function''s owner, or have the subscription''s owner own the function.';
+    END IF;
+    IF NOT has_function_privilege(owner, handler, 'EXECUTE') THEN
+        RAISE EXCEPTION 'permission denied for function %', handler
+            USING ERRCODE = 'insufficient_privilege', HINT = 'GRANT EXECUTE on it to the role that subscribes.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION sea_mq.check_runner IS 'An error unless a function may run as a role. Error 42501; for internal use';
 
 CREATE FUNCTION sea_mq.inbox_wake_at_commit() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'inbox_wake_at_commit_wrapper';
@@ -237,13 +297,52 @@ BEGIN
         RAISE EXCEPTION '% cannot be a handler', handler
             USING ERRCODE = 'invalid_function_definition', HINT = 'A handler is a function with one argument of type sea_mq.event: CREATE FUNCTION f(event sea_mq.event) RETURNS void.';
     END IF;
-    IF NOT has_function_privilege(handler, 'EXECUTE') THEN
-        RAISE EXCEPTION 'permission denied for function %', handler
-            USING ERRCODE = 'insufficient_privilege', HINT = 'GRANT EXECUTE on it to the role that subscribes.';
-    END IF;
     RETURN f.name;
 END $$;
-COMMENT ON FUNCTION sea_mq.handler_name IS 'The qualified name of a function that can be a handler. Errors: 42P13 (it cannot), 42501';
+COMMENT ON FUNCTION sea_mq.handler_name IS 'The qualified name of a function that can be a handler. Error 42P13: it cannot';
+
+-- Names under which applications with a NATS client of their own accept messages (sea_mq.inbox_accept): the first to use one owns it.
+CREATE TABLE sea_mq.accepted_names (
+    subscription text COLLATE "C" PRIMARY KEY,
+    owner name NOT NULL,
+    owner_oid oid,
+    claimed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE TRIGGER pin BEFORE INSERT ON sea_mq.accepted_names FOR EACH ROW EXECUTE FUNCTION sea_mq.pin_owner();
+COMMENT ON TRIGGER pin ON sea_mq.accepted_names IS 'Which role owns the name';
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.accepted_names', '');
+COMMENT ON TABLE sea_mq.accepted_names IS 'Names that sea_mq.inbox_accept was called with, and whose they are';
+COMMENT ON COLUMN sea_mq.accepted_names.subscription IS 'Name';
+COMMENT ON COLUMN sea_mq.accepted_names.owner IS 'Role that used it first, by the name that it had';
+COMMENT ON COLUMN sea_mq.accepted_names.owner_oid IS 'That role; once it is gone, the next one to use the name owns it';
+COMMENT ON COLUMN sea_mq.accepted_names.claimed_at IS 'When it was used first';
+
+-- The name is the caller's from here on, unless it is somebody else's.
+CREATE FUNCTION sea_mq.claim_name(subscription text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    claim sea_mq.accepted_names;
+BEGIN
+    IF EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.subscription = claim_name.subscription) THEN
+        PERFORM sea_mq.check_receiver(claim_name.subscription);
+        RETURN;
+    END IF;
+    SELECT a.* INTO claim FROM sea_mq.accepted_names a WHERE a.subscription = claim_name.subscription;
+    IF NOT FOUND THEN
+        INSERT INTO sea_mq.accepted_names (subscription, owner) VALUES (claim_name.subscription, pg_get_userbyid(sea_mq.caller()))
+        ON CONFLICT DO NOTHING;
+        SELECT a.* INTO claim FROM sea_mq.accepted_names a WHERE a.subscription = claim_name.subscription;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = claim.owner_oid) THEN
+        UPDATE sea_mq.accepted_names a SET owner = pg_get_userbyid(sea_mq.caller()), owner_oid = sea_mq.caller(), claimed_at = clock_timestamp()
+        WHERE a.subscription = claim_name.subscription;
+    ELSIF NOT sea_mq.may_be(sea_mq.caller(), claim.owner_oid) THEN
+        RAISE EXCEPTION 'messages are accepted as "%" by "%"', claim_name.subscription, claim.owner
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Use another name, or be a member of that role.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION sea_mq.claim_name IS 'Makes a name the caller''s; an error if it is another role''s. Error 42501; for internal use';
 
 CREATE FUNCTION sea_mq.subscribe(
     subscription text, source text, handler regproc DEFAULT NULL, filter text DEFAULT NULL, priority integer DEFAULT 0,
@@ -251,7 +350,7 @@ CREATE FUNCTION sea_mq.subscribe(
     start_from text DEFAULT 'new', workers integer DEFAULT 1, timeout interval DEFAULT NULL,
     retry_delay interval DEFAULT NULL, retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL,
     contracts text DEFAULT 'off')
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     new sea_mq.subscriptions;
@@ -292,17 +391,27 @@ BEGIN
             IS DISTINCT FROM (new.stream, new.subject_filter, new.handler, subscribe.priority, subscribe.max_deliver,
                 subscribe.ack_wait, subscribe.max_ack_pending, subscribe.start_from, subscribe.workers, subscribe.timeout,
                 subscribe.retry_delay, subscribe.retry_delay_max, new.context, subscribe.contracts)
+            OR NOT sea_mq.may_be(sea_mq.caller(), old.owner_oid)
         THEN
             RAISE EXCEPTION 'there is a subscription "%" already, and it is another one', subscription
                 USING ERRCODE = 'duplicate_object', HINT = 'Change it with sea_mq.alter_subscription, or unsubscribe first.';
         END IF;
         RETURN;
     END IF;
-    INSERT INTO sea_mq.subscriptions (subscription, source, stream, source_context, subject_filter, handler, context, filter,
+    -- A superuser's subscription does not make somebody else's function run as superuser.
+    new.owner_oid := coalesce((SELECT p.proowner FROM pg_proc p JOIN pg_roles r ON r.oid = sea_mq.caller() AND r.rolsuper
+        WHERE p.oid = subscribe.handler), sea_mq.caller());
+    IF subscribe.handler IS NOT NULL THEN
+        PERFORM sea_mq.check_runner(subscribe.handler, new.owner_oid);
+    END IF;
+    IF EXISTS (SELECT FROM sea_mq.accepted_names a WHERE a.subscription = new.subscription) THEN
+        PERFORM sea_mq.claim_name(new.subscription);
+    END IF;
+    INSERT INTO sea_mq.subscriptions (subscription, source, stream, source_context, subject_filter, handler, owner, context, filter,
         priority, max_deliver, ack_wait, max_ack_pending, start_from, start_at, start_sequence, workers, timeout, retry_delay,
         retry_delay_max, contracts)
-    VALUES (new.subscription, new.source, new.stream, new.source_context, new.subject_filter, new.handler, new.context,
-        new.filter, subscribe.priority, subscribe.max_deliver, subscribe.ack_wait, subscribe.max_ack_pending, new.start_from,
+    VALUES (new.subscription, new.source, new.stream, new.source_context, new.subject_filter, new.handler,
+        pg_get_userbyid(new.owner_oid), new.context, new.filter, subscribe.priority, subscribe.max_deliver, subscribe.ack_wait, subscribe.max_ack_pending, new.start_from,
         new.start_at, new.start_sequence, subscribe.workers, subscribe.timeout, subscribe.retry_delay, subscribe.retry_delay_max,
         subscribe.contracts);
     PERFORM sea_mq.begin_subscription(new.subscription, subscribe.start_from = 'new');
@@ -322,9 +431,8 @@ effect, as the role that subscribes; without one, messages wait for sea_mq.recei
 (what breaks its registered contract, or has none, is poison). Repeating the same call is a
 no-op. Errors: 22004, 22023, 42710 (another one has that name), 42P13 (not a handler), 42501, 42704 (no context)';
 
--- As the extension's owner: what the subscriber has no rights on.
 CREATE FUNCTION sea_mq.begin_subscription(subscription text, from_now boolean) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.subscription_state (subscription, state, lanes)
     SELECT $1, 'pending', s.workers FROM sea_mq.subscriptions s WHERE s.subscription = $1 ON CONFLICT DO NOTHING;
     INSERT INTO sea_mq.cursors (sink, done, next_xid, floor)
@@ -334,17 +442,13 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WHERE $2
     ON CONFLICT DO NOTHING;
 $$;
-COMMENT ON FUNCTION sea_mq.begin_subscription IS 'What subscribe does with the rights of the extension''s owner; for internal use';
+COMMENT ON FUNCTION sea_mq.begin_subscription IS 'Where a new subscription begins; for internal use';
 
 CREATE FUNCTION sea_mq.unsubscribe(subscription text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM sea_mq.own_subscription(unsubscribe.subscription);
     DELETE FROM sea_mq.subscriptions s WHERE s.subscription = unsubscribe.subscription;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no subscription "%"', subscription
-            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.subscriptions.';
-    END IF;
     PERFORM sea_mq.inbox_wake_at_commit();
 END $$;
 COMMENT ON FUNCTION sea_mq.unsubscribe IS
@@ -354,7 +458,7 @@ Errors: 42704, 42501';
 
 -- Runs for each deleted subscription, so that a DELETE does the same.
 CREATE FUNCTION sea_mq.end_subscription() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO sea_mq.consumer_deletions (stream, name) VALUES (OLD.stream, OLD.subscription) ON CONFLICT DO NOTHING;
     DELETE FROM sea_mq.inbox_pending p WHERE p.subscription = OLD.subscription;
@@ -367,16 +471,41 @@ CREATE TRIGGER clean_up AFTER DELETE ON sea_mq.subscriptions
 FOR EACH ROW EXECUTE FUNCTION sea_mq.end_subscription();
 COMMENT ON TRIGGER clean_up ON sea_mq.subscriptions IS 'What goes with a subscription';
 
+-- The function that a subscription runs: the one that it was given, for as long as its name means that one; and if that was
+-- dropped, the one of its name. Whether the owner of either may still act as the subscription's owner is asked each time.
+CREATE FUNCTION sea_mq.current_handler(s sea_mq.subscriptions) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN p.oid IS NULL THEN sea_mq.find_handler(($1).handler)
+        WHEN format('%I.%I', n.nspname, p.proname) = ($1).handler THEN p.oid END
+    FROM (VALUES (($1).handler_oid)) h(oid) LEFT JOIN pg_proc p ON p.oid = h.oid LEFT JOIN pg_namespace n ON n.oid = p.pronamespace
+$$;
+COMMENT ON FUNCTION sea_mq.current_handler IS 'The function that a subscription runs; NULL if it is gone or another has its name; for internal use';
+
 CREATE FUNCTION sea_mq.alter_subscription(
     subscription text, handler regproc DEFAULT NULL, filter text DEFAULT NULL, priority integer DEFAULT NULL,
     max_deliver integer DEFAULT NULL, ack_wait interval DEFAULT NULL, max_ack_pending integer DEFAULT NULL,
     workers integer DEFAULT NULL, timeout interval DEFAULT NULL, retry_delay interval DEFAULT NULL,
     retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL, owner name DEFAULT NULL, contracts text DEFAULT NULL)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+    decides boolean := alter_subscription.handler IS NOT NULL OR alter_subscription.owner IS NOT NULL;
+    old sea_mq.subscriptions := sea_mq.own_subscription(alter_subscription.subscription, decides);
+    runner oid := coalesce(sea_mq.role_named(alter_subscription.owner), old.owner_oid);
+    runs oid := coalesce(alter_subscription.handler::oid, sea_mq.current_handler(old));
 BEGIN
+    IF alter_subscription.owner IS NOT NULL AND sea_mq.role_named(alter_subscription.owner) IS NULL THEN
+        RAISE EXCEPTION 'role "%" does not exist', alter_subscription.owner
+            USING ERRCODE = 'undefined_object', HINT = 'Create it first.';
+    ELSIF alter_subscription.owner IS NOT NULL AND NOT sea_mq.may_be(sea_mq.caller(), runner) THEN
+        RAISE EXCEPTION 'role "%" may not make subscriptions that run as "%"', pg_get_userbyid(sea_mq.caller()), alter_subscription.owner
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Be a member of that role.';
+    END IF;
+    IF decides AND runs IS NOT NULL THEN
+        PERFORM sea_mq.check_runner(runs, runner);
+    END IF;
     UPDATE sea_mq.subscriptions s SET
-        handler = coalesce(sea_mq.handler_name(alter_subscription.handler), s.handler),
+        handler = coalesce(sea_mq.handler_name(alter_subscription.handler), s.handler), handler_oid = runs, owner_oid = runner,
         filter = coalesce(alter_subscription.filter, s.filter),
         subject_filter = sea_mq.subject_filter(s.source_context, coalesce(alter_subscription.filter, s.filter)),
         priority = coalesce(alter_subscription.priority, s.priority),
@@ -391,10 +520,6 @@ BEGIN
         owner = coalesce(alter_subscription.owner, s.owner),
         contracts = coalesce(alter_subscription.contracts, s.contracts)
     WHERE s.subscription = alter_subscription.subscription;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no subscription "%"', subscription
-            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.subscriptions.';
-    END IF;
     PERFORM sea_mq.inbox_wake_at_commit();
 EXCEPTION WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'the subscription cannot be described so: %', SQLERRM
@@ -405,14 +530,11 @@ COMMENT ON FUNCTION sea_mq.alter_subscription IS
 42704, 42P13';
 
 CREATE FUNCTION sea_mq.set_paused(subscription text, paused boolean) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM sea_mq.own_subscription(set_paused.subscription);
     UPDATE sea_mq.subscriptions s SET paused = set_paused.paused WHERE s.subscription = set_paused.subscription;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no subscription "%"', subscription
-            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.subscriptions.';
-    END IF;
     PERFORM sea_mq.inbox_wake_at_commit();
 END $$;
 COMMENT ON FUNCTION sea_mq.set_paused IS 'What pause_subscription and resume_subscription do; for internal use';

@@ -285,6 +285,7 @@ BEGIN
         RAISE EXCEPTION 'there is no subscription "%" without a handler', subscription
             USING ERRCODE = 'undefined_object', HINT = 'Make it with sea_mq.subscribe(subscription, source), without a handler.';
     END IF;
+    PERFORM sea_mq.check_receiver(receive.subscription);
     PERFORM sea_mq.release_expired(receive.subscription);
     RETURN QUERY
     WITH taken AS (
@@ -317,6 +318,7 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                 HINT = 'It was completed or rejected already, perhaps by somebody who received it after its lease had run out. Roll back.';
     END IF;
+    PERFORM sea_mq.check_receiver(message.subscription);
     RETURN message;
 END $$;
 COMMENT ON FUNCTION sea_mq.taken IS 'A message that an application has received, locked. Error 55000; for internal use';
@@ -371,37 +373,51 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.extend_lease IS 'Keeps a received message for longer, from now on. Returns until when. Error 55000: the lease has run out';
 
-CREATE FUNCTION sea_mq.inbox_accept(message_id text, source_context text, event_type text, payload jsonb, subscription text,
-    event_version integer DEFAULT NULL, subject text DEFAULT NULL, headers jsonb DEFAULT NULL) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Stores a message as processed; false if the inbox has it. Waits for a concurrent transaction that accepts the same message.
+CREATE FUNCTION sea_mq.accept_once(message_id text, source_context text, event_type text, payload jsonb, subscription text,
+    event_version integer, subject text, headers jsonb) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     slot smallint := sea_mq.inbox_slot();
     -- Other publishers may have names that are no token of a subject.
-    kind text := CASE WHEN inbox_accept.event_type ~ '^[^[:space:].*>]+$' THEN sea_mq.event_name(inbox_accept.event_type)
-        ELSE inbox_accept.event_type END;
+    kind text := CASE WHEN accept_once.event_type ~ '^[^[:space:].*>]+$' THEN sea_mq.event_name(accept_once.event_type)
+        ELSE accept_once.event_type END;
     accepted bigint;
 BEGIN
-    IF inbox_accept.message_id IS NULL OR inbox_accept.subscription IS NULL OR inbox_accept.event_type IS NULL THEN
-        RAISE EXCEPTION 'message_id, event_type and subscription must not be null'
-            USING ERRCODE = 'null_value_not_allowed', HINT = 'message_id is the Nats-Msg-Id of the message.';
-    END IF;
-    IF sea_mq.inbox_holds(inbox_accept.message_id, inbox_accept.subscription) THEN
+    IF sea_mq.inbox_holds(accept_once.message_id, accept_once.subscription) THEN
         RETURN false;
     END IF;
     INSERT INTO sea_mq.inbox_log (slot, id, subscription, message_id, status, attempts, source_context, event_type, event_version,
         subject, payload, headers, event_at, created_at, delivered_at, processed_at)
-    VALUES (slot, nextval('sea_mq.inbox_id'), inbox_accept.subscription, inbox_accept.message_id, 'processed', 1,
-        inbox_accept.source_context, kind, inbox_accept.event_version,
-        coalesce(inbox_accept.subject, concat_ws('.', inbox_accept.source_context, 'event', kind,
-            'v' || coalesce(inbox_accept.event_version, 1))),
-        coalesce(inbox_accept.payload, 'null'), coalesce(inbox_accept.headers, '{}'), clock_timestamp(), clock_timestamp(),
+    VALUES (slot, nextval('sea_mq.inbox_id'), accept_once.subscription, accept_once.message_id, 'processed', 1,
+        accept_once.source_context, kind, accept_once.event_version,
+        coalesce(accept_once.subject, concat_ws('.', accept_once.source_context, 'event', kind,
+            'v' || coalesce(accept_once.event_version, 1))),
+        coalesce(accept_once.payload, 'null'), coalesce(accept_once.headers, '{}'), clock_timestamp(), clock_timestamp(),
         clock_timestamp(), clock_timestamp())
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS accepted = ROW_COUNT;
     RETURN accepted = 1;
 END $$;
+COMMENT ON FUNCTION sea_mq.accept_once IS 'Stores a message as processed; false if the inbox has it; for internal use';
+
+CREATE FUNCTION sea_mq.inbox_accept(message_id text, source_context text, event_type text, payload jsonb, subscription text,
+    event_version integer DEFAULT NULL, subject text DEFAULT NULL, headers jsonb DEFAULT NULL) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF message_id IS NULL OR subscription IS NULL OR event_type IS NULL THEN
+        RAISE EXCEPTION 'message_id, event_type and subscription must not be null'
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'message_id is the Nats-Msg-Id of the message.';
+    ELSIF subscription LIKE 'ingest:%' THEN
+        RAISE EXCEPTION 'subscription "%" is a name of sea_mq.ingest', subscription
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use another name: what partners send is accepted by sea_mq.ingest.';
+    END IF;
+    PERFORM sea_mq.claim_name(subscription);
+    RETURN sea_mq.accept_once(message_id, source_context, event_type, payload, subscription, event_version, subject, headers);
+END $$;
 COMMENT ON FUNCTION sea_mq.inbox_accept IS
 'For applications with a NATS consumer of their own: true the first time that a message is accepted for a subscription, false
 afterwards. Call it in the transaction that has the effects, and acknowledge the message after the commit. Waits for a concurrent
-transaction that accepts the same message. Error 22004';
+transaction that accepts the same message. A name belongs to the role that uses it first, or that has subscribed under it. Errors:
+22004, 22023 (a name of sea_mq.ingest), 42501 (another role''s name)';

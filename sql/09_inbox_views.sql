@@ -16,7 +16,7 @@ $$;
 COMMENT ON FUNCTION sea_mq.inbox_size IS 'Bytes that the done part of the inbox takes, indexes included, and its dead tuples';
 
 CREATE VIEW sea_mq.subscription_status AS
-SELECT s.subscription, s.source, s.stream, s.subject_filter, s.handler, s.owner, s.priority, s.workers,
+SELECT s.subscription, s.source, s.stream, s.subject_filter, s.handler, coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner_oid), s.owner) AS owner, s.priority, s.workers,
     CASE WHEN s.paused THEN 'paused' ELSE coalesce(t.state, 'pending') END AS state, t.error_kind, t.error, t.hint, t.since,
     t.pending, w.received, w.processing, w.failed AS retrying, w.oldest_at AS oldest_waiting_at, w.next_attempt_at,
     coalesce(t.processed, 0) + coalesce(y.processed, 0) AS processed, coalesce(t.skipped, 0) + coalesce(y.skipped, 0) AS skipped,

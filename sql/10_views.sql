@@ -18,7 +18,7 @@ $$;
 COMMENT ON FUNCTION sea_mq.log_size IS 'Bytes that the log takes, indexes included, and its dead tuples';
 
 CREATE FUNCTION sea_mq.unpublished_bytes(sink bigint DEFAULT NULL) RETURNS bigint
-LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'unpublished_bytes_wrapper';
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'unpublished_bytes_wrapper';
 COMMENT ON FUNCTION sea_mq.unpublished_bytes IS
 'About how many bytes of the log are not published yet, of a sink or (NULL) of all: estimated from samples, indexes not counted';
 

@@ -204,7 +204,7 @@ BEGIN
         RAISE EXCEPTION 'nothing was published there'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a time in the past, or a seq as in sea_mq.outbox_events.';
     END IF;
-    IF current_setting('sea_mq.nats_url') = '' THEN
+    IF NOT sea_mq.has_broker() THEN
         RAISE EXCEPTION 'there is no broker to publish to'
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set sea_mq.nats_url.';
     END IF;

@@ -1,6 +1,50 @@
+-- The door. A function that was declared SECURITY DEFINER does its work as the extension's owner, but not in PostgreSQL's way, which
+-- keeps all settings of the caller's but those that the function names: sea_mq.f(…) becomes a C function that runs
+-- sea_mq_inside.f(…), the body that was declared, inside the door (src/pg/door.rs). The list that remains is in SECURITY.md.
+DO $$
+DECLARE
+    f record;
+    definition text;
+BEGIN
+    FOR f IN
+        SELECT p.oid, p.proname AS name, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result,
+            pg_get_function_identity_arguments(p.oid) AS signature,
+            CASE p.provolatile WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' ELSE 'VOLATILE' END
+                || CASE WHEN p.proisstrict THEN ' STRICT' ELSE '' END || CASE WHEN p.proretset THEN format(' ROWS %s', p.prorows) ELSE '' END AS traits
+        FROM pg_proc p
+        WHERE p.pronamespace = 'sea_mq'::regnamespace AND p.prosecdef AND p.proname <> 'workers'
+    LOOP
+        definition := replace(pg_get_functiondef(f.oid), format('FUNCTION sea_mq.%s(', f.name), format('FUNCTION sea_mq_inside.%s(', f.name));
+        EXECUTE definition;
+        EXECUTE format('ALTER FUNCTION sea_mq_inside.%s(%s) SECURITY INVOKER', f.name, f.signature);
+        EXECUTE format('COMMENT ON FUNCTION sea_mq_inside.%s(%s) IS %L', f.name, f.signature,
+            format('What sea_mq.%s does, as the extension''s owner; for internal use', f.name));
+        EXECUTE format('CREATE OR REPLACE FUNCTION sea_mq.%s(%s) RETURNS %s LANGUAGE c %s AS ''MODULE_PATHNAME'', ''door_wrapper''',
+            f.name, f.arguments, f.result, f.traits);
+    END LOOP;
+END $$;
+
+-- Messages belong to a role that owns nothing else, and that nobody is a member of. Schema, functions and views stay the
+-- installing superuser's: what a superuser calls or reads is then not the owner's to change.
+GRANT USAGE ON SCHEMA sea_mq, sea_mq_inside TO sea_mq_owner;
+DO $$
+DECLARE
+    r record;
+BEGIN
+    FOR r IN
+        SELECT c.oid::regclass AS name FROM pg_class c
+        WHERE c.relnamespace = 'sea_mq'::regnamespace AND (c.relkind IN ('r', 'p') OR (c.relkind = 'S'
+            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))))
+    LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO sea_mq_owner', r.name);
+    END LOOP;
+END $$;
+GRANT ALL ON ALL TABLES IN SCHEMA sea_mq TO sea_mq_owner;
+GRANT ALL ON ALL FUNCTIONS IN SCHEMA sea_mq, sea_mq_inside TO sea_mq_owner;
+
 -- Nothing is granted to PUBLIC. Functions are executable by PUBLIC unless that is taken back.
 REVOKE ALL ON SCHEMA sea_mq FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sea_mq FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sea_mq, sea_mq_inside FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA sea_mq FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA sea_mq TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
@@ -16,13 +60,11 @@ GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.pending_events_of, sea_mq.log_s
 
 GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.drop_stream, sea_mq.create_consumer,
     sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt TO sea_mq_operator;
--- Who subscribes owns the subscription; sea_mq.guard_subscription sees to it.
-GRANT SELECT, INSERT, UPDATE, DELETE ON sea_mq.subscriptions TO sea_mq_consumer, sea_mq_operator;
+-- Who subscribes owns the subscription. Nobody writes to the tables: who may do what is for the functions to say.
+GRANT SELECT ON sea_mq.subscriptions TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
-GRANT USAGE ON SEQUENCE sea_mq.subscriptions_id_seq TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
-    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.subject_filter, sea_mq.handler_name, sea_mq.begin_subscription,
-    sea_mq.inbox_wake_at_commit, sea_mq.guard_subscription, sea_mq.event_name, sea_mq.context_name
+    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.subject_filter, sea_mq.event_name, sea_mq.context_name
     TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease, sea_mq.inbox_accept,
     sea_mq.poison, sea_mq.skip TO sea_mq_consumer;
@@ -60,14 +102,6 @@ GRANT EXECUTE ON FUNCTION sea_mq.capture_table, sea_mq.begin_capture, sea_mq.sto
     sea_mq.contract_of, sea_mq.register_capture, sea_mq.install_capture, sea_mq.check_capturable, sea_mq.capture_key,
     sea_mq.capture_events TO sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.capture_members TO sea_mq_operator, sea_mq_monitor;
-
--- What the operator's functions do, they do with the rights of the extension's owner.
-ALTER FUNCTION sea_mq.create_stream SECURITY DEFINER;
-ALTER FUNCTION sea_mq.alter_stream SECURITY DEFINER;
-ALTER FUNCTION sea_mq.drop_stream SECURITY DEFINER;
-ALTER FUNCTION sea_mq.create_consumer SECURITY DEFINER;
-ALTER FUNCTION sea_mq.drop_consumer SECURITY DEFINER;
-ALTER FUNCTION sea_mq.adopt SECURITY DEFINER;
 
 DO $$
 BEGIN

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
+use super::door::as_owner;
 use super::shmem::{self, Database};
 use super::store::backlog;
 use super::store::spi;
-use super::store::streams::as_owner;
 use super::{clock, gucs};
 
 /// How often the relay estimates, and a backend that has to do it itself. Microseconds.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use pgrx::{pg_guard, pg_sys};
 
 use super::shmem::{self, Role};
-use super::{capture, pending};
+use super::{capture, door, pending};
 
 /// Our classes in the lock space of advisory locks; SQL functions use 1 and 2, so nobody else's locks are met.
 #[derive(Clone, Copy)]
@@ -81,13 +81,18 @@ pub fn register() {
 #[pg_guard]
 unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     match event {
-        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => pending::write(),
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
+            door::settle();
+            pending::write();
+        }
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
+            door::abandon(0);
             pending::forget();
             capture::forget();
             pay(OWED.replace(Owed::NOTHING));
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
+            door::abandon(0);
             pending::forget();
             capture::forget();
             OWED.set(Owed::NOTHING);
@@ -104,6 +109,8 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
     _arg: *mut std::ffi::c_void,
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        // SAFETY: reads the state of the transaction.
+        door::abandon(unsafe { pg_sys::GetCurrentTransactionNestLevel() });
         pending::roll_back_to(id);
         capture::roll_back_to(id);
     }

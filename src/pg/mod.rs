@@ -10,6 +10,7 @@ mod clock;
 mod commit;
 mod contracts;
 mod datum;
+mod door;
 mod error;
 mod gucs;
 mod handler;

@@ -5,6 +5,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use crate::pg::commit::owe;
 use crate::pg::datum::{sql_function, text_datum};
 use crate::pg::error::raise;
+use crate::pg::gucs;
 use crate::pg::shmem::{self, Database, Phase, Role};
 use crate::pg::worker;
 
@@ -24,6 +25,8 @@ sql_function!(announce_wrapper, pg_finfo_announce_wrapper, |_call| {
 });
 
 sql_function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, |_call| pg_sys::Datum::from(shmem::preloaded()));
+
+sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| pg_sys::Datum::from(gucs::has_broker()));
 
 sql_function!(start_wrapper, pg_finfo_start_wrapper, |_call| {
     text_datum(match entry() {

@@ -1,6 +1,7 @@
 //! The functions that SQL calls: parse, hand over, return. Their declarations and comments are in `sql/`.
 
 mod contracts;
+mod door;
 pub mod emit;
 mod inbox;
 mod lint;

@@ -4,9 +4,9 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::pg::datum::{nullable_text, return_set, sql_function};
+use crate::pg::door::as_owner;
 use crate::pg::store::backlog;
 use crate::pg::store::spi::{self, Arg};
-use crate::pg::store::streams::as_owner;
 use crate::pg::{gucs, pending};
 
 sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {
@@ -20,7 +20,7 @@ sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| 
 });
 
 sql_function!(unpublished_bytes_wrapper, pg_finfo_unpublished_bytes_wrapper, |call| {
-    let bytes = call.int8(0).map_or_else(backlog::bytes, backlog::bytes_of);
+    let bytes = as_owner(|| call.int8(0).map_or_else(backlog::bytes, backlog::bytes_of));
     pg_sys::Datum::from(i64::try_from(bytes).unwrap_or(i64::MAX))
 });
 

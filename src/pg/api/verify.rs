@@ -7,11 +7,11 @@ use pgrx::{PgSqlErrorCode, notice, pg_sys, warning};
 use uuid::Uuid;
 
 use crate::pg::datum::{return_set, sql_function, text_datum, uuid_datum};
+use crate::pg::door::as_owner;
 use crate::pg::error::raise;
 use crate::pg::shmem::{self, Database, Role};
 use crate::pg::store::findings;
 use crate::pg::store::spi;
-use crate::pg::store::streams::as_owner;
 use crate::pg::worker::session;
 use crate::pg::{gucs, inquiry};
 

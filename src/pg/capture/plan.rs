@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::condition;
 use crate::domain::capture::Operation;
+use crate::pg::door::as_owner;
 use crate::pg::store::spi::{self, Arg};
-use crate::pg::store::streams::as_owner;
 
 /// What `sea_mq.capture_plan` says of a table: the captured table itself, or a partition or child of it.
 #[derive(Deserialize)]

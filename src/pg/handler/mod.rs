@@ -2,7 +2,7 @@
 //!
 //! The role is set for the whole transaction and kept through its commit, so that deferred triggers and constraints run as
 //! the owner as well. What the bookkeeping does in between with SQL it does as the worker and with a safe `search_path`
-//! ([`as_worker`]); rows that are appended directly need no rights.
+//! ([`crate::pg::door`]); rows that are appended directly need no rights.
 //!
 //! - [`session`]: transactions, roles, settings and time; [`caught`]: savepoints and what their errors say
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 use pgrx::pg_sys;
 
 pub use caught::savepoint;
-pub use session::{as_worker, become_owner, handling, prepare, set_local, transaction};
+pub use session::{handling, prepare, transaction, transaction_in};
 
 use crate::domain::message::Message;
 use crate::domain::outcome::Outcome;

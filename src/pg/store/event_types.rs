@@ -3,7 +3,7 @@
 use sea_mq_contracts::event_key::EventKey;
 
 use super::spi::{self, Arg, TextRow};
-use super::streams::as_owner;
+use crate::pg::door::as_owner;
 use crate::pg::relation::Relation;
 
 /// A registered version.

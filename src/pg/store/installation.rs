@@ -20,11 +20,10 @@ pub fn claimant(host: &str) -> Claimant {
     let sql = concat!(
         "SELECT i.install_id, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer, ",
         server!(),
-        ", $1 || ':' || current_setting('data_directory'),
-            pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch
+        ", $1, pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch
          FROM sea_mq.installation i"
     );
-    let rows = spi::query(sql, &[Arg::Text(host)]);
+    let rows = spi::query(sql, &[Arg::Text(&format!("{host}:{}", data_directory()))]);
     let Some(row) = rows.first() else { return Claimant::default() };
     Claimant {
         install: spi::optional(row, 0).unwrap_or_default(),
@@ -36,6 +35,12 @@ pub fn claimant(host: &str) -> Claimant {
         epoch: spi::parsed(row, 6),
         ..Claimant::default()
     }
+}
+
+/// Absolute path of the data directory.
+fn data_directory() -> String {
+    // SAFETY: set once in a process, before anything else runs.
+    unsafe { std::ffi::CStr::from_ptr(pgrx::pg_sys::DataDir) }.to_string_lossy().into_owned()
 }
 
 /// Why another relay is in the way, if one is.

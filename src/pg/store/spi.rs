@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 
 use crate::pg::datum::text_datum;
+use crate::pg::door;
 use crate::pg::error::raise;
 
 /// A parameter of a statement.
@@ -58,6 +59,7 @@ pub fn execute(sql: &'static str, args: &[Arg]) -> Vec<TextRow> {
 
 /// Runs a command whose text is put together, without keeping a plan.
 pub fn execute_dynamic(sql: &str) {
+    guard(sql);
     let text = CString::new(sql).unwrap_or_default();
     // SAFETY: as in `run`.
     unsafe {
@@ -70,9 +72,21 @@ pub fn execute_dynamic(sql: &str) {
     }
 }
 
+/// Our statements run inside the door alone: elsewhere a caller's `search_path` would say what their names mean.
+fn guard(sql: &str) {
+    if !door::is_inside() {
+        raise(
+            pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            format!("not inside the door: {sql}"),
+            "Report this as a bug.",
+        );
+    }
+}
+
 fn run(sql: &'static str, args: &[Arg], read_only: bool) -> Vec<TextRow> {
     // SAFETY: SPI is connected and finished here; an ERROR in between leaves through the transaction's end, which
     // finishes SPI as well.
+    guard(sql);
     unsafe {
         pg_sys::SPI_connect();
         let plan = plan(sql, args);

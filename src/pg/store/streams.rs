@@ -12,6 +12,7 @@ use crate::domain::envelope::BodyFormat;
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::datum::{text, text_datum};
+use crate::pg::door::as_owner;
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
 use crate::pg::watch::{Kept, Table};
 use crate::relay::sink::Described;
@@ -94,31 +95,6 @@ fn try_lock(sink: SinkId) -> bool {
     // SAFETY: a lock of the transaction, released with it.
     let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as _, false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
-}
-
-/// Runs `f` with the rights of the extension's owner and a snapshot taken now: a producer has no rights on the tables, and at
-/// pre-commit there is no snapshot any more.
-pub fn as_owner<T>(f: impl FnOnce() -> T) -> T {
-    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: the identity is restored below; if an ERROR passes, the transaction's abort restores it.
-    unsafe {
-        let owner = owner();
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
-        pg_sys::SetUserIdAndSecContext(owner, context | restricted as i32);
-        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        let result = f();
-        pg_sys::PopActiveSnapshot();
-        pg_sys::SetUserIdAndSecContext(user, context);
-        result
-    }
-}
-
-/// The owner of the extension's tables.
-fn owner() -> pg_sys::Oid {
-    let table = Relation::open("streams");
-    // SAFETY: the relation is open.
-    unsafe { (*(*table.raw()).rd_rel).relowner }
 }
 
 /// All streams: those described, and those requested, which are as good as described with the defaults.

@@ -150,11 +150,11 @@ fn resume(row: &TextRow) -> Option<Resume> {
 /// How to run a subscription's handler, or why it cannot be run: nothing that a message could be blamed for.
 pub fn handler(name: &str) -> Result<Handler, Trouble> {
     let rows = spi::query(
-        "SELECT s.handler, s.owner, f.oid, r.oid, f.oid IS NOT NULL AND r.oid IS NOT NULL AND has_function_privilege(r.oid, f.oid, 'EXECUTE'),
-            (extract(epoch FROM s.timeout) * 1000)::bigint
+        "SELECT s.handler, coalesce(r.rolname, s.owner), f.oid, r.oid, has_function_privilege(r.oid, f.oid, 'EXECUTE'),
+            (extract(epoch FROM s.timeout) * 1000)::bigint, sea_mq.may_be(f.proowner, r.oid), pg_get_userbyid(f.proowner)
          FROM sea_mq.subscriptions s
-         LEFT JOIN pg_catalog.pg_roles r ON r.rolname = s.owner
-         LEFT JOIN pg_catalog.pg_proc f ON f.oid = to_regprocedure(s.handler || '(sea_mq.event)')
+         LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.owner_oid
+         LEFT JOIN pg_catalog.pg_proc f ON f.oid = sea_mq.current_handler(s)
          WHERE s.subscription = $1",
         &[Arg::Text(name)],
     );
@@ -170,9 +170,16 @@ pub fn handler(name: &str) -> Result<Handler, Trouble> {
             "Give it another with sea_mq.alter_subscription(owner => …); what waits is handled then.".into(),
         ),
         (None, _) => blocked(
-            format!("its handler {handler}(sea_mq.event) does not exist"),
+            format!("its handler {handler}(sea_mq.event) does not exist, or is not the function that it was"),
             "Create it, or name another with sea_mq.alter_subscription(handler => …); what waits is handled then."
                 .into(),
+        ),
+        _ if !spi::flag(row, 6) => blocked(
+            format!(
+                "its handler {handler}(sea_mq.event) belongs to \"{}\", which is no member of \"{owner}\"",
+                spi::parsed::<String>(row, 7)
+            ),
+            format!("Have \"{owner}\" own the function, or use sea_mq.alter_subscription(owner => …)."),
         ),
         _ if !spi::flag(row, 4) => blocked(
             format!("its owner \"{owner}\" may not execute {handler}(sea_mq.event)"),

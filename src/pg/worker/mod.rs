@@ -14,8 +14,9 @@ use std::time::Duration;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker};
 use pgrx::pg_sys;
 
+use super::door;
 use super::shmem::Role;
-use super::store::{spi, streams};
+use super::store::spi;
 
 /// Registers the launcher. To be called from `_PG_init` while the postmaster preloads.
 pub fn register_launcher() {
@@ -56,7 +57,7 @@ pub fn start_by_hand() -> bool {
 /// Ends this database's workers without a launcher. Returns whether there was one.
 pub fn terminate_by_hand() -> bool {
     let mut found = false;
-    streams::as_owner(|| {
+    door::as_owner(|| {
         let sql = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
             WHERE a.backend_type IN ('sea_mq relay', 'sea_mq consumer', 'sea_mq handler')
                 AND a.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";

@@ -8,6 +8,7 @@ use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{log, pg_guard, pg_sys, warning};
 
 use super::session::{self, Failed};
+use crate::pg::door;
 use crate::pg::handler;
 use crate::pg::shmem::{self, Database, Phase as Life, Role, Seat};
 
@@ -198,26 +199,13 @@ unsafe extern "C-unwind" fn stand_up(_code: i32, place: pg_sys::Datum) {
 }
 
 fn prepare_session(role: Role) {
-    // The consumer and the handlers run functions of users, which get back what they are used to.
     handler::prepare();
-    let settings = [
-        (c"statement_timeout", c"0"),
-        (c"idle_in_transaction_session_timeout", c"0"),
-        (c"default_transaction_isolation", c"read committed"),
-        (c"default_transaction_read_only", c"off"),
-        (c"jit", c"off"),
-        (c"plan_cache_mode", c"force_generic_plan"),
-    ];
-    settings.into_iter().for_each(|(name, value)| session::set_default(name, value));
-    session::set_default(c"search_path", c"pg_catalog");
-    if role != Role::Relay {
-        // What waits comes and goes: a plan made while there is nothing would read the whole table until the next ANALYZE.
-        session::set_default(c"enable_seqscan", c"off");
-    }
     if role == Role::Relay {
-        session::set_default(c"lock_timeout", c"5s");
         // A lost save of a cursor repeats nothing: the stream's tail is read before anything is published again.
-        session::set_default(c"synchronous_commit", c"off");
+        door::prepare_worker(&[(c"lock_timeout", c"5s"), (c"synchronous_commit", c"off")]);
+    } else {
+        // What waits comes and goes: a plan made while there is nothing would read the whole table until the next ANALYZE.
+        door::prepare_worker(&[(c"enable_seqscan", c"off")]);
     }
 }
 
@@ -251,7 +239,7 @@ fn seat_lock(role: Role) -> pg_sys::LOCKTAG {
 
 /// Waits for the seat's lock, for a bounded time; it is kept until the process ends, see `keep_seat`.
 fn lock_seat(role: Role) {
-    handler::set_local(c"lock_timeout", c"5s");
+    door::set_local(c"lock_timeout", c"5s");
     // SAFETY: a session lock.
     unsafe { pg_sys::LockAcquire(&seat_lock(role), pg_sys::ExclusiveLock as _, true, false) };
     LOCKED.set(Some(role));

@@ -1,6 +1,5 @@
 //! What the processes share: signals, transactions that survive errors, waiting.
 
-use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 
 use super::process;
+use crate::pg::door::{self, Manner};
 
 unsafe extern "C-unwind" {
     /// src/backend/tcop/postgres.c; the SIGTERM handler of ordinary sessions, which interrupts queries and lock waits.
@@ -27,19 +27,6 @@ pub fn attach_signals() {
         pg_sys::pqsignal_be(libc::SIGTERM, Some(die));
     }
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP);
-}
-
-/// Sets what the session's transactions begin with. For settings that exist in every supported version.
-pub fn set_default(name: &CStr, value: &CStr) {
-    // SAFETY: C strings; outside of a transaction.
-    unsafe {
-        pg_sys::SetConfigOption(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
-        );
-    }
 }
 
 /// Whether SIGTERM has come. Taken: the process then ends in its own way, transactions included.
@@ -74,19 +61,26 @@ pub fn take_reload() -> bool {
 #[error("{0}")]
 pub struct Failed(pub String);
 
-/// Runs `f` in a transaction with a snapshot. An ERROR rolls it back and is returned.
+/// Runs `f` in a transaction with a snapshot, as the owner of the extension. An ERROR rolls it back and is returned.
 ///
 /// Assigns no transaction id unless `f` writes.
 pub fn transaction<T>(f: impl FnOnce() -> T) -> Result<T, Failed> {
+    transaction_in(Manner::default(), f)
+}
+
+/// As `transaction`, in another manner.
+pub fn transaction_in<T>(manner: Manner, f: impl FnOnce() -> T) -> Result<T, Failed> {
     let body = std::panic::AssertUnwindSafe(|| {
         // SAFETY: the transaction protocol of a background worker's main loop (src/test/modules/worker_spi).
         unsafe {
             pg_sys::SetCurrentStatementStartTimestamp();
             pg_sys::StartTransactionCommand();
+            door::enter(manner);
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             let result = f();
             pg_sys::PopActiveSnapshot();
             pg_sys::CommitTransactionCommand();
+            door::leave();
             pg_sys::pgstat_report_stat(false);
             Ok(result)
         }
@@ -104,6 +98,7 @@ pub fn transaction<T>(f: impl FnOnce() -> T) -> Result<T, Failed> {
 pub fn abort() {
     // SAFETY: on the main thread, outside of PostgreSQL's own code.
     unsafe { pg_sys::AbortCurrentTransaction() };
+    door::leave();
     process::keep_seat();
 }
 

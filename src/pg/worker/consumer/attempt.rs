@@ -16,6 +16,7 @@ use crate::domain::outcome::{Failure, Outcome};
 use crate::domain::policy::ContractPolicy;
 use crate::pg::clock;
 use crate::pg::contracts;
+use crate::pg::door;
 use crate::pg::error::raise;
 use crate::pg::handler::{self, Handler, Runner};
 use crate::pg::relation::Scratch;
@@ -83,7 +84,7 @@ pub fn batch(
             }
         }
         drop((writer, probe));
-        handler::as_worker(|| {
+        door::as_owner(|| {
             let messages: Vec<&Message> = failed.iter().map(|(message, _)| message).collect();
             if !messages.is_empty() {
                 let ids = waiting::store(&subscription.name, &messages, Standing::Processing);
@@ -127,7 +128,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
                 outcome => failed.push((one.id, outcome)),
             }
         }
-        handler::as_worker(|| {
+        door::as_owner(|| {
             if !processed.is_empty() {
                 waiting::settle_processed(&processed);
             }
@@ -225,7 +226,7 @@ fn attempt_once(subscription: &Subscription, waiting: &Waiting, last: bool, agai
         again.set(true);
         undo(failure);
     }
-    handler::as_worker(|| waiting::conclude(waiting.id, waiting.attempts + 1, &outcome));
+    door::as_owner(|| waiting::conclude(waiting.id, waiting.attempts + 1, &outcome));
     let failed = outcome != Outcome::Processed;
     Batch::Done { handled: 1, processed: i64::from(!failed), duplicates: 0, failed }
 }
@@ -269,7 +270,7 @@ struct Bench {
 impl Bench {
     fn new(handler: &Handler) -> Self {
         let bench = Self { runner: Runner::new(handler), shape: EventShape::look_up(), scratch: Scratch::new() };
-        handler::become_owner(handler.owner);
+        door::become_role(handler.owner);
         bench
     }
 

@@ -9,6 +9,7 @@ use crate::consume::intake::Intake;
 use crate::domain::message::Message;
 use crate::domain::outcome::{Failure, Outcome};
 use crate::domain::policy::ContractPolicy;
+use crate::pg::door::Manner;
 use crate::pg::handler;
 use crate::pg::store::inbox;
 use crate::pg::store::subscriptions::Subscription;
@@ -54,9 +55,8 @@ impl Worker {
 
 /// Stores those messages that the inbox does not have. What PostgreSQL cannot store as it is becomes a dead letter.
 pub(super) fn store(subscription: &Subscription, messages: &[Message], save: impl FnOnce(i64)) -> Result<(), Failure> {
-    handler::transaction(|| {
-        // The commit is flushed before the messages are acknowledged, and a handler's commit flushes what came before it.
-        handler::set_local(c"synchronous_commit", c"off");
+    // The commit is flushed before the messages are acknowledged, and a handler's commit flushes what came before it.
+    handler::transaction_in(Manner { commit: Some(c"off"), ..Manner::default() }, || {
         let wanted: Vec<&Message> = messages.iter().filter(|message| !is_for_another(message, subscription)).collect();
         let mut seen = std::collections::HashSet::new();
         let new: Vec<&Message> = wanted

@@ -7,7 +7,7 @@ use pgrx::{log, warning};
 use super::worker::Worker;
 use crate::broker::{Fault, FaultKind, Request, SinkId, Stored};
 use crate::nats::NatsIo;
-use crate::pg::handler;
+use crate::pg::door::Manner;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::installation::{self, Divergence};
 use crate::pg::store::{cursors, streams};
@@ -25,11 +25,9 @@ impl Worker {
         // What is on its way ends with its connection.
         self.io = new_io()?;
         self.save()?;
-        session::transaction(|| {
-            // A crash must not take it back; and no standby is waited for, which may be the very one that was promoted.
-            handler::set_local(c"synchronous_commit", c"local");
-            installation::fence(&fault.message);
-        })?;
+        // A crash must not take it back; and no standby is waited for, which may be the very one that was promoted.
+        let manner = Manner { commit: Some(c"local"), ..Manner::default() };
+        session::transaction_in(manner, || installation::fence(&fault.message))?;
         self.wake_consumer();
         self.begin()
     }
