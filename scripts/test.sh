@@ -31,6 +31,8 @@ part_lint() {
     forbid 'unsafe code is in src/pg and src/nats/wake.rs alone' '\bunsafe\b' "${files[@]}"
     mapfile -t files < <(find src -name '*.rs' ! -path 'src/nats/*')
     forbid 'NATS is touched in src/nats alone' '\basync_nats\b' "${files[@]}"
+    mapfile -t files < <(find src -name '*.rs' ! -path src/pg/door.rs)
+    forbid 'users are switched in src/pg/door.rs alone' '\b(SetUserIdAndSecContext|SetSessionAuthorization|SetCurrentRoleId)\b' "${files[@]}"
 }
 
 # The command in a build of its own: with it, its feature would be on for the extension as well.

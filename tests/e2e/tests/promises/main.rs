@@ -13,6 +13,7 @@ mod contracts;
 mod contracts_in_git;
 mod copies;
 mod dlq;
+mod door;
 mod examples;
 mod failure;
 mod foreign;

@@ -43,8 +43,10 @@ async fn a_handler_waits_while_it_cannot_be_run_and_no_message_is_blamed() {
         ("REVOKE ALL ON FUNCTION clerk.work FROM PUBLIC, clerk", "GRANT EXECUTE ON FUNCTION clerk.work TO clerk"),
         (
             "REASSIGN OWNED BY clerk TO postgres; DROP OWNED BY clerk; DROP ROLE clerk",
+            // A role of the same name is another one.
             "CREATE ROLE clerk; GRANT sea_mq_consumer TO clerk; GRANT USAGE ON SCHEMA clerk TO clerk;
-             GRANT INSERT ON effects TO clerk; GRANT EXECUTE ON FUNCTION clerk.work TO clerk",
+             GRANT INSERT ON effects TO clerk; GRANT EXECUTE ON FUNCTION clerk.work TO clerk;
+             SELECT sea_mq.alter_subscription('app__clerk', owner => 'clerk')",
         ),
     ];
     for (n, (trouble, remedy)) in (1..).zip(troubles) {
