@@ -44,6 +44,8 @@ enum Piece {
         length: usize,
         /// Events of it that were not rolled back: the first ones.
         count: usize,
+        /// There are others, which take up room.
+        is_torn: bool,
     },
 }
 
@@ -94,15 +96,27 @@ impl Events {
             self.memory += self.open.bytes();
             Piece::InMemory(std::mem::take(&mut self.open))
         } else {
+            self.trim_last_piece();
             let (at, length) = (self.file_end, self.open.words().len());
             // What a write that failed has left there is written over.
             self.file.get_or_insert_with(TempFile::create).write(at, self.open.words());
             self.file_end += length;
             self.open.clear();
-            Piece::InFile { at, length, count }
+            Piece::InFile { at, length, count, is_torn: false }
         };
         self.pieces.push(piece);
         self.in_pieces += count;
+    }
+
+    /// Gives back the room of those of its events that were rolled back.
+    fn trim_last_piece(&mut self) {
+        if let Some(Piece::InFile { at, length, count, is_torn: true }) = self.pieces.last() {
+            let (at, count) = (*at, *count);
+            let length = packed::length(&self.read(at, *length), count);
+            self.file_end = at + length;
+            self.pieces.pop();
+            self.pieces.push(Piece::InFile { at, length, count, is_torn: false });
+        }
     }
 
     /// Leaves the first `length` events. Neither fails nor touches the file.
@@ -124,8 +138,9 @@ impl Events {
                     self.put_back(Piece::InMemory(packed));
                 }
                 Piece::InFile { at, .. } if left == 0 => self.file_end = at,
-                // Its room in the file is not used again.
-                Piece::InFile { at, length, .. } => self.put_back(Piece::InFile { at, length, count: left }),
+                Piece::InFile { at, length, .. } => {
+                    self.put_back(Piece::InFile { at, length, count: left, is_torn: true });
+                }
             }
         }
     }
@@ -145,20 +160,24 @@ impl Events {
 
     /// The packed events, as rows of the scheduled ones. The columns are valid until the visitor returns.
     pub fn each_row(&self, visitor: &mut dyn FnMut(Columns<SCHEDULED_COLUMNS>)) {
-        let mut words = Vec::new();
         for piece in &self.pieces {
             match piece {
                 Piece::InMemory(packed) => packed.each_row(visitor),
-                Piece::InFile { at, length, count } => {
-                    words.clear();
-                    or_no_memory(words.try_reserve(*length));
-                    words.resize(*length, 0);
-                    self.file.iter().for_each(|file| file.read(*at, &mut words));
-                    packed::each_row(&words, *count, visitor);
+                Piece::InFile { at, length, count, .. } => {
+                    packed::each_row(&self.read(*at, *length), *count, visitor);
                 }
             }
         }
         self.open.each_row(visitor);
+    }
+
+    /// Words of the file.
+    fn read(&self, at: usize, length: usize) -> Vec<u64> {
+        let mut words = Vec::new();
+        or_no_memory(words.try_reserve(length));
+        words.resize(length, 0);
+        self.file.iter().for_each(|file| file.read(at, &mut words));
+        words
     }
 
     pub fn each(&self, visitor: &mut dyn FnMut(&Event)) {

@@ -66,10 +66,10 @@ impl Packed {
         let length = FIXED + texts.iter().flatten().map(words).sum::<usize>() + 1;
         self.words.try_reserve(length)?;
         // From here on nothing fails.
-        let nulls = (0..).zip(&texts).filter(|(_, text)| text.is_none()).fold(0, |nulls, (n, _)| nulls | 2 << n);
+        let nulls = (0..).zip(&texts).filter(|(_, text)| text.is_none()).fold(0, |nulls, (n, _)| nulls | (2 << n));
         let (high, low) = event.id.as_u64_pair();
         self.words.extend([
-            (length as u64) << 32 | nulls | u64::from(event.available_at.is_none()),
+            ((length as u64) << 32) | nulls | u64::from(event.available_at.is_none()),
             event.available_at.unwrap_or_default().cast_unsigned(),
             event.created_at.cast_unsigned(),
             event.sink.cast_unsigned(),
@@ -117,11 +117,20 @@ impl Packed {
     }
 }
 
+/// How many of the words the first `count` events take.
+pub fn length(words: &[u64], count: usize) -> usize {
+    (0..count).fold(0, |at, _| at + record_length(words[at]))
+}
+
+fn record_length(first_word: u64) -> usize {
+    (first_word >> 32) as usize
+}
+
 /// Visits the first `count` events that were packed into the words. The columns are valid until the visitor returns.
 pub fn each_row(words: &[u64], count: usize, visitor: &mut dyn FnMut(Columns<SCHEDULED_COLUMNS>)) {
     let mut rest = words;
     for _ in 0..count {
-        let (record, others) = rest.split_at((rest[0] >> 32) as usize);
+        let (record, others) = rest.split_at(record_length(rest[0]));
         visitor(columns(record));
         rest = others;
     }

@@ -1,10 +1,9 @@
-use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::process::give;
+use crate::process::{give, make_for_server};
 
 /// From here on, what the calling thread mounts is seen by it alone and by what it starts, and goes with the last of them.
 /// Needs root; whether it can be done.
@@ -19,7 +18,7 @@ pub fn isolate_mounts() -> bool {
 /// # Panics
 /// When that fails.
 pub fn mount_small(path: &Path, megabytes: u32) {
-    fs::create_dir(path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+    make_for_server(path);
     let size = format!("size={megabytes}m,mode=0755");
     let mounted = succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path));
     assert!(mounted, "cannot mount {}", path.display());

@@ -1,9 +1,7 @@
 //! A transaction with more events than memory is for, and no room for them on disk: what fails is rolled back, and nothing
 //! else is lost.
 
-use harness::{
-    Chance, Database, Stage, StageOptions, holds_for, isolate_mounts, ledger, mount_small, unmount, until,
-};
+use harness::{Chance, Database, Stage, StageOptions, holds_for, isolate_mounts, ledger, mount_small, unmount, until};
 use tokio_postgres::error::SqlState;
 
 use crate::receiving::{LONG, until_state};
@@ -87,7 +85,8 @@ async fn what_is_in_memory_when_a_spill_fails_stays_there() {
             $$ SELECT sea_mq.emit('order', '1', 'Counted', jsonb_build_object('n', n)) $$",
     )
     .await;
-    db.run(&format!("DO $$ BEGIN PERFORM emit_one(3); {} {} PERFORM emit_one(6); END $$", failing(4), failing(5))).await;
+    db.run(&format!("DO $$ BEGIN PERFORM emit_one(3); {} {} PERFORM emit_one(6); END $$", failing(4), failing(5)))
+        .await;
     assert_eq!(numbers(&db).await, up_to(6));
 }
 
@@ -126,7 +125,7 @@ async fn a_full_temporary_tablespace_costs_what_did_not_fit() {
     }
     let (stage, db) = prepared("spill_full", "-1").await;
     let disk = stage.directory.path().join("temporary");
-    mount_small(&disk, 3);
+    mount_small(&disk, 4);
     db.run(&format!("CREATE TABLESPACE small LOCATION '{}'", disk.display())).await;
     db.run("SET temp_tablespaces = 'small'").await;
     db.run(&format!("BEGIN; {} SAVEPOINT s", emit(1, 1_500))).await;
@@ -136,10 +135,10 @@ async fn a_full_temporary_tablespace_costs_what_did_not_fit() {
         ledger::assert_same(&up_to(1_500), &pending(&db).await);
     }
     // What fits goes where the failed write has been.
-    db.run(&emit(1_501, 3_000)).await;
+    db.run(&emit(1_501, 2_900)).await;
     assert_eq!(db.refusal(&format!("SAVEPOINT s; {}", emit_too_many())).await, SqlState::DISK_FULL);
-    db.run(&format!("ROLLBACK TO s; {} COMMIT", emit(3_001, 3_001))).await;
-    ledger::assert_same(&up_to(3_001), &numbers(&db).await);
+    db.run(&format!("ROLLBACK TO s; {} COMMIT", emit(2_901, 2_901))).await;
+    ledger::assert_same(&up_to(2_901), &numbers(&db).await);
     drop(db);
     unmount(&disk);
 }
@@ -154,7 +153,8 @@ async fn a_captured_statement_that_finds_no_room_leaves_rows_and_events_the_same
     let mut failed = 0;
     for rows in [1_000, 3_000, 10_000, 30_000, 60_000] {
         db.run(&format!("BEGIN; INSERT INTO items VALUES ({}, 'first'); SAVEPOINT s", last + 1)).await;
-        let insert = format!("INSERT INTO items SELECT {last} + 1 + n, repeat('x', 40) FROM generate_series(1, {rows}) n");
+        let insert =
+            format!("INSERT INTO items SELECT {last} + 1 + n, repeat('x', 40) FROM generate_series(1, {rows}) n");
         let result = db.batch_execute(&insert).await;
         if let Err(error) = &result {
             assert_eq!(error.code(), Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED), "{rows}: {error}");
