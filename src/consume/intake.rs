@@ -116,8 +116,8 @@ impl Intake {
     }
 
     /// Where to go on should the consumer be lost, once messages were dealt with. `undone`: those that were taken with
-    /// them and are to be put back.
-    pub fn advance(&mut self, done: &[Delivery], undone: &[Delivery]) -> Option<Resume> {
+    /// them and are to be put back. It counts from when it was committed on; see [`Self::advanced`].
+    pub fn advance(&self, done: &[Delivery], undone: &[Delivery]) -> Option<Resume> {
         let sequence = done.iter().map(|delivery| delivery.sequence).max()?;
         // Redelivered messages come before the others, but nothing rests on it.
         let first = self.queue.iter().chain(undone).map(|delivery| delivery.sequence).min();
@@ -125,8 +125,12 @@ impl Intake {
         let stream_created_us = self.info?.stream_created_us;
         let known = self.position.filter(|known| known.stream_created_us == stream_created_us);
         let position = Resume { stream_created_us, sequence: upto.max(known.map_or(0, |known| known.sequence)) };
-        self.position = Some(position);
-        self.position
+        Some(position)
+    }
+
+    /// What [`Self::advance`] gave is committed.
+    pub fn advanced(&mut self, position: Option<Resume>) {
+        self.position = position.or(self.position);
     }
 
     /// The session is up; it is to begin at a time, now or later.
@@ -334,11 +338,23 @@ pub(super) mod tests {
         let mut intake = consuming();
         intake.delivered(vec![message(3), message(8), message(5)]);
         let taken = intake.take(2);
-        assert_eq!(intake.advance(&taken, &[]), Some(Resume { stream_created_us: 9, sequence: 4 }));
+        let first = intake.advance(&taken, &[]);
+        assert_eq!(first, Some(Resume { stream_created_us: 9, sequence: 4 }));
+        intake.advanced(first);
         intake.put_back(taken);
         let taken = intake.take(3);
         assert_eq!(intake.advance(&taken[..2], &taken[2..]), Some(Resume { stream_created_us: 9, sequence: 4 }));
         assert_eq!(intake.advance(&taken, &[]), Some(Resume { stream_created_us: 9, sequence: 8 }));
+    }
+
+    #[test]
+    fn a_transaction_that_did_not_commit_moves_nothing_on() {
+        let mut intake = consuming();
+        intake.delivered((1..=5).map(message).collect());
+        let taken = intake.take(5);
+        assert_eq!(intake.advance(&taken, &[]), Some(Resume { stream_created_us: 9, sequence: 5 }));
+        // It fails at its commit, and what is handled then is the first message alone.
+        assert_eq!(intake.advance(&taken[..1], &taken[1..]), Some(Resume { stream_created_us: 9, sequence: 1 }));
     }
 
     #[test]
@@ -347,6 +363,7 @@ pub(super) mod tests {
         intake.delivered(vec![message(3)]);
         let taken = intake.take(1);
         let position = intake.advance(&taken, &[]);
+        intake.advanced(position);
         let now = Instant::now();
         intake.refused(now, 0.0);
         let Some(Request::EnsureConsumer { spec }) = intake.tick(now + Duration::from_secs(60)) else { panic!() };

@@ -99,9 +99,11 @@ impl<K: Eq + Hash + Clone, V: Clone> Kept<K, V> {
 
     /// The entry, read if it is not known.
     pub fn get(&self, key: &K, read: impl FnOnce() -> V) -> V {
-        // All are asked, so that each change is noted once.
-        if self.tables.iter().fold(false, |changed, table| has_changed(*table) | changed) {
-            self.entries.borrow_mut().clear();
+        // All are asked, so that each change is noted once; and it is heeded at once, since asking for the next may fail.
+        for table in self.tables {
+            if has_changed(*table) {
+                self.entries.borrow_mut().clear();
+            }
         }
         if let Some(known) = self.entries.borrow().get(key) {
             return known.clone();

@@ -234,9 +234,3 @@ pub fn read_scheduled(columns: Columns<SCHEDULED_COLUMNS>) -> Event {
         visibility: r.text(15),
     }
 }
-
-/// The descriptor under which events of a large transaction wait on disk: that of the scheduled events.
-pub fn copy_descriptor(relation: &crate::pg::relation::Relation) -> pg_sys::TupleDesc {
-    // SAFETY: the relation is open; the copy lies in the current memory context.
-    unsafe { pg_sys::CreateTupleDescCopy(relation.descriptor()) }
-}

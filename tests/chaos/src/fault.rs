@@ -12,6 +12,10 @@ pub enum Part {
     Server,
     /// PostgreSQL's wall clock.
     Clock,
+    /// The room that PostgreSQL has for temporary files.
+    Space,
+    /// What is in PostgreSQL's catalogs.
+    Catalog,
     Broker,
     Network,
 }
@@ -32,6 +36,12 @@ pub enum Harm {
     Wipe,
     /// No space is left on the server's disk.
     FillDisk,
+    /// No space is left where PostgreSQL's temporary files are.
+    FillSpace,
+    /// PostgreSQL's sessions may have but little of it.
+    LimitSpace,
+    /// All tables are published, and stay so.
+    Publish,
     /// A database is dumped, and the copy restored beside the original.
     Copy,
     /// The clock is set back, and stays so.
@@ -118,6 +128,14 @@ pub const FAULTS: &[Fault] = &[
     fault("postgres-immediate", Part::Server, Harm::Immediate, "immediate shutdown of PostgreSQL, and recovery"),
     fault("postgres-restart", Part::Server, Harm::Fast, "fast shutdown of PostgreSQL, and a start"),
     fault("postgres-disk", Part::Server, Harm::FillDisk, "no space left on PostgreSQL's disk (needs root)"),
+    fault("space-limit", Part::Space, Harm::LimitSpace, "a low temp_file_limit, beside transactions that spill events"),
+    fault(
+        "space-full",
+        Part::Space,
+        Harm::FillSpace,
+        "no space left in PostgreSQL's temporary tablespace, beside transactions that spill events (needs root)",
+    ),
+    fault("publication", Part::Catalog, Harm::Publish, "CREATE PUBLICATION … FOR ALL TABLES in all databases"),
     fault("postgres-copy", Part::Server, Harm::Copy, "a database is dumped and restored beside itself"),
     fault("clock-back", Part::Clock, Harm::SetBack, "PostgreSQL's wall clock is set back by 20 s"),
     fault("broker-kill", Part::Broker, Harm::Kill, "SIGKILL for nats-server"),
@@ -182,7 +200,7 @@ impl Fault {
     }
 
     pub fn needs_disks(&self) -> bool {
-        self.harm == Harm::FillDisk
+        matches!(self.harm, Harm::FillDisk | Harm::FillSpace)
     }
 
     /// Whether what was committed with `synchronous_commit = off` may be lost.
@@ -190,7 +208,7 @@ impl Fault {
         match self.part {
             Part::Process => self.harm == Harm::Kill,
             Part::Server => matches!(self.harm, Harm::Kill | Harm::Immediate | Harm::FillDisk),
-            Part::Clock | Part::Broker | Part::Network => false,
+            Part::Clock | Part::Space | Part::Catalog | Part::Broker | Part::Network => false,
         }
     }
 }

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use harness::{Chance, freeze, kill, terminate, thaw, title, until};
+use harness::{Chance, Database, freeze, kill, terminate, thaw, title, until};
 
 use crate::LONG;
 use crate::copy;
 use crate::fault::{Fault, Harm, Node, Part, SESSION};
 use crate::proxy::Weather;
-use crate::scene::{PRODUCERS, Scene};
+use crate::scene::{DATABASES, PRODUCERS, Scene};
+
+/// The disk of the temporary files.
+const TEMPORARY: usize = 2;
+/// Less than a spill of the writers takes.
+const SPACE: &str = "1MB";
 
 /// How far a clock is set back.
 const STEP: Duration = Duration::from_secs(20);
@@ -23,6 +28,12 @@ impl Fault {
                 scene.cluster.clock().set_back(STEP);
                 (String::new(), Wound::None)
             }
+            Part::Space if self.harm == Harm::FillSpace => fill_disk(scene, TEMPORARY).await,
+            Part::Space => {
+                scene.limit_space(Some(SPACE));
+                (String::new(), Wound::Limited)
+            }
+            Part::Catalog => (publish(scene).await, Wound::None),
             Part::Broker => self.inflict_broker(scene).await,
             Part::Network => {
                 if let Harm::Weather(weather) = self.harm {
@@ -117,9 +128,12 @@ async fn fill_disk(scene: &Scene, disk: usize) -> (String, Wound) {
     disks[disk].fill();
     // There may be some room in files that are there already.
     until("somebody meets the full disk", LONG, async || {
-        // Without PostgreSQL nobody writes to either; and a frozen one says nothing.
-        let connector = scene.connector(PRODUCERS[0].database);
-        let Ok(Ok(db)) = tokio::time::timeout(SILENCE, connector.try_connect()).await else { return true };
+        // Without PostgreSQL nobody writes to any; and a frozen one says nothing.
+        let Some(db) = answering(scene, PRODUCERS[0].database).await else { return true };
+        if disk == TEMPORARY {
+            let sort = "SELECT count(*) FROM (SELECT md5(n::text) m FROM generate_series(1, 20000) n ORDER BY m) s";
+            return db.batch_execute(&format!("SET work_mem = '64kB'; {sort}")).await.is_err();
+        }
         let problems = db.query_one("SELECT EXISTS (SELECT FROM sea_mq.problems)", &[]).await;
         let space =
             db.batch_execute("CREATE TEMPORARY TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 1000)").await;
@@ -127,6 +141,24 @@ async fn fill_disk(scene: &Scene, disk: usize) -> (String, Wound) {
     })
     .await;
     (String::new(), Wound::Full(disk))
+}
+
+/// A connection, if the server answers.
+async fn answering(scene: &Scene, database: &str) -> Option<Database> {
+    tokio::time::timeout(SILENCE, scene.connector(database).try_connect()).await.ok()?.ok()
+}
+
+/// Publishes all tables where that can be done just now; says where.
+async fn publish(scene: &Scene) -> String {
+    let mut published = Vec::new();
+    for database in DATABASES {
+        if let Some(db) = answering(scene, database).await
+            && db.batch_execute("CREATE PUBLICATION everything FOR ALL TABLES").await.is_ok()
+        {
+            published.push(database);
+        }
+    }
+    published.join(", ")
 }
 
 /// PostgreSQL's processes whose titles begin like this.
@@ -150,8 +182,10 @@ pub enum Wound {
     Network,
     /// This broker does not reach the others.
     Parted(usize),
-    /// The disk of PostgreSQL (0) or of the broker (1).
+    /// The disk of PostgreSQL (0), of the broker (1), or of PostgreSQL's temporary files (2).
     Full(usize),
+    /// Sessions may not have much room for temporary files.
+    Limited,
     Copied,
 }
 
@@ -192,13 +226,16 @@ impl Wound {
             Self::Full(disk) => {
                 scene.disks.iter().for_each(|disks| disks[*disk].free());
                 // Whoever met the full disk may have ended; a nats-server switches JetStream off until it is started again.
-                if *disk == 0 {
-                    scene.cluster.revive().await;
-                } else {
-                    scene.brokers[0].stop();
-                    scene.brokers[0].start().await;
+                match disk {
+                    0 => scene.cluster.revive().await,
+                    1 => {
+                        scene.brokers[0].stop();
+                        scene.brokers[0].start().await;
+                    }
+                    _ => {}
                 }
             }
+            Self::Limited => scene.limit_space(None),
             Self::Copied => copy::check_and_drop(scene).await,
         }
     }

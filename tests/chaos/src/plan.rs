@@ -90,10 +90,11 @@ fn patience(broking: Broking) -> u32 {
 impl Step {
     fn alone(fault: &'static Fault, broking: Broking) -> Self {
         // The others elect another leader, and who was parted finds out that it is none any more.
-        let hold = if fault.harm == Harm::Part {
-            Duration::from_secs(25)
-        } else {
-            Duration::from_millis(500) * patience(broking)
+        let hold = match fault.harm {
+            Harm::Part => Duration::from_secs(25),
+            // Not every transaction spills.
+            Harm::FillSpace | Harm::LimitSpace => Duration::from_secs(8),
+            _ => Duration::from_millis(500) * patience(broking),
         };
         Self { faults: vec![fault], pauses: vec![Duration::from_millis(100), hold], recovery: true }
     }

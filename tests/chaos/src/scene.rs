@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::{Broker, BrokerOptions, Cluster, Connector, Database, Directory, TestCertificates, until_some};
+use harness::{
+    Broker, BrokerOptions, Cluster, Connector, Database, Directory, TestCertificates, make_for_server, until_some,
+};
 
 use crate::LONG;
 use crate::disk::Disk;
@@ -108,6 +110,14 @@ const EFFECTS: &str =
 const TRUTH: &str = "CREATE TABLE aggregates (context text, id bigint, n bigint NOT NULL, PRIMARY KEY (context, id));
     CREATE TABLE witness (key bigint PRIMARY KEY);";
 
+/// Dead letters of long ago about which somebody has decided: nothing is to get slower by them.
+const LETTERS: &str =
+    "INSERT INTO sea_mq.dlq_messages (context, original_subject, subscription, message_id, payload, headers,
+        reason, failure_count, dlq_message_id, discarded_at, discard_reason, discarded_by)
+    SELECT 'orders', 'orders.event.order_lost.v1', 'sink__orders', 'lost-' || n, '{}', '{}', 'poison', 1, 'dead-' || n,
+        clock_timestamp(), 'long ago', 'postgres'
+    FROM generate_series(1, 30000) n";
+
 /// Waits are shortened, so that a fault is got over within seconds; no promise hangs on them.
 const SETTINGS: &[(&str, &str)] = &[
     ("shared_preload_libraries", "sea_mq"),
@@ -138,8 +148,8 @@ pub struct Scene {
     proxies: Vec<Proxy>,
     /// Between them, if there are several.
     pub routes: Routes,
-    /// What PostgreSQL and the only broker are on, if they are to be filled and that is permitted.
-    pub disks: Option<[Disk; 2]>,
+    /// What PostgreSQL, the only broker and PostgreSQL's temporary files are on, if they are to be filled and that is permitted.
+    pub disks: Option<[Disk; 3]>,
     pub directory: Directory,
 }
 
@@ -148,8 +158,9 @@ impl Scene {
     /// When it cannot be set up.
     pub async fn start(name: &str, broking: Broking, disks: bool, settings: &[(&str, &str)]) -> Self {
         let directory = Directory::new(name);
-        let [pg, nats] = ["pg-disk", "nats-disk"].map(|disk| directory.path().join(disk));
-        let disks = if disks { Disk::new(&pg, 600).zip(Disk::new(&nats, 400)).map(<[Disk; 2]>::from) } else { None };
+        let [pg, nats, temporary] = ["pg-disk", "nats-disk", "temporary-disk"].map(|disk| directory.path().join(disk));
+        let mount = || Some([Disk::new(&pg, 600)?, Disk::new(&nats, 400)?, Disk::new(&temporary, 16)?]);
+        let disks = if disks { mount() } else { None };
         let (pg, nats) = if disks.is_some() { (&*pg, &*nats) } else { (directory.path(), directory.path()) };
         let certificates = (broking == Broking::Tls).then(|| TestCertificates::new(directory.path()));
         let (brokers, routes) = start_brokers(nats, broking, certificates.as_ref()).await;
@@ -168,8 +179,24 @@ impl Scene {
         cluster.keep_own_time();
         cluster.start().await;
         let scene = Self { cluster, brokers, proxies, routes, disks, directory };
+        if scene.disks.is_some() {
+            scene.put_temporary_files(&temporary.join("space")).await;
+        }
         scene.fill(broking).await;
         scene
+    }
+
+    async fn put_temporary_files(&self, path: &Path) {
+        make_for_server(path);
+        self.cluster.run(&format!("CREATE TABLESPACE temporary LOCATION '{}'", path.display())).await;
+        self.cluster.configure(&[("temp_tablespaces", "temporary")]);
+        self.cluster.reload();
+    }
+
+    /// How much room a session has for temporary files. A server that is down learns of it at its start.
+    pub fn limit_space(&self, limit: Option<&str>) {
+        self.cluster.configure(&[("temp_file_limit", limit.unwrap_or("-1"))]);
+        self.cluster.reload();
     }
 
     async fn fill(&self, broking: Broking) {
@@ -195,6 +222,7 @@ impl Scene {
                 db.run(&sql).await;
             }
         }
+        self.cluster.connect(SINK).await.run(LETTERS).await;
         for Subscription { name, database, context, options, .. } in &SUBSCRIPTIONS {
             let db = self.cluster.connect(database).await;
             db.run(&format!(

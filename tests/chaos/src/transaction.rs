@@ -35,6 +35,14 @@ impl Prepared {
     }
 }
 
+/// Events of a transaction that spills, and the length of each: more than a megabyte together.
+const SPILLED: i64 = 20;
+const SPILLED_LENGTH: i32 = 80_000;
+
+fn has_no_room(error: &Error) -> bool {
+    [&SqlState::CONFIGURATION_LIMIT_EXCEEDED, &SqlState::DISK_FULL].iter().any(|code| error.code() == Some(code))
+}
+
 /// One session's part of the load.
 pub struct Writer {
     producer: &'static Producer,
@@ -79,6 +87,8 @@ impl Writer {
         db.batch_execute("BEGIN").await?;
         db.execute("INSERT INTO witness VALUES ($1)", &[&work.key]).await?;
         match self.chance.within(0..100) {
+            // A few, since each is as much as thousands of the others.
+            0 if self.chance.one_in(2) => self.large(db, work).await?,
             0..2 => self.bulk(db, work).await?,
             2..14 => self.batch(db, work).await?,
             14..22 => return self.prepare(db, work).await,
@@ -184,6 +194,29 @@ impl Writer {
     async fn bulk(&mut self, db: &Database, work: &mut Transaction) -> Result<(), Error> {
         let count = self.chance.within(100..400);
         self.own(db, work, count).await
+    }
+
+    /// So much that it goes to disk, within a savepoint: where there is no room, that is rolled back and the rest commits.
+    async fn large(&mut self, db: &Database, work: &mut Transaction) -> Result<(), Error> {
+        let (context, aggregate) = (self.context(), AGGREGATES + work.key);
+        db.batch_execute("SET LOCAL work_mem = '64kB'").await?;
+        db.execute("INSERT INTO aggregates VALUES ($1, $2, 0)", &[&context, &aggregate]).await?;
+        let key = work.key;
+        let sql = "SELECT sea_mq.emit('aggregate', $1, 'Changed', jsonb_build_object('tx', $2::int8, 'text', repeat('x', $3)),
+            context => $4) FROM generate_series(1, $5::int8)";
+        let emit = async |count: i64, length: i32| {
+            db.query(sql, &[&aggregate.to_string(), &key, &length, &context, &count]).await
+        };
+        let mut rows = emit(2, 10).await?;
+        db.batch_execute("SAVEPOINT s").await?;
+        match emit(SPILLED, SPILLED_LENGTH).await {
+            Ok(spilled) => rows.extend(spilled),
+            Err(error) if has_no_room(&error) => db.batch_execute("ROLLBACK TO s").await?,
+            Err(error) => return Err(error),
+        }
+        rows.extend(emit(1, 10).await?);
+        work.events.extend(rows.iter().zip(1..).map(|(row, n)| Emitted { id: row.get(0), context, aggregate, n }));
+        Ok(())
     }
 
     async fn long(&mut self, db: &Database, work: &mut Transaction) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! Sessions that write, and clients that receive, whatever happens to the servers.
+//! Sessions that write, clients that receive, and somebody who forgot to end a transaction, whatever happens to the servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio_postgres::Error;
 
 use crate::LONG;
 use crate::ledger::{Fate, Ledger};
-use crate::scene::{PRODUCERS, PULLED, Producer, SINK, Scene, connect};
+use crate::scene::{DATABASES, PRODUCERS, PULLED, Producer, SINK, Scene, connect};
 use crate::transaction::{Prepared, Writer};
 
 /// Writers of each database.
@@ -40,6 +40,9 @@ impl Workload {
                 let writer = Writer::new(producer, Arc::clone(&ledger), chance.fork());
                 writers.spawn(write(scene.connector(producer.database), writer, writing.clone()));
             }
+        }
+        for database in DATABASES {
+            receivers.spawn(keep_snapshot(scene.connector(database), receiving.clone()));
         }
         for _ in 0..PULLERS {
             receivers.spawn(receive(scene.connector(SINK), chance.fork(), receiving.clone()));
@@ -97,6 +100,21 @@ async fn end_prepared(db: &Database, producer: &Producer, ledger: &Ledger) {
         let prepared = Prepared::from_gid(&gid).unwrap_or_else(|| panic!("who prepared {gid}?"));
         db.run(&prepared.end()).await;
         ledger.settle(prepared.key, if prepared.commit { Fate::Committed } else { Fate::RolledBack });
+    }
+}
+
+/// An old snapshot throughout: no row that dies meanwhile can be removed.
+async fn keep_snapshot(connector: Connector, stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        if let Ok(db) = connector.try_connect().await {
+            let mut held =
+                db.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT txid_current_snapshot()").await;
+            while held.is_ok() && !*stop.borrow() {
+                tokio::time::sleep(PAUSE).await;
+                held = db.batch_execute("SELECT 1").await;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

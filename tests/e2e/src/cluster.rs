@@ -78,6 +78,13 @@ impl Cluster {
         }
     }
 
+    /// Tells a running server to read its configuration anew. A frozen one does when it goes on.
+    pub fn reload(&self) {
+        if let Some(server) = &self.server {
+            server.signal(Signal::HUP);
+        }
+    }
+
     /// Starts the server, on the same port every time, and waits until it takes connections.
     ///
     /// # Panics

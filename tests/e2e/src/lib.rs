@@ -5,6 +5,7 @@
 //! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
 //! - [`Clock`]: the wall clock of a cluster that was given one of its own
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
+//! - [`mount_small`]: a small file system for a test that fills it
 //! - [`Port`]: one of the ports that servers listen on
 //! - [`ledger`]: whether a stream holds what it should, once and in order
 //! - [`Chance`]: random values that can be had again, for tests that try to break it
@@ -22,6 +23,7 @@ mod cluster;
 mod database;
 mod directory;
 pub mod ledger;
+mod mount;
 mod port;
 mod process;
 mod stage;
@@ -34,8 +36,9 @@ pub use clock::Clock;
 pub use cluster::Cluster;
 pub use database::{Connector, Database};
 pub use directory::Directory;
+pub use mount::{isolate_mounts, mount_small, unmount};
 pub use port::Port;
-pub use process::{children, freeze, kill, resident_bytes, terminate, thaw, title};
+pub use process::{children, freeze, kill, make_for_server, resident_bytes, terminate, thaw, title};
 pub use stage::{EVENTS, Stage, StageOptions};
 pub use stored::{Stored, read};
 pub use wait::{holds_for, settled, until, until_some};

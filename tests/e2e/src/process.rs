@@ -31,6 +31,15 @@ pub fn give(path: &Path) {
     }
 }
 
+/// Makes a directory that the servers write to.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn make_for_server(path: &Path) {
+    fs::create_dir(path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+    give(path);
+}
+
 /// Runs a command to its end and returns what it printed.
 ///
 /// # Panics

@@ -1,11 +1,12 @@
 //! Messages that are handled as they are delivered: the common case.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::attempt::{self, Batch};
 use super::served::Served;
 use super::worker::Worker;
-use crate::broker::Delivery;
+use crate::broker::{Delivery, Resume};
 use crate::consume::Consumer;
 use crate::consume::intake::Intake;
 use crate::domain::message::Message;
@@ -42,10 +43,15 @@ impl Worker {
             served.careful -= 1;
             one_by_one(&subscription, &messages)
         } else {
+            let reached = Cell::new(None);
             let save = |handled: usize, processed, duplicates| {
-                save(&subscription, intake, deliveries.split_at(handled), processed, duplicates);
+                reached.set(save(&subscription, intake, deliveries.split_at(handled), processed, duplicates));
             };
-            attempt::batch(&subscription, &messages, save).or_else(|failure| {
+            let batch = attempt::batch(&subscription, &messages, save);
+            if batch.is_ok() {
+                intake.advanced(reached.get());
+            }
+            batch.or_else(|failure| {
                 attempt::report_undone(&subscription, &failure);
                 one_by_one(&subscription, &messages)
             })
@@ -131,14 +137,15 @@ pub(super) fn one_by_one(subscription: &Subscription, messages: &[Message]) -> R
     Ok(Batch::Done { handled, processed, duplicates, failed: any_failed })
 }
 
-/// Notes progress in the transaction of the batch. `deliveries`: what was dealt with, and what was not.
+/// Notes progress in the transaction of the batch. `deliveries`: what was dealt with, and what was not. Returns how far the
+/// intake is once that has committed.
 pub(super) fn save(
     subscription: &Subscription,
-    intake: &mut Intake,
+    intake: &Intake,
     deliveries: (&[Delivery], &[Delivery]),
     processed: i64,
     duplicates: i64,
-) {
+) -> Option<Resume> {
     let (done, undone) = deliveries;
     let redelivered = done.iter().filter(|delivery| delivery.delivered > 1).count();
     let progress = Progress {
@@ -149,4 +156,5 @@ pub(super) fn save(
         resume: intake.advance(done, undone),
     };
     subscriptions::save_progress(&subscription.name, &progress);
+    progress.resume
 }

@@ -1,11 +1,11 @@
 //! Messages that are stored first: for applications that receive them, and for parallel handlers.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use super::attempt::{is_for_another, unfit};
 use super::direct::{self, AT_ONCE};
 use super::worker::Worker;
-use crate::consume::intake::Intake;
 use crate::domain::message::Message;
 use crate::domain::outcome::{Failure, Outcome};
 use crate::domain::policy::ContractPolicy;
@@ -32,11 +32,12 @@ impl Worker {
         }
         let messages: Vec<Message> =
             deliveries.iter().map(|delivery| Message::from_delivery(delivery, &subscription.stream)).collect();
-        let save = |intake: &mut Intake, duplicates| {
-            direct::save(&subscription, intake, deliveries.split_at(deliveries.len()), 0, duplicates);
+        let reached = Cell::new(None);
+        let save = |duplicates| {
+            reached.set(direct::save(&subscription, intake, deliveries.split_at(deliveries.len()), 0, duplicates));
         };
-        store(&subscription, &messages, |duplicates| save(intake, duplicates))
-            .map_err(|failure| Failed(failure.message))?;
+        store(&subscription, &messages, save).map_err(|failure| Failed(failure.message))?;
+        intake.advanced(reached.get());
         served.look()?;
         self.wake_handlers(&subscription);
         let handled = deliveries.len();

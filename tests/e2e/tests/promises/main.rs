@@ -33,6 +33,7 @@ mod pull;
 mod receiving;
 mod republish;
 mod roles;
+mod spills;
 mod storage;
 mod streams;
 mod subscriptions;
