@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use pgrx::{pg_guard, pg_sys};
 
 use super::shmem::{self, Role};
-use super::{capture, pending};
+use super::{capture, exclusive, pending};
 
 /// Our classes in the lock space of advisory locks; SQL functions use 1 and 2, so nobody else's locks are met.
 #[derive(Clone, Copy)]
@@ -52,10 +52,19 @@ pub struct Owed {
     pub restart: bool,
     /// The launcher is to look at this database.
     pub announce: bool,
+    /// The launcher is to look what databases there are.
+    pub databases: bool,
 }
 
 impl Owed {
-    const NOTHING: Self = Self { events: false, descriptions: false, inbox: false, restart: false, announce: false };
+    const NOTHING: Self = Self {
+        events: false,
+        descriptions: false,
+        inbox: false,
+        restart: false,
+        announce: false,
+        databases: false,
+    };
 }
 
 thread_local! {
@@ -85,11 +94,13 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             pending::forget();
             capture::forget();
+            exclusive::release();
             pay(OWED.replace(Owed::NOTHING));
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             pending::forget();
             capture::forget();
+            exclusive::release();
             OWED.set(Owed::NOTHING);
         }
         _ => {}
@@ -106,6 +117,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         pending::roll_back_to(id);
         capture::roll_back_to(id);
+        exclusive::roll_back_to(id);
     }
 }
 
@@ -116,8 +128,12 @@ fn pay(owed: Owed) {
     }
     // SAFETY: read by the main thread, constant in a process.
     let oid = unsafe { pg_sys::MyDatabaseId };
-    if owed.announce && shmem::want(oid) {
+    if owed.announce {
+        shmem::want(oid);
         shmem::wake_launcher();
+    }
+    if owed.databases {
+        shmem::databases_changed();
     }
     let Some(database) = shmem::database(oid) else { return };
     if owed.events {

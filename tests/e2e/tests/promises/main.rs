@@ -35,6 +35,7 @@ mod roles;
 mod storage;
 mod streams;
 mod subscriptions;
+mod utility;
 mod verify;
 mod workers;
 mod writers;
