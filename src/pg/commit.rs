@@ -57,14 +57,8 @@ pub struct Owed {
 }
 
 impl Owed {
-    const NOTHING: Self = Self {
-        events: false,
-        descriptions: false,
-        inbox: false,
-        restart: false,
-        announce: false,
-        databases: false,
-    };
+    const NOTHING: Self =
+        Self { events: false, descriptions: false, inbox: false, restart: false, announce: false, databases: false };
 }
 
 thread_local! {

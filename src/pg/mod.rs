@@ -18,6 +18,7 @@ mod gucs;
 mod handler;
 mod init;
 mod inquiry;
+mod passage;
 mod pending;
 mod relation;
 mod seat;

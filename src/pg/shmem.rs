@@ -232,14 +232,12 @@ unsafe extern "C-unwind" fn on_startup() {
             pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| previous());
         }
         let mut found = false;
-        let shared: *mut Shared =
-            pg_sys::ShmemInitStruct(c"sea_mq".as_ptr(), size_of::<Shared>(), &mut found).cast();
+        let shared: *mut Shared = pg_sys::ShmemInitStruct(c"sea_mq".as_ptr(), size_of::<Shared>(), &mut found).cast();
         if !found {
             shared.write(Shared::default());
         }
         let size = size_of::<Database>() * capacity;
-        let entries: *mut Database =
-            pg_sys::ShmemInitStruct(c"sea_mq databases".as_ptr(), size, &mut found).cast();
+        let entries: *mut Database = pg_sys::ShmemInitStruct(c"sea_mq databases".as_ptr(), size, &mut found).cast();
         if !found {
             (0..capacity).for_each(|at| entries.add(at).write(Database::default()));
         }

@@ -100,9 +100,9 @@ unsafe extern "C-unwind" fn process_utility(
 unsafe fn concern(node: *mut pg_sys::Node) -> Concern {
     unsafe {
         match (*node).type_ {
-            pg_sys::NodeTag::T_CreatedbStmt
-            | pg_sys::NodeTag::T_DropdbStmt
-            | pg_sys::NodeTag::T_AlterDatabaseStmt => Concern::Database,
+            pg_sys::NodeTag::T_CreatedbStmt | pg_sys::NodeTag::T_DropdbStmt | pg_sys::NodeTag::T_AlterDatabaseStmt => {
+                Concern::Database
+            }
             pg_sys::NodeTag::T_RenameStmt
                 if (*node.cast::<pg_sys::RenameStmt>()).renameType == pg_sys::ObjectType::OBJECT_DATABASE =>
             {

@@ -165,7 +165,8 @@ async fn workers_that_made_room_in_vain_come_back_at_once() {
 async fn errors_arrive_as_they_were_raised() {
     let stage = Stage::new("errors").await;
     let db = stage.connect().await;
-    let raise = "RAISE EXCEPTION 'no' USING ERRCODE = 'XY123', DETAIL = 'd', HINT = 'h', COLUMN = 'a', CONSTRAINT = 'c',
+    let raise =
+        "RAISE EXCEPTION 'no' USING ERRCODE = 'XY123', DETAIL = 'd', HINT = 'h', COLUMN = 'a', CONSTRAINT = 'c',
         DATATYPE = 'e', TABLE = 't', SCHEMA = 's'";
     db.run(&format!("CREATE PROCEDURE refuse() LANGUAGE plpgsql AS $$ BEGIN {raise}; END $$")).await;
     for sql in [format!("DO $$ BEGIN {raise}; END $$"), "CALL refuse()".into()] {
@@ -180,7 +181,10 @@ async fn errors_arrive_as_they_were_raised() {
     let doubled = error(&db, "CREATE UNIQUE INDEX once ON numbers (n)").await;
     assert_eq!((doubled.code(), doubled.constraint()), (&SqlState::UNIQUE_VIOLATION, Some("once")));
     let broken = error(&db, "ALTER TABLE numbers ADD CONSTRAINT large CHECK (n > 1)").await;
-    assert_eq!((broken.code(), broken.table(), broken.constraint()), (&SqlState::CHECK_VIOLATION, Some("numbers"), Some("large")));
+    assert_eq!(
+        (broken.code(), broken.table(), broken.constraint()),
+        (&SqlState::CHECK_VIOLATION, Some("numbers"), Some("large"))
+    );
     let copied = error(&db, "COPY numbers FROM PROGRAM 'echo x'").await;
     assert_eq!(copied.where_(), Some("COPY numbers, line 1, column n: \"x\""));
     db.run(
@@ -188,6 +192,32 @@ async fn errors_arrive_as_they_were_raised() {
          EXCEPTION WHEN SQLSTATE 'XY123' THEN NULL; END $$",
     )
     .await;
+}
+
+/// A condition runs inside our own function.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_a_condition_arrive_as_they_were_raised() {
+    let stage = Stage::new("condition").await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE FUNCTION refuse(n int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+         BEGIN
+             IF n = 7 THEN RAISE EXCEPTION 'no' USING ERRCODE = 'XY123', DETAIL = 'd', CONSTRAINT = 'c', TABLE = 't'; END IF;
+             BEGIN RAISE EXCEPTION 'caught'; EXCEPTION WHEN OTHERS THEN RETURN n > 1; END;
+         END $$;
+         CREATE TABLE numbers (n int PRIMARY KEY);
+         SELECT sea_mq.capture_table('numbers', \"when\" => 'refuse(new.n)')",
+    )
+    .await;
+    let error = error(&db, "INSERT INTO numbers VALUES (7)").await;
+    assert_eq!((error.code().code(), error.detail()), ("XY123", Some("d")));
+    assert_eq!((error.constraint(), error.table()), (Some("c"), Some("t")));
+    let context = "PL/pgSQL function refuse(integer) line 3 at RAISE";
+    assert_eq!(error.where_(), Some(context));
+    db.run("DO $$ BEGIN INSERT INTO numbers VALUES (7); RAISE 'not reached'; EXCEPTION WHEN SQLSTATE 'XY123' THEN NULL; END $$")
+        .await;
+    db.run("INSERT INTO numbers VALUES (8)").await;
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM sea_mq.outbox_events", &[]).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,7 +282,8 @@ async fn a_database_without_a_place_says_so_and_gets_the_next_free_one() {
     assert_eq!(second.refusal("SELECT sea_mq.start()").await.code(), "53400");
     let logged = "database \"second\" is not looked at: all 1 places are taken";
     until("the log says so", SOON, async || stage.cluster.log().contains(logged)).await;
-    let id = second.value::<uuid::Uuid>("SELECT sea_mq.emit('a', '1', 'Emitted', '{}', context => 'second')", &[]).await;
+    let id =
+        second.value::<uuid::Uuid>("SELECT sea_mq.emit('a', '1', 'Emitted', '{}', context => 'second')", &[]).await;
     until_left(&stage.cluster, "app").await;
     stage.cluster.run("DROP DATABASE app").await;
     until_served(&stage.cluster, "second").await;
