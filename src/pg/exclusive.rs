@@ -54,14 +54,16 @@ pub unsafe fn make_room(node: *mut pg_sys::Node, context: pg_sys::ProcessUtility
             FORCED.set(option((*node.cast::<pg_sys::DropdbStmt>()).options, c"force").is_some());
             return;
         }
-        let is_top_level = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
-        if pg_sys::XactReadOnly || pg_sys::IsInTransactionBlock(is_top_level) {
+        if pg_sys::XactReadOnly {
             return;
         }
+        let is_top_level = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
+        let is_alone = !pg_sys::IsInTransactionBlock(is_top_level);
         let wanted = match (*node).type_ {
+            // The only one that can be part of a transaction.
             pg_sys::NodeTag::T_RenameStmt => renamed(&*node.cast()),
-            pg_sys::NodeTag::T_AlterDatabaseStmt => moved(&*node.cast()),
-            pg_sys::NodeTag::T_CreatedbStmt => copied(&*node.cast()),
+            pg_sys::NodeTag::T_AlterDatabaseStmt if is_alone => moved(&*node.cast()),
+            pg_sys::NodeTag::T_CreatedbStmt if is_alone => copied(&*node.cast()),
             _ => None,
         };
         if let Some(oid) = wanted

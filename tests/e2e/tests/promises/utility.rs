@@ -86,7 +86,7 @@ const REFUSED: [&str; 9] = [
     "CREATE DATABASE postgres TEMPLATE app",
     "CREATE DATABASE x TEMPLATE app OWNER nonsense",
     "CREATE DATABASE x TEMPLATE app TABLESPACE nonsense",
-    "BEGIN; ALTER DATABASE app RENAME TO other",
+    "BEGIN READ ONLY; ALTER DATABASE app RENAME TO other",
     "BEGIN; CREATE DATABASE x TEMPLATE app",
     "BEGIN READ ONLY; ALTER DATABASE app SET TABLESPACE elsewhere",
 ];
@@ -104,7 +104,8 @@ async fn refused(db: &Database, statements: &[&str]) {
 async fn a_statement_that_is_refused_disturbs_no_worker() {
     let stage = served("refused").await;
     let postgres = stage.cluster.connect("postgres").await;
-    postgres.run("SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''").await;
+    postgres.run("SET allow_in_place_tablespaces = on").await;
+    postgres.run("CREATE TABLESPACE elsewhere LOCATION ''").await;
     postgres.run("CREATE ROLE nobody LOGIN; CREATE ROLE maker LOGIN CREATEDB").await;
     let before = processes(&stage.cluster).await;
     assert_eq!(before.len(), 3, "{before:?}");
@@ -159,6 +160,18 @@ async fn workers_that_made_room_in_vain_come_back_at_once() {
     until_served(&stage.cluster, "app").await;
     let id = db.emit("1", "Emitted", json!({})).await;
     stage.assert_stored(&[id]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_renamed_in_a_transaction_that_may_fail() {
+    let stage = served("renamed").await;
+    let db = stage.cluster.connect("postgres").await;
+    db.run("BEGIN; ALTER DATABASE app RENAME TO other").await;
+    assert!(workers_of(&stage.cluster, "app").await.is_empty());
+    db.run("ROLLBACK").await;
+    until_served(&stage.cluster, "app").await;
+    db.run("DO $$ BEGIN ALTER DATABASE app RENAME TO other; END $$").await;
+    until_served(&stage.cluster, "other").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
