@@ -146,8 +146,9 @@ impl Database {
     /// Ends all processes, and asks for no others. For the launcher.
     pub fn turn_away(&self) {
         for seat in &self.seats {
-            seat.advance(Phase::Wanted, Phase::Absent);
-            seat.advance(Phase::Failed, Phase::Absent);
+            for phase in [Phase::Wanted, Phase::Failed, Phase::Stopped] {
+                seat.advance(phase, Phase::Absent);
+            }
             seat.dismiss(Phase::Absent);
         }
     }

@@ -127,10 +127,8 @@ impl Launcher {
             if database.has_process() {
                 log!("sea_mq launcher: database {oid} is a template, takes no connections or is gone; its workers end");
             }
+            // The place is given up when they have ended, those included that were asked for and are not there yet.
             database.turn_away();
-            if !database.has_process() {
-                self.release(oid, database);
-            }
         }
         for (&oid, name) in &self.found {
             if self.known.contains(&oid) {
