@@ -193,7 +193,8 @@ COMMENT ON FUNCTION sea_mq.restart_at_commit IS 'Restarts the relay when this tr
 CREATE FUNCTION sea_mq.start() RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'start_wrapper';
 COMMENT ON FUNCTION sea_mq.start IS
 'Starts this database''s relay if it is not running, and says so. Without shared_preload_libraries it runs until the server
-restarts. Error 53400: no free worker slot (max_worker_processes)';
+restarts. Errors 53400: no free worker slot (max_worker_processes), no free place (sea_mq.max_databases); 55000: a template database,
+or one that takes no connections';
 CREATE FUNCTION sea_mq.stop() RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'stop_wrapper';
 COMMENT ON FUNCTION sea_mq.stop IS
 'Stops this database''s relay until start() or a restart of the server, and says so. Events are kept meanwhile';
@@ -204,6 +205,11 @@ CREATE FUNCTION sea_mq.preloaded() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_
 COMMENT ON FUNCTION sea_mq.preloaded IS 'Whether sea_mq is in shared_preload_libraries';
 CREATE FUNCTION sea_mq.has_broker() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'has_broker_wrapper';
 COMMENT ON FUNCTION sea_mq.has_broker IS 'Whether sea_mq.nats_url is set; for internal use';
+CREATE FUNCTION sea_mq.worker_problem(OUT problem text, OUT hint text) RETURNS SETOF record
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'worker_problem_wrapper';
+COMMENT ON FUNCTION sea_mq.worker_problem IS
+'Why no worker can serve this database: it is a template, all places (sea_mq.max_databases) are taken, no worker slot
+(max_worker_processes) is free. No row: nothing is in the way';
 CREATE FUNCTION sea_mq.announce() RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'announce_wrapper';
 COMMENT ON FUNCTION sea_mq.announce IS 'Tells the launcher at commit that this database has the extension; for internal use';
 

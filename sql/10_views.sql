@@ -105,10 +105,11 @@ COMMENT ON COLUMN sea_mq.stream_status.last_not_atomic IS 'The last of them, and
 
 -- What is wrong, the most urgent first.
 CREATE VIEW sea_mq.problems AS
-SELECT 1 AS rank, 'relay is not running' AS problem,
-    CASE WHEN r.preloaded THEN 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
+SELECT 1 AS rank, 'relay is not running' || coalesce(': ' || w.problem, '') AS problem,
+    CASE WHEN w.problem IS NOT NULL THEN w.hint
+        WHEN r.preloaded THEN 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
         ELSE 'Add sea_mq to shared_preload_libraries and restart the server; until then, call sea_mq.start().' END AS hint
-FROM sea_mq.relay_status r WHERE NOT r.running
+FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true WHERE NOT r.running
 UNION ALL
 SELECT 1, format('emit refuses events: about %s MB are not published yet, and sea_mq.max_outbox_size is %s MB', b.bytes >> 20, m.bytes >> 20),
     'Mend what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
@@ -143,8 +144,10 @@ UNION ALL
 SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error), 'Delete it there by hand, or wait; the relay tries again.'
 FROM sea_mq.stream_deletions d WHERE d.error IS NOT NULL
 UNION ALL
-SELECT 3, 'consumer is not running', 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
-FROM sea_mq.inbox_status i, sea_mq.relay_status r WHERE r.running AND i.subscriptions > 0 AND NOT i.consumer_running
+SELECT 3, 'consumer is not running' || coalesce(': ' || w.problem, ''),
+    coalesce(w.hint, 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.')
+FROM sea_mq.inbox_status i CROSS JOIN sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true
+WHERE r.running AND i.subscriptions > 0 AND NOT i.consumer_running
 UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See sea_mq.subscription_status.')
 FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused')
@@ -239,6 +242,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             THEN regexp_replace(g.setting, '//[^@/]*@', '//***@', 'g') ELSE g.setting || coalesce(' ' || g.unit, '') END
         FROM pg_settings g WHERE g.name LIKE 'sea\_mq.%' ORDER BY g.name) AS settings
     UNION ALL SELECT 'worker', w.backend_type, format('pid %s, started %s', w.pid, w.backend_start) FROM sea_mq.workers() w
+    UNION ALL SELECT 'worker', 'problem', p.problem FROM sea_mq.worker_problem() p
     UNION ALL SELECT 'relay', 'state', concat_ws(': ', r.state, r.error) FROM sea_mq.relay_status r
     UNION ALL SELECT 'broker', coalesce(r.server_address, 'none'), concat_ws(' ', r.server_name, r.server_version)
         FROM sea_mq.relay_status r

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use pgrx::{pg_guard, pg_sys};
 
 use super::shmem::{self, Role};
-use super::{capture, door, pending};
+use super::{capture, door, exclusive, pending};
 
 /// Our classes in the lock space of advisory locks; SQL functions use 1 and 2, so nobody else's locks are met.
 #[derive(Clone, Copy)]
@@ -52,10 +52,13 @@ pub struct Owed {
     pub restart: bool,
     /// The launcher is to look at this database.
     pub announce: bool,
+    /// The launcher is to look what databases there are.
+    pub databases: bool,
 }
 
 impl Owed {
-    const NOTHING: Self = Self { events: false, descriptions: false, inbox: false, restart: false, announce: false };
+    const NOTHING: Self =
+        Self { events: false, descriptions: false, inbox: false, restart: false, announce: false, databases: false };
 }
 
 thread_local! {
@@ -89,12 +92,14 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
             door::abandon(0);
             pending::forget();
             capture::forget();
+            exclusive::release();
             pay(OWED.replace(Owed::NOTHING));
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             door::abandon(0);
             pending::forget();
             capture::forget();
+            exclusive::release();
             OWED.set(Owed::NOTHING);
         }
         _ => {}
@@ -113,6 +118,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
         door::abandon(unsafe { pg_sys::GetCurrentTransactionNestLevel() });
         pending::roll_back_to(id);
         capture::roll_back_to(id);
+        exclusive::roll_back_to(id);
     }
 }
 
@@ -123,8 +129,12 @@ fn pay(owed: Owed) {
     }
     // SAFETY: read by the main thread, constant in a process.
     let oid = unsafe { pg_sys::MyDatabaseId };
-    if owed.announce && shmem::want(oid) {
+    if owed.announce {
+        shmem::want(oid);
         shmem::wake_launcher();
+    }
+    if owed.databases {
+        shmem::databases_changed();
     }
     let Some(database) = shmem::database(oid) else { return };
     if owed.events {

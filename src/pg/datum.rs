@@ -206,12 +206,19 @@ macro_rules! sql_function {
 
         #[unsafe(no_mangle)]
         #[doc(hidden)]
-        #[pgrx::pg_guard]
         pub unsafe extern "C-unwind" fn $wrapper(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
-            // SAFETY: PostgreSQL passes the call being executed.
-            let call = unsafe { $crate::pg::datum::Call::new(fcinfo) };
-            let body: fn($crate::pg::datum::Call) -> pgrx::pg_sys::Datum = $body;
-            body(call)
+            #[pgrx::pg_guard]
+            unsafe extern "C-unwind" fn guarded(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+                // SAFETY: PostgreSQL passes the call being executed.
+                let call = unsafe { $crate::pg::datum::Call::new(fcinfo) };
+                $crate::pg::passage::run(call, $body)
+            }
+            // SAFETY: a plain frame, called by PostgreSQL.
+            unsafe {
+                let value = guarded(fcinfo);
+                $crate::pg::passage::raise_noted();
+                value
+            }
         }
     };
 }

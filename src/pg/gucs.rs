@@ -66,6 +66,7 @@ static RETRY_DELAY_MAX: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 static INBOX_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
 static DLQ_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(2_592_000);
 static CONTRACTS: GucSetting<Contracts> = GucSetting::<Contracts>::new(Contracts::Off);
+static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(64);
 static ON_STREAM_LOSS: GucSetting<OnStreamLoss> = GucSetting::<OnStreamLoss>::new(OnStreamLoss::Republish);
 
 /// Defines all settings. Called once per process, from `_PG_init`.
@@ -75,6 +76,7 @@ pub fn define() {
     define_relay();
     define_storage();
     define_inbox();
+    define_server();
     // SAFETY: the prefix is a static C string, and the library is being loaded.
     unsafe {
         #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
@@ -284,6 +286,23 @@ fn define_inbox() {
     );
 }
 
+/// What is fixed when the server starts. Such a setting cannot be defined later on.
+fn define_server() {
+    // SAFETY: read by the main thread.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        GucRegistry::define_int_guc(
+            c"sea_mq.max_databases",
+            c"Databases of the server that can have workers.",
+            c"",
+            &MAX_DATABASES,
+            1,
+            8192,
+            GucContext::Postmaster,
+            GucFlags::default(),
+        );
+    }
+}
+
 fn string(setting: &Text) -> Option<String> {
     setting.get().and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty())
 }
@@ -377,6 +396,11 @@ pub fn max_outbox_size() -> Option<u64> {
 
 pub fn max_in_flight() -> usize {
     usize::try_from(MAX_IN_FLIGHT.get()).unwrap_or(1)
+}
+
+/// Databases of the server that can have workers. For the postmaster; others ask the shared memory.
+pub fn max_databases() -> usize {
+    usize::try_from(MAX_DATABASES.get()).unwrap_or(1)
 }
 
 pub fn contracts() -> ContractPolicy {

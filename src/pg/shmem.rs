@@ -4,23 +4,23 @@
 //! used from a commit callback. It holds no truth about events: what is lost with it (a restart of the server) is found
 //! again by the workers' polls and the launcher's scan.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::mem::size_of;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-// `pg_guard` is used by `pg_shmem_init!`.
-use pgrx::{PGRXSharedMemory, PgAtomic, pg_guard, pg_shmem_init, pg_sys};
+use pgrx::{pg_guard, pg_sys};
 
+use super::gucs;
 use super::inquiry::Inquiry;
 pub use super::seat::{Phase, Role, Seat};
 use super::seat::{SEATS, set_latch};
 
-/// Databases with workers that one server can have.
-pub const MAX_DATABASES: usize = 64;
-
-/// Whether this process inherited the shared memory from a preloading postmaster.
+/// What this process inherited from a preloading postmaster; null: it did not preload.
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
+/// The first of `CAPACITY` entries.
+static DATABASES: AtomicPtr<Database> = AtomicPtr::new(std::ptr::null_mut());
+static CAPACITY: AtomicUsize = AtomicUsize::new(0);
+/// Whether the library was preloaded.
 static PRELOADED: AtomicBool = AtomicBool::new(false);
-
-// SAFETY: the name is this library's own.
-static SHARED: PgAtomic<Shared> = unsafe { PgAtomic::new(c"sea_mq") };
 
 /// One database.
 #[derive(Default)]
@@ -51,22 +51,19 @@ pub struct Database {
     pub inquiry: Inquiry,
     /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
     pub held_until: AtomicI64,
+    /// The server had no worker slot when the launcher last asked for a process. Written by the launcher.
+    pub lacks_slot: AtomicBool,
 }
 
+/// What is not about one database.
+#[derive(Default)]
 struct Shared {
     /// The launcher's latch; null: there is none. Written by the launcher.
     launcher: AtomicPtr<pg_sys::Latch>,
-    databases: [Database; MAX_DATABASES],
-}
-
-// SAFETY: consists of atomics only; the pointers in it point into shared memory that is mapped at the same address in
-// every process of the cluster.
-unsafe impl PGRXSharedMemory for Shared {}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self { launcher: AtomicPtr::default(), databases: std::array::from_fn(|_| Database::default()) }
-    }
+    /// Databases were made, changed or dropped since the launcher looked. Set by commits, cleared by the launcher.
+    databases_changed: AtomicBool,
+    /// Somebody asked for a worker while all entries were taken. Set by commits, cleared by the launcher.
+    missed: AtomicBool,
 }
 
 impl Database {
@@ -146,6 +143,16 @@ impl Database {
         }
     }
 
+    /// Ends all processes, and asks for no others. For the launcher.
+    pub fn turn_away(&self) {
+        for seat in &self.seats {
+            for phase in [Phase::Wanted, Phase::Failed, Phase::Stopped] {
+                seat.advance(phase, Phase::Absent);
+            }
+            seat.dismiss(Phase::Absent);
+        }
+    }
+
     /// Ends all processes for as long as nobody calls `start`. Returns whether there was one.
     pub fn stop(&self) -> bool {
         let was_running = self.seats.iter().any(|seat| seat.phase() == Phase::Running);
@@ -177,17 +184,88 @@ impl Database {
 
 /// Reserves the shared memory. To be called from `_PG_init` while the postmaster preloads.
 pub fn init() {
-    pg_shmem_init!(SHARED = Shared::default());
     PRELOADED.store(true, Ordering::Relaxed);
+    // SAFETY: single-threaded, once.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        request();
+        #[cfg(not(feature = "pg14"))]
+        {
+            PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
+            pg_sys::shmem_request_hook = Some(on_request);
+        }
+        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(on_startup);
+    }
+}
+
+#[cfg(not(feature = "pg14"))]
+static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
+static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
+
+#[cfg(not(feature = "pg14"))]
+#[pg_guard]
+unsafe extern "C-unwind" fn on_request() {
+    // SAFETY: the hook's own protocol.
+    unsafe {
+        if let Some(previous) = PREVIOUS_REQUEST {
+            pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| previous());
+        }
+    }
+    request();
+}
+
+/// PostgreSQL aligns what it gives to lines of the cache.
+fn request() {
+    const LINE: usize = 128;
+    let size = size_of::<Shared>() + size_of::<Database>() * gucs::max_databases() + 2 * LINE;
+    // SAFETY: while the postmaster asks how much shared memory is needed.
+    unsafe { pg_sys::RequestAddinShmemSpace(size) }
+}
+
+/// Runs in the postmaster before it starts other processes, and again after a crash.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_startup() {
+    let capacity = gucs::max_databases();
+    // SAFETY: the hook's own protocol. What is found has been set up.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP {
+            pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| previous());
+        }
+        let mut found = false;
+        let shared: *mut Shared = pg_sys::ShmemInitStruct(c"sea_mq".as_ptr(), size_of::<Shared>(), &mut found).cast();
+        if !found {
+            shared.write(Shared::default());
+        }
+        let size = size_of::<Database>() * capacity;
+        let entries: *mut Database = pg_sys::ShmemInitStruct(c"sea_mq databases".as_ptr(), size, &mut found).cast();
+        if !found {
+            (0..capacity).for_each(|at| entries.add(at).write(Database::default()));
+        }
+        DATABASES.store(entries, Ordering::Relaxed);
+        SHARED.store(shared, Ordering::Relaxed);
+    }
+    CAPACITY.store(capacity, Ordering::Relaxed);
 }
 
 pub fn preloaded() -> bool {
     PRELOADED.load(Ordering::Relaxed)
 }
 
+fn shared() -> Option<&'static Shared> {
+    // SAFETY: null, or set up before this process was started; consists of atomics only. The pointers in it point into
+    // shared memory that is mapped at the same address in every process of the cluster.
+    unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
+}
+
 /// All entries; none without preloading.
 pub fn databases() -> &'static [Database] {
-    if preloaded() { &SHARED.get().databases } else { &[] }
+    let first = DATABASES.load(Ordering::Relaxed);
+    if first.is_null() {
+        return &[];
+    }
+    // SAFETY: as many as were set up, before this process was started; they consist of atomics only.
+    unsafe { std::slice::from_raw_parts(first, CAPACITY.load(Ordering::Relaxed)) }
 }
 
 /// The entry of a database, if it has one.
@@ -202,13 +280,18 @@ fn entries(oid: pg_sys::Oid) -> impl Iterator<Item = &'static Database> {
     databases().iter().filter(wanted)
 }
 
-/// Asks for a database's relay and consumer, unless they are there or were stopped. Returns `false` if all entries are
-/// taken.
-pub fn want(oid: pg_sys::Oid) -> bool {
-    ask(oid, &Role::STANDING)
+/// Asks for a database's relay and consumer, unless they are there or were stopped. If all entries are taken, the
+/// launcher comes back to it when one is free.
+pub fn want(oid: pg_sys::Oid) {
+    if !ask(oid, &Role::STANDING)
+        && let Some(shared) = shared()
+    {
+        shared.missed.store(true, Ordering::Release);
+    }
 }
 
-/// Asks for a database's relay alone, which looks whether there is an extension, and then asks for the others.
+/// Asks for a database's relay alone, which looks whether there is an extension, and then asks for the others. Returns
+/// `false` if all entries are taken.
 pub fn scout(oid: pg_sys::Oid) -> bool {
     ask(oid, &[Role::Relay])
 }
@@ -230,6 +313,7 @@ fn ask(oid: pg_sys::Oid, roles: &[Role]) -> bool {
 pub fn release(database: &Database, oid: u32) {
     database.held_until.store(0, Ordering::Release);
     database.backlog_at.store(0, Ordering::Release);
+    database.lacks_slot.store(false, Ordering::Release);
     database.oid.store(0, Ordering::Release);
     let wanted = database.seats.iter().filter(|seat| seat.clear() == Phase::Wanted).count() > 0;
     // Somebody asked for a worker just before the entry was given up: ask anew.
@@ -256,15 +340,38 @@ pub fn claim(oid: pg_sys::Oid) -> Option<&'static Database> {
     }
 }
 
+/// Whether no entry is free, and each is that of a database that has the extension: none is about to become free.
+pub fn is_full() -> bool {
+    preloaded() && databases().iter().all(|database| database.seat(Role::Consumer).phase() != Phase::Absent)
+}
+
 pub fn wake_launcher() {
-    if preloaded() {
-        set_latch(SHARED.get().launcher.load(Ordering::Acquire));
+    if let Some(shared) = shared() {
+        set_latch(shared.launcher.load(Ordering::Acquire));
     }
+}
+
+/// Databases were made, changed or dropped: the launcher looks what there are.
+pub fn databases_changed() {
+    if let Some(shared) = shared() {
+        shared.databases_changed.store(true, Ordering::Release);
+        wake_launcher();
+    }
+}
+
+/// Whether databases were made, changed or dropped since the last call. For the launcher.
+pub fn take_databases_changed() -> bool {
+    shared().is_some_and(|shared| shared.databases_changed.swap(false, Ordering::AcqRel))
+}
+
+/// Whether somebody asked in vain for a worker since the last call. For the launcher.
+pub fn take_missed() -> bool {
+    shared().is_some_and(|shared| shared.missed.swap(false, Ordering::AcqRel))
 }
 
 /// The calling process is the launcher (or, with `None`, no longer is).
 pub fn set_launcher(latch: Option<*mut pg_sys::Latch>) {
-    if preloaded() {
-        SHARED.get().launcher.store(latch.unwrap_or(std::ptr::null_mut()), Ordering::Release);
+    if let Some(shared) = shared() {
+        shared.launcher.store(latch.unwrap_or(std::ptr::null_mut()), Ordering::Release);
     }
 }

@@ -1,37 +1,62 @@
-//! Commands that cannot run while a worker is connected to the database, or that a commit does not announce.
+//! Statements that workers must make room for, and those that a commit does not announce.
 //!
-//! DROP DATABASE, ALTER DATABASE … SET TABLESPACE, … RENAME and CREATE DATABASE … TEMPLATE wait five seconds for other
-//! sessions to leave, and then fail. Here the workers are sent away first; the launcher brings them back if the database
-//! is still there afterwards. COMMIT PREPARED runs no callback of the transaction that it commits, so the workers are
-//! woken here.
+//! DROP DATABASE, ALTER DATABASE … SET TABLESPACE, … RENAME and CREATE DATABASE wait five seconds for other sessions to
+//! leave, and then fail. The workers are sent away first, by whoever is certain that PostgreSQL lets the statement pass
+//! ([`exclusive`]). COMMIT PREPARED runs no callback of the transaction that it commits, so the workers are woken here.
+//!
+//! The hook is a plain frame: it has nothing to clean up and catches nothing, so an ERROR of a statement jumps over it
+//! and arrives as it was raised. pgrx's guards would make another of it, without the SQLSTATEs of users, constraint,
+//! table and context. What has to be undone after an ERROR is undone at the transaction's end.
 
-use std::ffi::CStr;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use pgrx::{pg_guard, pg_sys};
 
-use pgrx::{check_for_interrupts, pg_guard, pg_sys};
+use super::commit::owe;
+use super::{exclusive, shmem};
 
-use super::clock;
-use super::shmem::{self, Database};
-
-/// How long the launcher leaves a database alone if the command that holds it dies without a word.
-pub const HOLD: i64 = 60_000_000;
-/// How long to wait for the workers to leave.
-const PATIENCE: Duration = Duration::from_secs(4);
+unsafe extern "C-unwind" {
+    /// src/backend/tcop/utility.c. Not pgrx's wrapper, which catches errors.
+    fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const std::ffi::c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
+static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
 
-/// Installs the hook. To be called from `_PG_init` while the postmaster preloads.
+/// Installs the hooks. To be called from `_PG_init` while the postmaster preloads.
 pub fn install() {
     // SAFETY: single-threaded, once.
     unsafe {
         PREVIOUS = pg_sys::ProcessUtility_hook;
         pg_sys::ProcessUtility_hook = Some(process_utility);
+        PREVIOUS_ACCESS = pg_sys::object_access_hook;
+        pg_sys::object_access_hook = Some(access_object);
     }
 }
 
+/// What a statement has to do with the workers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+enum Concern {
+    /// Nothing, as almost every statement.
+    None,
+    /// It creates, changes or drops a database.
+    Database,
+    /// It drops extensions.
+    DropExtension,
+    /// It commits a prepared transaction.
+    CommitPrepared,
+}
+
+/// A plain frame (RFC 2945): no value in it has a destructor, and nothing in it can panic.
 #[allow(clippy::too_many_arguments)]
-#[pg_guard]
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
     query: *const std::ffi::c_char,
@@ -45,11 +70,15 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: PostgreSQL passes a valid statement; the arguments are handed on unchanged.
     unsafe {
         let node = (*statement).utilityStmt;
-        let run = || match PREVIOUS {
-            Some(next) => pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
+        let concern = concern(node);
+        if concern != Concern::None {
+            before(concern, node, context);
+        }
+        match PREVIOUS {
+            Some(next) => {
                 next(statement, query, read_only_tree, context, params, environment, destination, completion);
-            }),
-            None => pg_sys::standard_ProcessUtility(
+            }
+            None => standard_ProcessUtility(
                 statement,
                 query,
                 read_only_tree,
@@ -59,101 +88,96 @@ unsafe extern "C-unwind" fn process_utility(
                 destination,
                 completion,
             ),
-        };
-        let wakes = commits_prepared(node);
-        match held_database(node) {
-            None => run(),
-            Some(database) => {
-                let _back = LetBack(database);
-                send_away(database);
-                run();
-            }
         }
-        if wakes && let Some(database) = shmem::database(pg_sys::MyDatabaseId) {
-            database.note_events();
-            database.note_inbox();
+        if concern != Concern::None {
+            after(concern);
         }
     }
 }
 
 /// # Safety
-/// `node` is a valid parse node.
-unsafe fn commits_prepared(node: *mut pg_sys::Node) -> bool {
+/// `node` is a valid parse node. Called by a plain frame: must not raise anything.
+unsafe fn concern(node: *mut pg_sys::Node) -> Concern {
     unsafe {
-        (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
-            && (*node.cast::<pg_sys::TransactionStmt>()).kind == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
-    }
-}
-
-/// The database that the command must have for itself, if workers serve it.
-///
-/// # Safety
-/// `node` is a valid parse node.
-unsafe fn held_database(node: *mut pg_sys::Node) -> Option<&'static Database> {
-    unsafe {
-        let name = match (*node).type_ {
-            pg_sys::NodeTag::T_DropdbStmt => (*node.cast::<pg_sys::DropdbStmt>()).dbname.cast_const(),
-            pg_sys::NodeTag::T_RenameStmt => {
-                let rename = node.cast::<pg_sys::RenameStmt>();
-                if (*rename).renameType != pg_sys::ObjectType::OBJECT_DATABASE {
-                    return None;
-                }
-                (*rename).subname.cast_const()
+        match (*node).type_ {
+            pg_sys::NodeTag::T_CreatedbStmt | pg_sys::NodeTag::T_DropdbStmt | pg_sys::NodeTag::T_AlterDatabaseStmt => {
+                Concern::Database
             }
-            pg_sys::NodeTag::T_AlterDatabaseStmt => {
-                let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
-                option((*alter).options, c"tablespace")?;
-                (*alter).dbname.cast_const()
+            pg_sys::NodeTag::T_RenameStmt
+                if (*node.cast::<pg_sys::RenameStmt>()).renameType == pg_sys::ObjectType::OBJECT_DATABASE =>
+            {
+                Concern::Database
             }
-            pg_sys::NodeTag::T_CreatedbStmt => option((*node.cast::<pg_sys::CreatedbStmt>()).options, c"template")?,
-            // It locks the tables in an order of its own; with workers in the middle of something that is a deadlock.
-            pg_sys::NodeTag::T_DropStmt => {
-                let drop = node.cast::<pg_sys::DropStmt>();
-                let extension = (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION;
-                return if extension { shmem::database(pg_sys::MyDatabaseId) } else { None };
+            pg_sys::NodeTag::T_DropStmt
+                if (*node.cast::<pg_sys::DropStmt>()).removeType == pg_sys::ObjectType::OBJECT_EXTENSION =>
+            {
+                Concern::DropExtension
             }
-            _ => return None,
-        };
-        if name.is_null() {
-            return None;
+            pg_sys::NodeTag::T_TransactionStmt
+                if (*node.cast::<pg_sys::TransactionStmt>()).kind
+                    == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED =>
+            {
+                Concern::CommitPrepared
+            }
+            _ => Concern::None,
         }
-        shmem::database(pg_sys::get_database_oid(name, true))
     }
 }
 
-/// The text of a command's option.
-///
-/// # Safety
-/// `options` is null or a list of DefElem.
-unsafe fn option(options: *mut pg_sys::List, wanted: &CStr) -> Option<*const std::ffi::c_char> {
+/// Makes room for the statement if PostgreSQL is going to let it pass.
+#[pg_guard]
+unsafe extern "C-unwind" fn before(
+    concern: Concern,
+    node: *mut pg_sys::Node,
+    context: pg_sys::ProcessUtilityContext::Type,
+) {
+    // SAFETY: the statement's node.
     unsafe {
-        let length = if options.is_null() { 0 } else { (*options).length };
-        for i in 0..usize::try_from(length).unwrap_or(0) {
-            let element = (*(*options).elements.add(i)).ptr_value.cast::<pg_sys::DefElem>();
-            if CStr::from_ptr((*element).defname) == wanted && !(*element).arg.is_null() {
-                return Some(pg_sys::defGetString(element).cast_const());
+        match concern {
+            Concern::Database => exclusive::make_room(node, context),
+            Concern::DropExtension => exclusive::make_room_for_drop_extension(node),
+            Concern::CommitPrepared | Concern::None => {}
+        }
+    }
+}
+
+/// The statement has succeeded.
+#[pg_guard]
+unsafe extern "C-unwind" fn after(concern: Concern) {
+    match concern {
+        Concern::Database => owe(|owed| owed.databases = true),
+        Concern::CommitPrepared => {
+            // SAFETY: read by the main thread, constant in a process.
+            if let Some(database) = shmem::database(unsafe { pg_sys::MyDatabaseId }) {
+                database.note_events();
+                database.note_inbox();
             }
         }
-        None
+        Concern::DropExtension | Concern::None => {}
     }
 }
 
-fn send_away(database: &Database) {
-    database.held_until.store(clock::now() + HOLD, Ordering::Release);
-    database.restart();
-    let deadline = Instant::now() + PATIENCE;
-    while database.has_process() && Instant::now() < deadline {
-        check_for_interrupts!();
-        std::thread::sleep(Duration::from_millis(2));
+/// A plain frame, as `process_utility`. DROP DATABASE calls it after it has found that the role may drop the database, and
+/// before it looks for sessions in it.
+unsafe extern "C-unwind" fn access_object(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    part: std::ffi::c_int,
+    argument: *mut std::ffi::c_void,
+) {
+    // SAFETY: the arguments are handed on unchanged.
+    unsafe {
+        if let Some(next) = PREVIOUS_ACCESS {
+            next(access, class, object, part, argument);
+        }
+        if access == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::DatabaseRelationId {
+            before_drop_database(object);
+        }
     }
 }
 
-/// Lets the workers back when the command is over, also by an ERROR.
-struct LetBack(&'static Database);
-
-impl Drop for LetBack {
-    fn drop(&mut self) {
-        self.0.held_until.store(0, Ordering::Release);
-        shmem::wake_launcher();
-    }
+#[pg_guard]
+unsafe extern "C-unwind" fn before_drop_database(database: pg_sys::Oid) {
+    exclusive::make_room_for_drop(database);
 }

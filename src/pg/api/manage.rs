@@ -1,9 +1,12 @@
 //! `sea_mq.start`, `stop`, `reload`, and what descriptions call when they change.
 
+use std::sync::atomic::Ordering;
+
 use pgrx::{PgSqlErrorCode, pg_sys};
 
+use crate::pg::catalog;
 use crate::pg::commit::owe;
-use crate::pg::datum::{sql_function, text_datum};
+use crate::pg::datum::{return_set, sql_function, text_datum};
 use crate::pg::error::raise;
 use crate::pg::gucs;
 use crate::pg::shmem::{self, Database, Phase, Role};
@@ -29,6 +32,9 @@ sql_function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, |_call| pg_sys::Dat
 sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| pg_sys::Datum::from(gucs::has_broker()));
 
 sql_function!(start_wrapper, pg_finfo_start_wrapper, |_call| {
+    if let Some(Obstacle { problem, hint }) = unservable(here()) {
+        raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, problem, hint);
+    }
     text_datum(match entry() {
         Some(database) => start_by_launcher(database),
         None => start_by_hand(),
@@ -50,18 +56,73 @@ sql_function!(reload_wrapper, pg_finfo_reload_wrapper, |_call| {
     text_datum(if stopped { "is stopped" } else { "reloading" })
 });
 
+sql_function!(worker_problem_wrapper, pg_finfo_worker_problem_wrapper, |call| {
+    let found = obstacle();
+    return_set(call, |row| {
+        if let Some(obstacle) = found {
+            row(&mut [text_datum(&obstacle.problem), text_datum(obstacle.hint)], &mut [false, false]);
+        }
+    })
+});
+
 /// This database's entry in shared memory, taken if need be. `None` without preloading.
 fn entry() -> Option<&'static Database> {
-    // SAFETY: read by the main thread, constant in a process.
-    let database = shmem::claim(unsafe { pg_sys::MyDatabaseId });
+    let oid = here();
+    let database = shmem::claim(oid);
     if database.is_none() && shmem::preloaded() {
-        raise(
-            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-            format!("{} databases have a relay already, which is the limit", shmem::MAX_DATABASES),
-            "Spread the contexts over several servers.",
-        );
+        let Obstacle { problem, hint } = no_place();
+        raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, problem, hint);
     }
     database
+}
+
+/// The current database.
+fn here() -> pg_sys::Oid {
+    // SAFETY: read by the main thread, constant in a process.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+/// Why no worker serves a database.
+struct Obstacle {
+    problem: String,
+    hint: &'static str,
+}
+
+fn obstacle() -> Option<Obstacle> {
+    let oid = here();
+    if let Some(obstacle) = unservable(oid) {
+        return Some(obstacle);
+    }
+    match shmem::database(oid) {
+        Some(database) => database.lacks_slot.load(Ordering::Acquire).then(no_slot),
+        None => shmem::is_full().then(no_place),
+    }
+}
+
+/// As the launcher sees it.
+fn unservable(oid: pg_sys::Oid) -> Option<Obstacle> {
+    let database = catalog::database(oid)?;
+    if database.is_template {
+        return Some(Obstacle {
+            problem: "no worker serves a template database".into(),
+            hint: "Work in a database that is made from it, or ALTER DATABASE … IS_TEMPLATE false.",
+        });
+    }
+    (!database.takes_connections).then(|| Obstacle {
+        problem: "no worker serves a database that takes no connections".into(),
+        hint: "ALTER DATABASE … ALLOW_CONNECTIONS true.",
+    })
+}
+
+fn no_place() -> Obstacle {
+    Obstacle {
+        problem: format!("all {} places for databases with workers are taken", shmem::databases().len()),
+        hint: "Raise sea_mq.max_databases and restart the server.",
+    }
+}
+
+fn no_slot() -> Obstacle {
+    Obstacle { problem: "no worker slot is free".into(), hint: "Raise max_worker_processes and restart the server." }
 }
 
 fn start_by_launcher(database: &Database) -> &'static str {
@@ -76,9 +137,6 @@ fn start_by_hand() -> &'static str {
     if worker::start_by_hand() {
         return "starting";
     }
-    raise(
-        PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-        "no worker slot is free",
-        "Raise max_worker_processes and restart the server.",
-    )
+    let Obstacle { problem, hint } = no_slot();
+    raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, problem, hint)
 }

@@ -2,19 +2,22 @@
 //!
 //! It is connected to no database, so it cannot see `pg_extension`: it starts a relay in every database that it has not
 //! met before. One that finds no extension says so and ends, one that finds it has the consumer started. `CREATE
-//! EXTENSION` announces its database at commit.
+//! EXTENSION` announces its database at commit. A template database is not served: whoever copies it needs it without
+//! sessions, and what it holds is for its copies.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerStatus, DynamicBackgroundWorker};
-use pgrx::{log, pg_guard, pg_sys, warning};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, log, pg_guard, pg_sys, warning};
 
 use super::session;
 use crate::domain::retry::Backoff;
 use crate::pg::shmem::{self, Database, Phase, Role};
-use crate::pg::{clock, utility};
+use crate::pg::{clock, exclusive};
 
 /// How often to look for databases that nobody announced.
 const SCAN: Duration = Duration::from_secs(10);
@@ -53,8 +56,12 @@ pub extern "C-unwind" fn sea_mq_launcher_main(_arg: pg_sys::Datum) {
 
 #[derive(Default)]
 struct Launcher {
-    /// Databases that were met; a relay was started in each at least once.
+    /// Databases that workers may connect to, with their names, as of the last look.
+    found: HashMap<u32, String>,
+    /// Those of them that were met; a relay was started in each at least once.
     known: HashSet<u32>,
+    /// Those of them for which there is no place, which the log says.
+    missed: HashSet<u32>,
     charges: HashMap<Post, Charge>,
     scanned: Option<Instant>,
 }
@@ -78,10 +85,16 @@ struct Charge {
 impl Launcher {
     /// One round. Returns how long to sleep.
     fn run_once(&mut self) -> Duration {
-        if self.scanned.is_none_or(|at| at.elapsed() >= SCAN) {
+        if shmem::take_missed() {
+            // Whoever asked may be known as a database without the extension.
+            self.known.retain(|&oid| shmem::database(pg_sys::Oid::from(oid)).is_some());
+            self.scanned = None;
+        }
+        let changed = shmem::take_databases_changed();
+        if changed || self.has_stranger() || self.scanned.is_none_or(|at| at.elapsed() >= SCAN) {
             self.scanned = Some(Instant::now());
             match session::transaction(databases) {
-                Ok(found) => self.meet(&found),
+                Ok(found) => self.meet(found),
                 Err(error) => warning!("sea_mq launcher: cannot list the databases: {error}"),
             }
         }
@@ -95,17 +108,37 @@ impl Launcher {
         pause
     }
 
-    fn meet(&mut self, found: &HashSet<u32>) {
-        for &oid in found {
-            if self.known.insert(oid) {
-                shmem::scout(pg_sys::Oid::from(oid));
-            }
-        }
-        self.known.retain(|oid| found.contains(oid));
+    /// Whether somebody wants workers in a database that was not there at the last look.
+    fn has_stranger(&self) -> bool {
+        let wanted = |database: &&Database| Role::all().any(|role| database.seat(role).phase() == Phase::Wanted);
+        let is_stranger = |oid: u32| oid != 0 && !self.found.contains_key(&oid);
+        shmem::databases().iter().filter(wanted).any(|database| is_stranger(database.oid.load(Ordering::Acquire)))
+    }
+
+    fn meet(&mut self, found: HashMap<u32, String>) {
+        self.found = found;
+        self.known.retain(|oid| self.found.contains_key(oid));
+        self.missed.retain(|oid| self.found.contains_key(oid));
         for database in shmem::databases() {
             let oid = database.oid.load(Ordering::Acquire);
-            if oid != 0 && !found.contains(&oid) && !database.has_process() {
-                self.release(oid, database);
+            if oid == 0 || self.found.contains_key(&oid) {
+                continue;
+            }
+            if database.has_process() {
+                log!("sea_mq launcher: database {oid} is a template, takes no connections or is gone; its workers end");
+            }
+            // The place is given up when they have ended, those included that were asked for and are not there yet.
+            database.turn_away();
+        }
+        for (&oid, name) in &self.found {
+            if self.known.contains(&oid) {
+                continue;
+            }
+            if shmem::scout(pg_sys::Oid::from(oid)) {
+                self.known.insert(oid);
+                self.missed.remove(&oid);
+            } else if shmem::is_full() && self.missed.insert(oid) {
+                warn_no_place(name);
             }
         }
     }
@@ -113,6 +146,10 @@ impl Launcher {
     fn release(&mut self, oid: u32, database: &Database) {
         self.charges.retain(|post, _| post.database != oid);
         shmem::release(database, oid);
+        // Its place may be another one's.
+        if self.found.keys().any(|oid| !self.known.contains(oid)) {
+            self.scanned = None;
+        }
     }
 
     /// Does what a database needs. Returns when to look again.
@@ -164,14 +201,22 @@ impl Launcher {
             return ENDING;
         }
         // More than that is left by a clock that was set back.
-        if (1..=utility::HOLD).contains(&held_for) {
+        if (1..=exclusive::HOLD).contains(&held_for) {
             return HELD;
         }
         let seat = database.seat(post.role);
+        if !self.found.contains_key(&post.database) {
+            seat.advance(Phase::Wanted, Phase::Absent);
+            return ENDING;
+        }
         // Cleared before the process is asked for: a request to end that comes after this is meant for the new one.
         seat.end.store(false, Ordering::Release);
-        if seat.advance(Phase::Wanted, Phase::Running) && !self.ask_for(post) {
-            seat.advance(Phase::Running, Phase::Failed);
+        if seat.advance(Phase::Wanted, Phase::Running) {
+            let asked = self.ask_for(post);
+            database.lacks_slot.store(!asked, Ordering::Release);
+            if !asked {
+                seat.advance(Phase::Running, Phase::Failed);
+            }
         }
         SCAN
     }
@@ -239,9 +284,20 @@ impl Charge {
     }
 }
 
-/// Databases that a worker may connect to. Read from the heap: there is no catalog cache without a database.
-fn databases() -> HashSet<u32> {
-    let mut found = HashSet::new();
+/// What the log says of a database without a place, once.
+fn warn_no_place(name: &str) {
+    let places = shmem::databases().len();
+    let message = format!("sea_mq launcher: database \"{name}\" is not looked at: all {places} places are taken");
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message, "sea_mq")
+        .set_detail("If it has the extension, no worker serves it until a place is free.")
+        .set_hint("Raise sea_mq.max_databases and restart the server.")
+        .report(PgLogLevel::WARNING);
+}
+
+/// Databases that workers may connect to, with their names. Read from the heap: there is no catalog cache without a
+/// database.
+fn databases() -> HashMap<u32, String> {
+    let mut found = HashMap::new();
     // SAFETY: a catalog scan in a transaction; tuples are valid until the next one is fetched.
     unsafe {
         let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as _);
@@ -254,7 +310,8 @@ fn databases() -> HashSet<u32> {
             let database = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
             // -2: left half-created or half-dropped.
             if database.datallowconn && !database.datistemplate && database.datconnlimit != -2 {
-                found.insert(database.oid.to_u32());
+                let name = CStr::from_ptr(database.datname.data.as_ptr()).to_string_lossy().into_owned();
+                found.insert(database.oid.to_u32(), name);
             }
         }
         pg_sys::table_endscan(scan);

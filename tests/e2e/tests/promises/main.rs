@@ -37,6 +37,7 @@ mod spills;
 mod storage;
 mod streams;
 mod subscriptions;
+mod utility;
 mod verify;
 mod workers;
 mod writers;
