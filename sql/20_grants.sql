@@ -11,7 +11,7 @@ GRANT INSERT ON sea_mq.outbox_events TO sea_mq_producer;
 
 GRANT SELECT ON sea_mq.outbox_events, sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems,
     sea_mq.status, sea_mq.streams, sea_mq.consumers, sea_mq.publish_failures, sea_mq.stream_divergences TO sea_mq_monitor, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.event_status,
+GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.event_status,
     sea_mq.install_report, sea_mq.event_name, sea_mq.context_name, sea_mq.sink_id TO sea_mq_monitor, sea_mq_operator;
 
 GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.drop_stream, sea_mq.create_consumer,
@@ -21,7 +21,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON sea_mq.subscriptions TO sea_mq_consumer,
 GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
 GRANT USAGE ON SEQUENCE sea_mq.subscriptions_id_seq TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
-    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.subject_filter, sea_mq.handler_name, sea_mq.begin_subscription,
+    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.subject_filter, sea_mq.start_time, sea_mq.handler_name, sea_mq.begin_subscription,
     sea_mq.inbox_wake_at_commit, sea_mq.guard_subscription, sea_mq.event_name, sea_mq.context_name
     TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease, sea_mq.inbox_accept,

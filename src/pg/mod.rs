@@ -11,6 +11,7 @@ mod commit;
 mod contracts;
 mod datum;
 mod error;
+mod failures;
 mod gucs;
 mod handler;
 mod init;
