@@ -252,16 +252,18 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz;
 BEGIN
-    at := start_from::timestamptz;
+    BEGIN
+        at := start_from::timestamptz;
+    EXCEPTION WHEN invalid_datetime_format OR datetime_field_overflow OR invalid_time_zone_displacement_value OR invalid_parameter_value THEN
+        RAISE EXCEPTION 'start_from "%" is not known', start_from
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use new, all, a stream sequence or a time.';
+    END;
     IF at >= '1970-01-01 00:00:00+00' AND at < '2262-01-01 00:00:00+00' THEN
         RETURN at;
     END IF;
     RAISE EXCEPTION 'start_from "%" is a time at which no message is stored', start_from
         USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Use all for whatever the stream holds, new for what comes from now on, or a time from 1970 to 2261.';
-EXCEPTION WHEN invalid_datetime_format OR datetime_field_overflow OR invalid_time_zone_displacement_value THEN
-    RAISE EXCEPTION 'start_from "%" is not known', start_from
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'Use new, all, a stream sequence or a time.';
 END $$;
 COMMENT ON FUNCTION sea_mq.start_time IS 'The time that a start_from names. Error 22023: none, or one at which no message is stored; for internal use';
 
