@@ -148,7 +148,6 @@ SET row_security = off;
 SET default_transaction_isolation = serializable;
 SET check_function_bodies = off;
 SET plpgsql.variable_conflict = use_column;
-SET enable_seqscan = off;
 SET search_path = pg_temp, regress_settings;
 BEGIN;
 SELECT regress_settings.play() AS hostile \gset
@@ -166,12 +165,12 @@ ROLLBACK;
 RESET client_encoding;
 RESET search_path;
 \set ECHO all
-SELECT count(*) > 70 AS played, count(*) FILTER (WHERE line ~ '^[0-9]+\t[0-9A-Z]{5} ') > 20 AS with_errors FROM regexp_split_to_table(:'plain', '\n') line;
+SELECT count(*) > 70 AS played, count(*) FILTER (WHERE line ~ '^[0-9]+\t[0-9A-Z]{5} ') > 20 AS with_errors FROM string_to_table(:'plain', chr(10)) line;
 -- What differs, if anything does.
-SELECT p.line AS plain, h.line AS hostile FROM regexp_split_to_table(:'plain', '\n') WITH ORDINALITY p (line, n)
-FULL JOIN regexp_split_to_table(:'hostile', '\n') WITH ORDINALITY h (line, n) USING (n) WHERE p.line IS DISTINCT FROM h.line;
-SELECT p.line AS plain, f.line AS foreign FROM regexp_split_to_table(:'plain', '\n') WITH ORDINALITY p (line, n)
-FULL JOIN regexp_split_to_table(:'foreign', '\n') WITH ORDINALITY f (line, n) USING (n) WHERE p.line IS DISTINCT FROM f.line;
+SELECT p.line AS plain, h.line AS hostile FROM string_to_table(:'plain', chr(10)) WITH ORDINALITY p (line, n)
+FULL JOIN string_to_table(:'hostile', chr(10)) WITH ORDINALITY h (line, n) USING (n) WHERE p.line IS DISTINCT FROM h.line;
+SELECT p.line AS plain, f.line AS foreign FROM string_to_table(:'plain', chr(10)) WITH ORDINALITY p (line, n)
+FULL JOIN string_to_table(:'foreign', chr(10)) WITH ORDINALITY f (line, n) USING (n) WHERE p.line IS DISTINCT FROM f.line;
 -- A client whose encoding has fewer characters gets these errors, not one about their words.
 SET client_encoding = SQL_ASCII;
 SET client_encoding = LATIN1;
