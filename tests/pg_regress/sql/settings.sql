@@ -180,3 +180,24 @@ SELECT sea_mq.emit('a', '1', 'b', '{}');
 SELECT problem, hint FROM sea_mq.problems;
 RESET client_encoding;
 DROP SCHEMA regress_settings CASCADE;
+
+-- The extension is the same wherever it is installed.
+RESET ALL;
+SELECT current_database() AS here, md5(string_agg(concat_ws(' ', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid)), ',' ORDER BY c.conrelid::regclass::text, c.conname)) AS constraints
+FROM pg_constraint c WHERE c.connamespace = 'sea_mq'::regnamespace \gset
+CREATE DATABASE regress_sea_mq_settings;
+\c regress_sea_mq_settings
+SET client_min_messages = error;
+SET standard_conforming_strings = off;
+SET quote_all_identifiers = on;
+SET DateStyle = 'German, DMY';
+SET IntervalStyle = sql_standard;
+SET array_nulls = off;
+SET transform_null_equals = on;
+CREATE EXTENSION sea_mq;
+RESET ALL;
+SELECT md5(string_agg(concat_ws(' ', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid)), ',' ORDER BY c.conrelid::regclass::text, c.conname)) = :'constraints' AS same
+FROM pg_constraint c WHERE c.connamespace = 'sea_mq'::regnamespace;
+SELECT sea_mq.stop() IS NOT NULL AS stopped;
+\c :here
+DROP DATABASE regress_sea_mq_settings;
