@@ -124,9 +124,9 @@ async fn what_a_handler_returns_is_not_looked_at() {
         "CREATE FUNCTION value(e sea_mq.event) RETURNS text LANGUAGE sql AS $$ SELECT record(e)::text $$;
          CREATE FUNCTION rec(e sea_mq.event) RETURNS record LANGUAGE sql AS $$ SELECT record(e)::text, 2 $$;
          CREATE FUNCTION outs(e sea_mq.event, OUT a int, OUT b text) LANGUAGE plpgsql AS $$ BEGIN PERFORM record(e); END $$;
-         CREATE FUNCTION inout(INOUT e sea_mq.event) LANGUAGE plpgsql AS $$ BEGIN PERFORM record(e); END $$;
+         CREATE FUNCTION echo(INOUT e sea_mq.event) LANGUAGE plpgsql AS $$ BEGIN PERFORM record(e); END $$;
          SELECT sea_mq.subscribe('app__' || f, 'orders', f::regproc, max_deliver => 1, start_from => 'all')
-         FROM unnest('{value,rec,outs,inout}'::text[]) f",
+         FROM unnest('{value,rec,outs,echo}'::text[]) f",
     )
     .await;
     emit_numbers(&db, 1, 2).await;
