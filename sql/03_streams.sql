@@ -1,18 +1,18 @@
 -- Streams as they should be. The relay provisions them; sea_mq.cursors and sea_mq.stream_state say how that went.
 CREATE TABLE sea_mq.streams (
-    name text PRIMARY KEY CHECK (name ~ '^[^[:space:].*>/\\]{1,255}$'),
+    name text PRIMARY KEY CHECK (name ~ E'^[^[:space:].*>/\\\\]{1,255}$'),
     context text NOT NULL,
     kind text NOT NULL CHECK (kind IN ('event', 'dlq')),
     sink bigint NOT NULL UNIQUE,
     subjects text[] NOT NULL CHECK (cardinality(subjects) > 0),
     retention text NOT NULL CHECK (retention IN ('limits', 'interest', 'workqueue')),
-    max_age interval NOT NULL CHECK (max_age >= '0'),
+    max_age interval NOT NULL CHECK (max_age >= '0' AND max_age <= '100 years'),
     max_bytes bigint NOT NULL CHECK (max_bytes = -1 OR max_bytes > 0),
     max_msgs bigint NOT NULL CHECK (max_msgs = -1 OR max_msgs > 0),
     max_msg_size integer NOT NULL CHECK (max_msg_size = -1 OR max_msg_size > 0),
     storage text NOT NULL CHECK (storage IN ('file', 'memory')),
     replicas integer NOT NULL CHECK (replicas BETWEEN 1 AND 5),
-    duplicate_window interval NOT NULL CHECK (duplicate_window >= '100 ms'),
+    duplicate_window interval NOT NULL CHECK (duplicate_window >= '100 ms' AND duplicate_window <= '100 years'),
     body text NOT NULL CHECK (body IN ('payload', 'envelope')),
     atomic_transactions boolean NOT NULL,
     managed boolean NOT NULL,
@@ -81,9 +81,9 @@ CREATE TABLE sea_mq.relay_state (
 
 CREATE TABLE sea_mq.consumers (
     stream text NOT NULL REFERENCES sea_mq.streams ON DELETE CASCADE ON UPDATE CASCADE,
-    name text NOT NULL CHECK (name ~ '^[^[:space:].*>/\\]{1,255}$'),
+    name text NOT NULL CHECK (name ~ E'^[^[:space:].*>/\\\\]{1,255}$'),
     filter text NOT NULL,
-    ack_wait interval NOT NULL DEFAULT '120 s' CHECK (ack_wait >= '1 ms'),
+    ack_wait interval NOT NULL DEFAULT '120 s' CHECK (ack_wait >= '1 ms' AND ack_wait <= '1 day'),
     max_deliver integer NOT NULL DEFAULT 20 CHECK (max_deliver = -1 OR max_deliver > 0),
     max_ack_pending integer NOT NULL DEFAULT 50 CHECK (max_ack_pending = -1 OR max_ack_pending > 0),
     deliver_policy text NOT NULL DEFAULT 'all' CHECK (deliver_policy IN ('all', 'new')),
@@ -135,7 +135,7 @@ COMMENT ON COLUMN sea_mq.streams.kind IS 'event or dlq';
 COMMENT ON COLUMN sea_mq.streams.sink IS 'sea_mq.sink_id(context, kind)';
 COMMENT ON COLUMN sea_mq.streams.subjects IS 'Subjects; {context}.event.> or {context}.dlq.> unless given';
 COMMENT ON COLUMN sea_mq.streams.retention IS 'limits, interest or workqueue; cannot be changed once it exists';
-COMMENT ON COLUMN sea_mq.streams.max_age IS 'Age at which messages are removed; 0 for never';
+COMMENT ON COLUMN sea_mq.streams.max_age IS 'Age at which messages are removed; 0 for never, 100 years at most';
 COMMENT ON COLUMN sea_mq.streams.max_bytes IS 'Size at which the oldest messages are removed, in bytes; -1 for no limit';
 COMMENT ON COLUMN sea_mq.streams.max_msgs IS 'Number at which the oldest messages are removed; -1 for no limit';
 COMMENT ON COLUMN sea_mq.streams.max_msg_size IS 'Largest message in bytes, headers included; -1 for the server''s limit';
@@ -210,7 +210,7 @@ COMMENT ON TABLE sea_mq.consumers IS 'Durable pull consumers as they should be; 
 COMMENT ON COLUMN sea_mq.consumers.stream IS 'Stream that it reads';
 COMMENT ON COLUMN sea_mq.consumers.name IS 'Durable name in JetStream';
 COMMENT ON COLUMN sea_mq.consumers.filter IS 'Subject filter';
-COMMENT ON COLUMN sea_mq.consumers.ack_wait IS 'Time after which an unacknowledged message is delivered again';
+COMMENT ON COLUMN sea_mq.consumers.ack_wait IS 'Time after which an unacknowledged message is delivered again; a day at most';
 COMMENT ON COLUMN sea_mq.consumers.max_deliver IS 'Deliveries of one message at most; -1 for no limit';
 COMMENT ON COLUMN sea_mq.consumers.max_ack_pending IS 'Unacknowledged messages at most; -1 for no limit';
 COMMENT ON COLUMN sea_mq.consumers.deliver_policy IS 'all: from the stream''s first message; new: from the next one';

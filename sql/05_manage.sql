@@ -60,7 +60,7 @@ EXCEPTION WHEN unique_violation THEN
         USING ERRCODE = 'duplicate_object', HINT = 'See sea_mq.streams; change it with sea_mq.alter_stream.';
 WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'the stream cannot be described so: %', SQLERRM
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'See \d+ sea_mq.streams for the values that each setting takes.';
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'max_age is 0 to 100 years, duplicate_window 100 ms to 100 years; see the constraints of sea_mq.streams for the others.';
 END $$;
 COMMENT ON FUNCTION sea_mq.create_stream IS
 'Describes a context''s stream and returns its name; the relay creates it in JetStream. Parameters are the columns of
@@ -90,7 +90,7 @@ BEGIN
     PERFORM sea_mq.wake_at_commit();
 EXCEPTION WHEN check_violation THEN
     RAISE EXCEPTION 'the stream cannot be described so: %', SQLERRM
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'See \d+ sea_mq.streams for the values that each setting takes.';
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'max_age is 0 to 100 years, duplicate_window 100 ms to 100 years; see the constraints of sea_mq.streams for the others.';
 END $$;
 COMMENT ON FUNCTION sea_mq.alter_stream IS
 'Changes the description of a stream; NULL leaves a setting as it is. The relay updates the stream in JetStream; what JetStream
@@ -150,7 +150,7 @@ BEGIN
     SELECT s.name INTO stream_name FROM sea_mq.streams s WHERE s.context = ctx AND s.kind = 'event';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'context "%" has no stream', context
-            USING ERRCODE = 'undefined_object', HINT = 'Create it first: SELECT sea_mq.create_stream(''…'').';
+            USING ERRCODE = 'undefined_object', HINT = 'Create it first: SELECT sea_mq.create_stream(''orders'').';
     END IF;
     INSERT INTO sea_mq.consumers (stream, name, filter, ack_wait, max_deliver, max_ack_pending, deliver_policy)
     VALUES (stream_name, new_name, coalesce(create_consumer.filter, ctx || '.event.>'), create_consumer.ack_wait,
@@ -162,7 +162,7 @@ BEGIN
     RETURN new_name;
 EXCEPTION WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'the consumer cannot be described so: %', SQLERRM
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'See \d+ sea_mq.consumers for the values that each setting takes.';
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'ack_wait is 1 ms to 1 day; see the constraints of sea_mq.consumers for the others.';
 END $$;
 COMMENT ON FUNCTION sea_mq.create_consumer IS
 'Describes (or changes) a durable pull consumer with explicit acks on a context''s event stream and returns its name,
@@ -193,14 +193,14 @@ COMMENT ON FUNCTION sea_mq.restart_at_commit IS 'Restarts the relay when this tr
 CREATE FUNCTION sea_mq.start() RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'start_wrapper';
 COMMENT ON FUNCTION sea_mq.start IS
 'Starts this database''s relay if it is not running, and says so. Without shared_preload_libraries it runs until the server
-restarts. Errors 53400: no free worker slot (max_worker_processes), no free place (sea_mq.max_databases); 55000: a template database,
-or one that takes no connections';
+restarts. Errors: 25006 (on a standby), 53400 (no free worker slot, max_worker_processes; no free place, sea_mq.max_databases), 55000
+(a template database, or one that takes no connections)';
 CREATE FUNCTION sea_mq.stop() RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'stop_wrapper';
 COMMENT ON FUNCTION sea_mq.stop IS
-'Stops this database''s relay until start() or a restart of the server, and says so. Events are kept meanwhile';
+'Stops this database''s relay until start() or a restart of the server, and says so. Events are kept meanwhile. Error 25006: on a standby';
 CREATE FUNCTION sea_mq.reload() RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'reload_wrapper';
 COMMENT ON FUNCTION sea_mq.reload IS
-'Makes this database''s relay take up changed settings, those of ALTER DATABASE … SET included';
+'Makes this database''s relay take up changed settings, those of ALTER DATABASE … SET included. Error 25006: on a standby';
 CREATE FUNCTION sea_mq.preloaded() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'preloaded_wrapper';
 COMMENT ON FUNCTION sea_mq.preloaded IS 'Whether sea_mq is in shared_preload_libraries';
 CREATE FUNCTION sea_mq.has_broker() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'has_broker_wrapper';
@@ -288,6 +288,13 @@ CREATE FUNCTION sea_mq.workers(
 RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT a.pid, a.backend_type, a.state, a.wait_event, a.backend_start
     FROM pg_stat_activity a
-    WHERE a.backend_type LIKE 'sea\_mq%' AND (a.datname = current_database() OR a.datname IS NULL)
+    WHERE starts_with(a.backend_type, 'sea_mq') AND (a.datname = current_database() OR a.datname IS NULL)
 $$;
 COMMENT ON FUNCTION sea_mq.workers IS 'The processes of sea_mq that serve this database: the launcher, the relay, the consumer and its handlers';
+
+CREATE FUNCTION sea_mq.worker_failures(
+    OUT worker text, OUT failures integer, OUT since timestamptz, OUT last_at timestamptz, OUT error text)
+RETURNS SETOF record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'worker_failures_wrapper';
+COMMENT ON FUNCTION sea_mq.worker_failures IS
+'Workers of this database that failed and have not worked for a minute since then without failing again: how often, since when, and
+the last error that is known. None without shared_preload_libraries';

@@ -224,8 +224,9 @@ BEGIN
         PERFORM sea_mq.bury(message, 'exhausted', error);
         RETURN 'dead';
     END IF;
-    first_delay := coalesce(s.retry_delay, current_setting('sea_mq.retry_delay')::interval);
-    longest_delay := coalesce(s.retry_delay_max, current_setting('sea_mq.retry_delay_max')::interval);
+    -- At most what the table allows, whatever was restored into it: an error here would stop the worker and not the message.
+    first_delay := least(coalesce(s.retry_delay, current_setting('sea_mq.retry_delay')::interval), '1 day');
+    longest_delay := least(coalesce(s.retry_delay_max, current_setting('sea_mq.retry_delay_max')::interval), '1 day');
     -- Doubled each time up to the longest, half of it random, so that what failed together does not come back together.
     retry_in := coalesce(retry_in, least(first_delay * pow(2, least(message.attempts, 30) - 1), longest_delay)
         * (0.5 + random() / 2));
@@ -270,6 +271,16 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.release_expired IS 'Gives messages back whose lease has run out; for internal use';
 
+CREATE FUNCTION sea_mq.check_lease(lease interval) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF lease IS NULL OR lease <= '0' OR lease > '1 day' THEN
+        RAISE EXCEPTION 'lease must be positive, and a day at most'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'As in ''30 s''; sea_mq.extend_lease keeps a message for longer.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION sea_mq.check_lease IS 'An error unless a message can be leased for so long. Error 22023; for internal use';
+
 CREATE FUNCTION sea_mq.receive(subscription text, max integer DEFAULT 10, lease interval DEFAULT '30 s')
 RETURNS TABLE (id bigint, message_id text, source_context text, event_type text, event_version integer, subject text,
     aggregate_type text, aggregate_id text, payload jsonb, headers jsonb, correlation_id text, causation_id text,
@@ -277,10 +288,11 @@ RETURNS TABLE (id bigint, message_id text, source_context text, event_type text,
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
-    IF max IS NULL OR max < 1 OR lease IS NULL OR lease <= '0' THEN
-        RAISE EXCEPTION 'max and lease must be positive'
+    IF max IS NULL OR max < 1 THEN
+        RAISE EXCEPTION 'max must be positive'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'As in sea_mq.receive(''billing__orders'', 10, ''30 s'').';
     END IF;
+    PERFORM sea_mq.check_lease(lease);
     IF NOT EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.subscription = receive.subscription AND s.handler IS NULL) THEN
         RAISE EXCEPTION 'there is no subscription "%" without a handler', subscription
             USING ERRCODE = 'undefined_object', HINT = 'Make it with sea_mq.subscribe(subscription, source), without a handler.';
@@ -339,13 +351,17 @@ that have the same message, the second gets an error (55000) and rolls back';
 CREATE FUNCTION sea_mq.fail(id bigint, error text, retry_in interval DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF retry_in < '0' OR retry_in > '1 year' THEN
+        RAISE EXCEPTION 'retry_in must not be negative, and a year at most'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'As in ''10 s''; leave it out for the subscription''s own delay.';
+    END IF;
     PERFORM sea_mq.inbox_wake_at_commit();
     RETURN sea_mq.attempt_failed(sea_mq.taken(id), 'error', NULL, coalesce(error, 'no reason given'), retry_in => retry_in);
 END $$;
 COMMENT ON FUNCTION sea_mq.fail IS
 'Gives a received message back after a failure, for another attempt after retry_in (or the subscription''s backoff), or, if
 max_deliver is reached, to the dead letter queue. Call it in a transaction of its own, after rolling back. Returns the status that
-follows: failed or dead. Error 55000';
+follows: failed or dead. Errors: 22023 (retry_in is negative, or more than a year), 55000';
 
 CREATE FUNCTION sea_mq.reject(id bigint, reason text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -362,8 +378,10 @@ CREATE FUNCTION sea_mq.extend_lease(id bigint, lease interval DEFAULT '30 s') RE
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     message sea_mq.inbox_pending := sea_mq.taken(id);
-    until timestamptz := clock_timestamp() + lease;
+    until timestamptz;
 BEGIN
+    PERFORM sea_mq.check_lease(lease);
+    until := clock_timestamp() + lease;
     IF message.status <> 'processing' THEN
         RAISE EXCEPTION 'the lease of message % has run out', id
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Roll back; the message comes again.';
@@ -371,7 +389,8 @@ BEGIN
     UPDATE sea_mq.inbox_pending p SET lease_until = until WHERE p.id = message.id;
     RETURN until;
 END $$;
-COMMENT ON FUNCTION sea_mq.extend_lease IS 'Keeps a received message for longer, from now on. Returns until when. Error 55000: the lease has run out';
+COMMENT ON FUNCTION sea_mq.extend_lease IS 'Keeps a received message for longer, from now on. Returns until when. Errors: 22023 (not
+positive, or more than a day), 55000 (the lease has run out)';
 
 -- Stores a message as processed; false if the inbox has it. Waits for a concurrent transaction that accepts the same message.
 CREATE FUNCTION sea_mq.accept_once(message_id text, source_context text, event_type text, payload jsonb, subscription text,

@@ -161,7 +161,7 @@ BEGIN
     INSERT INTO sea_mq.dlq_messages AS d (context, original_subject, subscription, message_id, source_context, event_type,
         event_version, aggregate_type, aggregate_id, payload, headers, reason, failure_count, error, first_failed_at,
         last_failed_at, dlq_message_id, stream, stream_seq)
-    VALUES (split_part(subject, '.', 1), coalesce(headers ->> 'X-Original-Subject', substring(subject FROM '^[^.]+\.[^.]+\.(.+)$'), subject),
+    VALUES (split_part(subject, '.', 1), coalesce(headers ->> 'X-Original-Subject', substring(subject FROM '^[^.]+[.][^.]+[.](.+)$'), subject),
         headers ->> 'X-Subscription', coalesce(headers ->> 'X-Original-Message-Id', dlq_message_id),
         coalesce(headers ->> 'X-Original-Source-Context', headers ->> 'X-Source-Context'),
         event_type, event_version, aggregate_type, aggregate_id, payload, headers, 'foreign',
@@ -289,7 +289,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT d.* FROM sea_mq.dlq_messages d
     WHERE ($1 IS NULL OR d.context = sea_mq.context_name($1)) AND ($2 IS NULL OR d.subscription = $2)
         AND ($3 IS NULL OR d.event_type = sea_mq.event_name($3)) AND ($4 IS NULL OR d.error ILIKE '%' || $4 || '%')
-        AND ($5 IS NULL OR d.last_failed_at < now() - $5)
+        AND ($5 IS NULL OR d.last_failed_at < now() - greatest(least($5, '1000 years'), '-1000 years'))
         AND CASE $6 WHEN true THEN d.replayed_at IS NOT NULL WHEN false THEN d.replayed_at IS NULL AND d.discarded_at IS NULL ELSE true END
     ORDER BY d.id LIMIT $7
 $$;

@@ -51,7 +51,7 @@ COMMENT ON COLUMN sea_mq.outbox_status.unpublished_bytes IS 'About how much of t
 
 CREATE VIEW sea_mq.relay_status AS
 SELECT w.pid IS NOT NULL AS running, w.pid, w.backend_start AS started_at,
-    coalesce(CASE WHEN w.pid IS NULL THEN 'stopped' END, r.state, 'starting') AS state, r.since,
+    coalesce(CASE WHEN pg_is_in_recovery() THEN 'standby' WHEN w.pid IS NULL THEN 'stopped' END, r.state, 'starting') AS state, r.since,
     r.error_kind, r.error, r.hint, r.failures,
     r.server_name, r.server_version, r.server_address, r.max_payload, sea_mq.preloaded() AS preloaded
 FROM (VALUES (1)) AS one
@@ -61,7 +61,7 @@ COMMENT ON VIEW sea_mq.relay_status IS 'The relay of this database; one row';
 COMMENT ON COLUMN sea_mq.relay_status.running IS 'Whether its process is there';
 COMMENT ON COLUMN sea_mq.relay_status.pid IS 'Its process';
 COMMENT ON COLUMN sea_mq.relay_status.started_at IS 'When the process started';
-COMMENT ON COLUMN sea_mq.relay_status.state IS 'stopped, starting, unconfigured, disabled, connecting, connected, waiting or paused';
+COMMENT ON COLUMN sea_mq.relay_status.state IS 'standby (nothing runs here until it is promoted), stopped, starting, unconfigured, disabled, connecting, connected, waiting or paused';
 COMMENT ON COLUMN sea_mq.relay_status.since IS 'When this state began';
 COMMENT ON COLUMN sea_mq.relay_status.error_kind IS 'Kind of the error, if there is one';
 COMMENT ON COLUMN sea_mq.relay_status.error IS 'What is wrong';
@@ -109,7 +109,13 @@ SELECT 1 AS rank, 'relay is not running' || coalesce(': ' || w.problem, '') AS p
     CASE WHEN w.problem IS NOT NULL THEN w.hint
         WHEN r.preloaded THEN 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
         ELSE 'Add sea_mq to shared_preload_libraries and restart the server; until then, call sea_mq.start().' END AS hint
-FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true WHERE NOT r.running
+FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true WHERE NOT r.running AND r.state <> 'standby'
+UNION ALL
+-- Once is no problem: it is tried again at once, and most of what can be in the way of a transaction passes.
+SELECT 2, format('the %s has failed %s times since %s: %s', f.worker, f.failures, date_trunc('second', f.since),
+        coalesce(f.error, 'its process ended; see the server''s log')),
+    'It tries again by itself. If that does not help, look for sea_mq in the server''s log; once the cause is mended, it goes on.'
+FROM sea_mq.worker_failures() f WHERE f.failures > 2
 UNION ALL
 SELECT 1, format('emit refuses events: about %s MB are not published yet, and sea_mq.max_outbox_size is %s MB', b.bytes >> 20, m.bytes >> 20),
     'Mend what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
@@ -127,7 +133,7 @@ WHERE r.running AND r.state <> 'connected'
     -- Without a broker, events go to the subscriptions of the same database.
     AND NOT (r.state = 'unconfigured' AND EXISTS (SELECT FROM sea_mq.subscriptions))
 UNION ALL
-SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(t.hint, 'See sea_mq.stream_status.')
+SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(t.hint, 'See its row in sea_mq.stream_status, and the server''s log.')
 FROM sea_mq.stream_status t WHERE t.state IN ('refused', 'paused')
 UNION ALL
 SELECT 4, format('%s events of stream %s were refused by the broker', o.failed, o.stream),
@@ -138,7 +144,8 @@ SELECT 5, format('more than 1000 events wait for stream %s', o.stream),
     'If the number does not fall, see sea_mq.relay_status and the broker''s load.'
 FROM sea_mq.outbox_status o, sea_mq.relay_status r WHERE o.pending > 1000 AND r.state <> 'unconfigured'
 UNION ALL
-SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error), 'Correct it with sea_mq.create_consumer.'
+SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error),
+    'Describe it anew with sea_mq.create_consumer under the same name, or give it up with sea_mq.drop_consumer.'
 FROM sea_mq.consumers c WHERE c.state = 'refused'
 UNION ALL
 SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error), 'Delete it there by hand, or wait; the relay tries again.'
@@ -149,18 +156,21 @@ SELECT 3, 'consumer is not running' || coalesce(': ' || w.problem, ''),
 FROM sea_mq.inbox_status i CROSS JOIN sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true
 WHERE r.running AND i.subscriptions > 0 AND NOT i.consumer_running
 UNION ALL
-SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See sea_mq.subscription_status.')
+SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See its row in sea_mq.subscription_status, and the server''s log.')
 FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused')
 UNION ALL
 SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'
 FROM sea_mq.dlq_status d WHERE d.open > 0
 UNION ALL
-SELECT 6, format('more than 1000 messages wait for subscription %s', s.subscription), 'Raise max_ack_pending or workers, or make the handler faster.'
+SELECT 6, format('more than 1000 messages wait for subscription %s', s.subscription), CASE
+    WHEN s.state = 'paused' THEN 'It is paused; sea_mq.resume_subscription ends that.'
+    WHEN s.handler IS NULL THEN 'Receive more at a time or with more clients, or raise max_ack_pending.'
+    ELSE 'Raise max_ack_pending or workers, or make the handler faster.' END
 FROM sea_mq.subscription_status s WHERE s.pending > 1000
 UNION ALL
 SELECT 6, format('transactions are not published to stream %s as one: allow_atomic is %s', t.stream, t.differences -> 'allow_atomic' ->> 1),
-    'Use nats-server 2.12 or later and allow atomic publishing in the stream, or call sea_mq.alter_stream(…, atomic_transactions => false).'
+    'Use nats-server 2.12 or later and allow atomic publishing in the stream, or call sea_mq.alter_stream(..., atomic_transactions => false).'
 FROM sea_mq.stream_status t WHERE t.atomic_transactions AND t.differences ? 'allow_atomic'
 UNION ALL
 SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
@@ -172,7 +182,10 @@ COMMENT ON COLUMN sea_mq.problems.problem IS 'What is wrong';
 COMMENT ON COLUMN sea_mq.problems.hint IS 'What to do about it';
 
 CREATE VIEW sea_mq.status AS
-SELECT p.problem IS NULL AS ok, coalesce(p.problem, 'all is well') AS summary, p.hint, p.problems,
+SELECT p.problem IS NULL AS ok, coalesce(p.problem, CASE r.state WHEN 'standby' THEN 'this server is a standby: nothing is published or received here' END,
+        'all is well') AS summary,
+    coalesce(p.hint, CASE r.state WHEN 'standby' THEN 'Look at the primary. Here, the workers start by themselves when this server is promoted.' END) AS hint,
+    p.problems,
     r.state AS relay, r.pid AS relay_pid, r.server_address AS broker, o.pending, o.oldest_pending_age, o.published, o.scheduled,
     o.failed, o.streams, (SELECT z.bytes FROM sea_mq.log_size() z) AS log_bytes,
     (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'sea_mq') AS version
@@ -184,7 +197,7 @@ CROSS JOIN (SELECT (array_agg(q.problem ORDER BY q.rank))[1] AS problem, (array_
         count(*) AS problems FROM sea_mq.problems q) p;
 COMMENT ON VIEW sea_mq.status IS 'One row: is everything all right, and if not, what to do';
 COMMENT ON COLUMN sea_mq.status.ok IS 'Whether all is well';
-COMMENT ON COLUMN sea_mq.status.summary IS 'The most urgent problem, or "all is well"';
+COMMENT ON COLUMN sea_mq.status.summary IS 'The most urgent problem, or "all is well", or that this server is a standby';
 COMMENT ON COLUMN sea_mq.status.hint IS 'What to do about it';
 COMMENT ON COLUMN sea_mq.status.problems IS 'How many problems there are; see sea_mq.problems';
 COMMENT ON COLUMN sea_mq.status.relay IS 'State of the relay; see sea_mq.relay_status';
@@ -240,14 +253,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UNION ALL SELECT * FROM (
         SELECT 'setting', g.name, CASE WHEN g.name IN ('sea_mq.nats_url') AND g.setting <> ''
             THEN regexp_replace(g.setting, '//[^@/]*@', '//***@', 'g') ELSE g.setting || coalesce(' ' || g.unit, '') END
-        FROM pg_settings g WHERE g.name LIKE 'sea\_mq.%' ORDER BY g.name) AS settings
+        FROM pg_settings g WHERE starts_with(g.name, 'sea_mq.') ORDER BY g.name) AS settings
     UNION ALL SELECT 'worker', w.backend_type, format('pid %s, started %s', w.pid, w.backend_start) FROM sea_mq.workers() w
     UNION ALL SELECT 'worker', 'problem', p.problem FROM sea_mq.worker_problem() p
     UNION ALL SELECT 'relay', 'state', concat_ws(': ', r.state, r.error) FROM sea_mq.relay_status r
     UNION ALL SELECT 'broker', coalesce(r.server_address, 'none'), concat_ws(' ', r.server_name, r.server_version)
         FROM sea_mq.relay_status r
     UNION ALL SELECT 'stream', t.stream, concat_ws(': ', t.state, t.error) FROM sea_mq.stream_status t
-    UNION ALL SELECT 'role', a.rolname, shobj_description(a.oid, 'pg_authid') FROM pg_roles a WHERE a.rolname LIKE 'sea\_mq\_%'
+    UNION ALL SELECT 'role', a.rolname, shobj_description(a.oid, 'pg_authid') FROM pg_roles a WHERE starts_with(a.rolname, 'sea_mq_')
 $$;
 COMMENT ON FUNCTION sea_mq.install_report IS
 'What is installed and whether it works: tables, indexes, row counts, settings, workers, broker, streams, roles';

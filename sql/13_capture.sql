@@ -64,7 +64,8 @@ $$;
 COMMENT ON FUNCTION sea_mq.capture_members IS 'A captured table, and its partitions and children that are captured with it; for internal use';
 
 CREATE FUNCTION sea_mq.capture_plan(relation bigint) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- The table's name is sent.
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
     SELECT jsonb_build_object(
         'root', c."table"::oid::bigint,
         'table', $1::oid::regclass::text,
@@ -232,7 +233,7 @@ COMMENT ON COLUMN sea_mq.capture_triggers.definition IS 'When it fires';
 
 -- Makes the triggers of tables what the captures want; those of tables that are not captured any more are removed.
 CREATE FUNCTION sea_mq.install_capture(tables oid[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     t record;
 BEGIN

@@ -37,7 +37,7 @@ BEGIN
         END IF;
         RETURN columns;
     END IF;
-    FOR part IN SELECT btrim(m[1]) FROM regexp_matches(key, '\s*("(?:[^"]|"")*"|[^,"]+)\s*', 'g') m LOOP
+    FOR part IN SELECT btrim(m[1]) FROM regexp_matches(key, '[[:space:]]*("(?:[^"]|"")*"|[^,"]+)[[:space:]]*', 'g') m LOOP
         -- As it stands, or as SQL reads it.
         SELECT a.attname INTO part FROM pg_attribute a
         WHERE a.attrelid = "table" AND a.attnum > 0 AND NOT a.attisdropped AND a.attname IN (part, lower(part),
@@ -86,7 +86,8 @@ COMMENT ON FUNCTION sea_mq.capture_events IS 'The event type of each operation. 
 
 CREATE FUNCTION sea_mq.begin_capture(
     "table" regclass, aggregate_type text, key text, events jsonb, columns text[], condition text, context text, visibility text)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- Conditions are kept as they are written with standard_conforming_strings, whatever the caller has set.
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 #variable_conflict use_column
 DECLARE
     new sea_mq.captures;
@@ -102,7 +103,7 @@ BEGIN
     new.context := sea_mq.context_name(coalesce(begin_capture.context, nullif(current_setting('sea_mq.context', true), '')));
     IF new.context IS NULL THEN
         RAISE EXCEPTION 'the context of the events is not known'
-            USING ERRCODE = 'undefined_object', HINT = 'Set it for the database, ALTER DATABASE … SET sea_mq.context = ''orders'', or pass context => ''orders''.';
+            USING ERRCODE = 'undefined_object', HINT = 'Set it for the database, ALTER DATABASE ... SET sea_mq.context = ''orders'', or pass context => ''orders''.';
     END IF;
     new.aggregate_type := coalesce(begin_capture.aggregate_type, (SELECT relname FROM pg_class WHERE oid = begin_capture."table"));
     new.key := sea_mq.capture_key(begin_capture."table", begin_capture.key);
@@ -194,7 +195,7 @@ COMMENT ON COLUMN sea_mq.captured_tables.captured_at IS 'When capture_table was 
 
 -- A capture after its table has changed: names follow, versions move on, new partitions are captured.
 CREATE FUNCTION sea_mq.follow_table(root oid) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 #variable_conflict use_column
 DECLARE
     c sea_mq.captures;

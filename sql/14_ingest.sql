@@ -1,6 +1,6 @@
 -- The inbound edge: a partner's messages, normalised by a registered mapping into events that keep their contract.
 CREATE TABLE sea_mq.partner_mappings (
-    partner text NOT NULL CHECK (partner ~ '^[^[:space:].*>/\\]{1,128}$'),
+    partner text NOT NULL CHECK (partner ~ E'^[^[:space:].*>/\\\\]{1,128}$'),
     mapping text NOT NULL CHECK (mapping <> ''),
     priority integer NOT NULL,
     matches jsonpath NOT NULL,
@@ -72,7 +72,7 @@ DECLARE
 BEGIN
     IF to_context IS NULL THEN
         RAISE EXCEPTION 'the context of the event is not known'
-            USING ERRCODE = 'undefined_object', HINT = 'Set it for the database, ALTER DATABASE … SET sea_mq.context = ''billing'', or pass context => ''billing''.';
+            USING ERRCODE = 'undefined_object', HINT = 'Set it for the database, ALTER DATABASE ... SET sea_mq.context = ''billing'', or pass context => ''billing''.';
     ELSIF NOT EXISTS (SELECT FROM sea_mq.event_types t
         WHERE t.context = to_context AND t.event_type = to_type AND t.version = register_mapping.event_version)
     THEN
@@ -97,7 +97,7 @@ WHEN syntax_error THEN
         USING ERRCODE = 'invalid_parameter_value', HINT = 'As in {"total": "$.amount.value"}; a text that begins with $ is written with $$.';
 WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'the mapping cannot be described so: %', SQLERRM
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'See \d+ sea_mq.partner_mappings for the values that each part takes.';
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'See the constraints of sea_mq.partner_mappings for the values that each part takes.';
 END $body$;
 COMMENT ON FUNCTION sea_mq.register_mapping IS
 'Says how a kind of a partner''s messages becomes an event, or says it anew. matches: a JSON path predicate ($.type == "paid");
@@ -201,7 +201,7 @@ BEGIN
     IF ingest.partner IS NULL OR signal IS NULL THEN
         RAISE EXCEPTION 'partner and signal must not be null'
             USING ERRCODE = 'null_value_not_allowed', HINT = 'As in sea_mq.ingest(''acme'', ''{"id": "4711", "type": "paid"}'').';
-    ELSIF ingest.partner !~ '^[^[:space:].*>/\\]{1,128}$' THEN
+    ELSIF ingest.partner !~ E'^[^[:space:].*>/\\\\]{1,128}$' THEN
         RAISE EXCEPTION 'partner "%" is not a name', ingest.partner
             USING ERRCODE = 'invalid_parameter_value', HINT = 'It is one token of a NATS subject: letters, digits, "_" and "-".';
     END IF;

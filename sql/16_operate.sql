@@ -3,7 +3,7 @@
 CREATE FUNCTION sea_mq.publication(event_id text, OUT state text, OUT error text, OUT available_at text)
 RETURNS SETOF record LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN o.publish_error IS NOT NULL THEN 'failed' WHEN o.published THEN 'published'
-            WHEN o.seq IS NULL THEN 'scheduled' ELSE 'waiting' END, o.publish_error, o.available_at::text
+            WHEN o.seq IS NULL THEN 'scheduled' ELSE 'waiting' END, o.publish_error, sea_mq.header_time(o.available_at)
     FROM sea_mq.outbox_events o WHERE o.id = $1::uuid ORDER BY o.seq DESC NULLS LAST LIMIT 1
 $$;
 COMMENT ON FUNCTION sea_mq.publication IS 'What became of an event: failed, published, scheduled or waiting; for internal use';
@@ -17,14 +17,18 @@ transaction); no row for an event that is not known; for internal use';
 CREATE FUNCTION sea_mq.wait_published(event_id uuid, timeout interval DEFAULT '10 s') RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    deadline timestamptz := clock_timestamp() + timeout;
+    deadline timestamptz;
     pause double precision := 0.001;
     found record;
 BEGIN
     IF wait_published.event_id IS NULL OR timeout IS NULL THEN
         RAISE EXCEPTION 'event_id and timeout must not be null'
             USING ERRCODE = 'null_value_not_allowed', HINT = 'As in sea_mq.wait_published(id, ''5 s'').';
+    ELSIF timeout > '1 day' THEN
+        RAISE EXCEPTION 'timeout must be a day at most'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'As in sea_mq.wait_published(id, ''5 s''); the transaction keeps its snapshot as long as it waits.';
     END IF;
+    deadline := clock_timestamp() + greatest(timeout, '0');
     LOOP
         SELECT p.* INTO found FROM sea_mq.publication_now(wait_published.event_id) p;
         CASE coalesce(found.state, 'unknown')
@@ -59,7 +63,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.wait_published IS
 'Waits until the stream has stored an event: true, or false when the time is over. Call it after the commit, in a transaction of its
-own, since it keeps that one''s snapshot as long as it waits. Errors: 22004, 42704 (not known), 55000 (emitted by this transaction,
+own, since it keeps that one''s snapshot as long as it waits. Errors: 22004, 22023 (more than a day), 42704 (not known), 55000 (emitted by this transaction,
 held back for longer, refused by the broker for good, or no broker)';
 
 -- An event that the broker will never take as it is: kept whole, and listed among the dead letters.

@@ -479,15 +479,15 @@ impl FaultKind {
             Self::Settings => "Correct the sea_mq.nats_* settings, then call sea_mq.reload().",
             Self::Unreachable => "Check sea_mq.nats_url and that nats-server runs there; the relay retries by itself.",
             Self::Credentials => {
-                "Check sea_mq.nats_credentials_file, nats_user and nats_password_file against the server's accounts."
+                "Check sea_mq.nats_credentials_file, or sea_mq.nats_user and sea_mq.nats_password_file, against the server's accounts."
             }
-            Self::Tls => "Check sea_mq.nats_tls_ca_file, nats_tls_cert_file and nats_tls_key_file.",
+            Self::Tls => "Check sea_mq.nats_tls_ca_file, sea_mq.nats_tls_cert_file and sea_mq.nats_tls_key_file.",
             Self::Permission => {
                 "Allow the account to publish to the context's subjects and to $JS.API.> and to subscribe to _INBOX.>."
             }
             Self::NoJetStream => "Start nats-server with JetStream (-js) and enable it for the account.",
             Self::StreamMissing => {
-                "Create the stream in NATS, or let sea_mq manage it: sea_mq.alter_stream(managed => true)."
+                "Create the stream in NATS, or let sea_mq manage it: sea_mq.alter_stream(name, managed => true)."
             }
             Self::StreamConflict => {
                 "Change the stream in NATS or its description with sea_mq.alter_stream until they agree."
@@ -499,7 +499,9 @@ impl FaultKind {
                 "See sea_mq.stream_divergences for what is missing here; to go on behind it, call sea_mq.adopt()."
             }
             Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
-            Self::Full => "Raise the stream's limits with sea_mq.alter_stream, or the account's in NATS.",
+            Self::Full => {
+                "If the stream has reached its own limits, raise max_bytes or max_msgs with sea_mq.alter_stream; if the account or the server has no room, lower max_bytes of streams there, which is reserved (10 GB each unless set), or give it more."
+            }
             Self::InvalidMessage => "Emit it again with a subject and headers that NATS can carry.",
             Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
             Self::UnreadableMessage => {

@@ -5,7 +5,9 @@
 
 pub mod compare;
 pub mod event_key;
+pub mod exact;
 pub mod invalid;
+mod keywords;
 pub mod lint;
 mod metered;
 pub mod name;

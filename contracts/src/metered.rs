@@ -5,12 +5,16 @@
 //! the accessors here alone, and they stop it by unwinding: the only way out of it.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use jsonschema::JsonType;
-use jsonschema::json::{Array, Json, Node, NodeIdentity, Object, SerdeJson};
+use jsonschema::json::{Array, Json, JsonNumber, Node, NodeIdentity, Object, SerdeJson};
 use serde_json::{Map, Number, Value};
+
+use crate::exact::{self, Decimal};
 
 /// What a check may use.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +40,111 @@ struct OutOfBudget;
 thread_local! {
     /// What is left of the budget of the check that this thread is doing.
     static LEFT: Cell<Budget> = const { Cell::new(Budget { looks: 0, stack: 0 }) };
+}
+
+thread_local! {
+    /// Numbers of the payload that is checked which `serde_json` does not hold.
+    static LONG: RefCell<HashMap<usize, Decimal>> = RefCell::default();
+}
+
+/// Does a check of a payload of which these numbers are known better ([`exact::long_numbers`]).
+pub fn knowing<T>(long: HashMap<usize, Decimal>, check: impl FnOnce() -> T) -> T {
+    LONG.set(long);
+    let result = check();
+    LONG.take();
+    result
+}
+
+fn knows_any() -> bool {
+    LONG.with_borrow(|long| !long.is_empty())
+}
+
+/// A number of a payload.
+pub struct Exact<'a> {
+    number: &'a Number,
+    /// Where `number` is not what stands in the payload.
+    known: Option<Decimal>,
+}
+
+impl<'a> Exact<'a> {
+    fn new(number: &'a Number) -> Self {
+        Self { number, known: LONG.with_borrow(|long| long.get(&exact::place(number)).cloned()) }
+    }
+
+    pub fn decimal(&self) -> Decimal {
+        self.known.clone().unwrap_or_else(|| Decimal::of(self.number))
+    }
+}
+
+impl JsonNumber for Exact<'_> {
+    fn as_u64(&self) -> Option<u64> {
+        self.number.as_u64()
+    }
+
+    fn as_i64(&self) -> Option<i64> {
+        self.number.as_i64()
+    }
+
+    fn as_f64(&self) -> Option<f64> {
+        self.number.as_f64()
+    }
+
+    fn as_str(&self) -> Cow<'_, str> {
+        Cow::Owned(self.number.to_string())
+    }
+
+    fn to_number(&self) -> Cow<'_, Number> {
+        Cow::Borrowed(self.number)
+    }
+
+    fn is_integer(&self) -> bool {
+        self.known.as_ref().map_or_else(|| JsonNumber::is_integer(self.number), Decimal::is_integer)
+    }
+}
+
+/// Whether a part of the payload is what a schema says.
+fn is_equal(found: &Value, expected: &Value) -> bool {
+    match (found, expected) {
+        (Value::Number(found), Value::Number(expected)) => Exact::new(found).decimal() == Decimal::of(expected),
+        (Value::Array(found), Value::Array(expected)) => {
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| is_equal(found, expected))
+        }
+        (Value::Object(found), Value::Object(expected)) => {
+            let is_there =
+                |(name, expected): (&String, &Value)| found.get(name).is_some_and(|it| is_equal(it, expected));
+            found.len() == expected.len() && expected.iter().all(is_there)
+        }
+        _ => found == expected,
+    }
+}
+
+/// A text that is the same for equal values.
+fn canonical(value: &Value, text: &mut String) {
+    // Writing to a text does not fail.
+    let _ = match value {
+        Value::Number(number) => write!(text, "{:?}", Exact::new(number).decimal()),
+        Value::Array(items) => {
+            text.push('[');
+            for item in items {
+                canonical(item, text);
+                text.push(',');
+            }
+            write!(text, "]")
+        }
+        Value::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by_key(|(name, _)| *name);
+            text.push('{');
+            for (name, member) in sorted {
+                let _ = write!(text, "{name:?}:");
+                canonical(member, text);
+                text.push(',');
+            }
+            write!(text, "}}")
+        }
+        other => write!(text, "{other}"),
+    };
 }
 
 /// Does a check within a budget.
@@ -86,7 +195,7 @@ impl Json for Metered {
 impl<'a> Node<'a, Metered> for Paid<'a> {
     type Object = Members<'a>;
     type Array = Items<'a>;
-    type Number = &'a Number;
+    type Number = Exact<'a>;
 
     fn as_object(&self) -> Option<Members<'a>> {
         pay(1);
@@ -104,9 +213,9 @@ impl<'a> Node<'a, Metered> for Paid<'a> {
         found.map(Cow::Borrowed)
     }
 
-    fn as_number(&self) -> Option<&'a Number> {
+    fn as_number(&self) -> Option<Exact<'a>> {
         pay(1);
-        self.0.as_number()
+        self.0.as_number().map(Exact::new)
     }
 
     fn as_boolean(&self) -> Option<bool> {
@@ -126,7 +235,7 @@ impl<'a> Node<'a, Metered> for Paid<'a> {
 
     fn equals_value(&self, expected: &Value) -> bool {
         pay(1);
-        Node::<SerdeJson>::equals_value(&self.0, expected)
+        if knows_any() { is_equal(self.0, expected) } else { Node::<SerdeJson>::equals_value(&self.0, expected) }
     }
 
     fn to_value(&self) -> Cow<'a, Value> {
@@ -176,6 +285,14 @@ impl<'a> Array<'a, Metered> for Items<'a> {
     }
 
     fn is_unique(&self) -> bool {
-        jsonschema::json::unique::is_unique(self.0)
+        if !knows_any() {
+            return jsonschema::json::unique::is_unique(self.0);
+        }
+        let mut seen = HashSet::new();
+        self.0.iter().all(|item| {
+            let mut text = String::new();
+            canonical(item, &mut text);
+            seen.insert(text)
+        })
     }
 }

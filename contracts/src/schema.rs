@@ -1,5 +1,6 @@
 //! JSON Schemas (draft 2020-12, <https://json-schema.org/draft/2020-12>): compiled once, then asked many times.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,7 +8,9 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ReferencingError, Registry, Retrieve, Uri, ValidationError, Validator};
 use serde_json::Value;
 
+use crate::exact::{self, Decimal};
 use crate::invalid::{Invalid, InvalidKind};
+use crate::keywords;
 use crate::metered::{self, Budget, Metered, Paid, Stopped};
 use crate::sensitive::{self, Place};
 
@@ -54,7 +57,12 @@ const LOOKS_TO_LIST: u64 = 1_000_000;
 pub struct Schema {
     /// `None` while it is dropped.
     validator: Option<Validator<Metered>>,
+    /// For payloads with numbers that a double cannot hold; made for the first of them.
+    exact: OnceCell<Option<Validator<Metered>>>,
+    source: Value,
     uri: String,
+    /// What it refers to.
+    known: HashMap<String, Value>,
     /// The schema and what it refers to, if something in it is sensitive.
     sensitive: Option<Registry<'static>>,
     /// Objects and arrays that it consists of, with all that it refers to.
@@ -78,6 +86,18 @@ impl Retrieve for Known {
     }
 }
 
+/// How schemas are compiled. Its type depends on that of the retriever, which has no name that is worth writing.
+macro_rules! options {
+    ($uri:expr, $known:expr) => {
+        jsonschema::options_for::<Metered>()
+            .with_draft(Draft::Draft202012)
+            .with_base_uri($uri)
+            .with_retriever(Known($known.clone()))
+            .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACKS))
+            .should_validate_formats(false)
+    };
+}
+
 impl Schema {
     /// Compiles a schema whose own URI is `uri`. What it refers to by `$ref` is asked of `resolve`, by URI and without
     /// fragment; nothing is ever fetched from elsewhere.
@@ -89,16 +109,19 @@ impl Schema {
             if containers > MAX_CONTAINERS {
                 return Err(too_large());
             }
-            let options = jsonschema::options_for::<Metered>()
-                .with_draft(Draft::Draft202012)
-                .with_base_uri(uri)
-                .with_retriever(Known(known.clone()))
-                .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACKS))
-                .should_validate_formats(false);
+            let options = options!(uri, known);
             let error = match build(|| options.build(schema))? {
                 Ok(validator) => {
-                    let sensitive = build(|| sensitive_documents(schema, uri, known))??;
-                    return Ok(Self { validator: Some(validator), uri: uri.to_owned(), sensitive, containers });
+                    let sensitive = build(|| sensitive_documents(schema, uri, known.clone()))??;
+                    return Ok(Self {
+                        validator: Some(validator),
+                        exact: OnceCell::new(),
+                        source: schema.clone(),
+                        uri: uri.to_owned(),
+                        known,
+                        sensitive,
+                        containers,
+                    });
                 }
                 Err(error) => error,
             };
@@ -110,7 +133,10 @@ impl Schema {
 
     /// How a payload breaks the contract; empty if it does not. One that cannot be checked breaks it.
     pub fn violations(&self, payload: &Value) -> Vec<Violation> {
-        let Some(validator) = &self.validator else { return Vec::new() };
+        self.validator.as_ref().map_or_else(Vec::new, |validator| self.violations_by(validator, payload))
+    }
+
+    fn violations_by(&self, validator: &Validator<Metered>, payload: &Value) -> Vec<Violation> {
         let reserve = self.stack();
         // A chain of references may lead to the first look, and another one begin behind the last.
         let stack = 2 * reserve + if nested_deeper(payload, SHALLOW) { DEEP_STACK } else { SHALLOW_STACK };
@@ -130,7 +156,10 @@ impl Schema {
     /// As `violations`, for a payload that is JSON text.
     pub fn violations_of_text(&self, payload: &str) -> Vec<Violation> {
         match serde_json::from_str(payload) {
-            Ok(value) => self.violations(&value),
+            Ok(value) => {
+                let long = exact::long_numbers(payload, &value);
+                if long.is_empty() { self.violations(&value) } else { self.exact_violations(long, &value) }
+            }
             // What jsonb holds and this cannot: numbers beyond double precision's range, nesting beyond 128 levels.
             Err(error) => {
                 vec![of_the_whole(format!("cannot be checked: {error}"))]
@@ -139,11 +168,27 @@ impl Schema {
     }
 }
 
+impl Schema {
+    fn exact_violations(&self, long: HashMap<usize, Decimal>, payload: &Value) -> Vec<Violation> {
+        let compile = || {
+            let options = keywords::exactly(options!(&self.uri, self.known));
+            build(|| options.build(&self.source).ok()).ok().flatten()
+        };
+        match self.exact.get_or_init(compile) {
+            Some(validator) => metered::knowing(long, || self.violations_by(validator, payload)),
+            None => vec![of_the_whole("cannot be checked: it has numbers that double precision does not hold".into())],
+        }
+    }
+}
+
 impl Drop for Schema {
     fn drop(&mut self) {
         // Its parts own each other, link by link.
         let stack = self.stack();
-        stacker::maybe_grow(stack, stack, || self.validator = None);
+        stacker::maybe_grow(stack, stack, || {
+            self.validator = None;
+            self.exact.take();
+        });
     }
 }
 
@@ -294,6 +339,44 @@ mod tests {
         assert_eq!(places, ["", "/card"]);
         assert!(violations.iter().all(|violation| !violation.message.contains("4111")), "{violations:?}");
         assert!(violations[0].message.contains("total"));
+    }
+
+    #[test]
+    fn numbers_that_a_double_cannot_hold_are_checked_exactly() {
+        let valid = |schema: Value, payload: &str| compile(schema).unwrap().violations_of_text(payload).is_empty();
+        let long = "9007199254740993.5";
+        for (schema, payload, is_valid) in [
+            (json!({"type": "integer"}), long, false),
+            (json!({"type": "integer"}), "18446744073709551617", true),
+            (json!({"type": "integer"}), "18446744073709551617.00", true),
+            (json!({"type": "number"}), long, true),
+            (json!({"const": 9007199254740994_u64}), long, false),
+            (json!({"const": 0.1}), "0.10000000000000000000", true),
+            (json!({"const": 0.1}), "0.10000000000000000001", false),
+            (json!({"const": {"a": [9007199254740994_u64]}}), "{\"a\": [9007199254740993.5]}", false),
+            (json!({"const": {"a": [1, "x"]}, "type": "object"}), "{\"a\": [1.00000000000000000000, \"x\"]}", true),
+            (json!({"enum": [1, 9007199254740994_u64]}), long, false),
+            (json!({"enum": [9007199254740994_u64]}), long, false),
+            (json!({"enum": ["a", 9007199254740994_u64, null]}), long, false),
+            (json!({"uniqueItems": true}), "[9007199254740993.5, 9007199254740993.6]", true),
+            (json!({"uniqueItems": true}), "[9007199254740993.5, 9007199254740993.50]", false),
+            (
+                json!({"uniqueItems": true}),
+                "[{\"a\": 9007199254740993.5, \"b\": 1}, {\"b\": 1.0, \"a\": 9007199254740993.5}]",
+                false,
+            ),
+            (json!({"minimum": 9007199254740994_u64}), long, false),
+            (json!({"exclusiveMaximum": 9007199254740994_u64}), long, true),
+            (json!({"maximum": 9007199254740993_u64}), long, false),
+            (json!({"multipleOf": 0.5}), long, true),
+            (json!({"multipleOf": 1}), long, false),
+            (json!({"properties": {"n": {"type": "integer"}}}), "{\"n\": 9007199254740993.5}", false),
+        ] {
+            assert_eq!(valid(schema.clone(), payload), is_valid, "{schema} {payload}");
+        }
+        let pointer =
+            |text| compile(json!({"items": {"type": "integer"}})).unwrap().violations_of_text(text)[0].pointer.clone();
+        assert_eq!(pointer("[1, 9007199254740993.5]"), "/1");
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn unknown_context() -> Invalid {
     Invalid::new(
         InvalidKind::Unknown,
         "the context of the event is not known",
-        "Set it for the database, ALTER DATABASE … SET sea_mq.context = 'orders', or pass context => 'orders'.",
+        "Set it for the database, ALTER DATABASE ... SET sea_mq.context = 'orders', or pass context => 'orders'.",
     )
 }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use sea_mq_contracts::event_key::EventKey;
+use sea_mq_contracts::exact;
 use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use sea_mq_contracts::schema::{Schema, Violation};
 use sea_mq_contracts::sensitive::{Place, Treatment};
@@ -55,6 +56,12 @@ pub fn schema_uri(event: &Event) -> Option<Rc<str>> {
 /// Compiles a schema whose own URI is `uri`, with what it refers to taken from the registry.
 pub fn compile(schema: &str, uri: &str) -> Result<Schema, Invalid> {
     let read = |text: &str| serde_json::from_str(text);
+    if let Some(number) = exact::first_long(schema) {
+        return Err(Invalid::value(
+            format!("the schema holds the number {number}, which double precision does not"),
+            "Write it with 15 digits, or as a whole number of 64 bits. In payloads, numbers of any length are checked exactly.",
+        ));
+    }
     let schema = read(schema).map_err(|error| {
         Invalid::value(
             format!("the schema cannot be read: {error}"),

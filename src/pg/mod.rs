@@ -15,6 +15,7 @@ mod datum;
 mod door;
 mod error;
 mod exclusive;
+mod failures;
 mod gucs;
 mod handler;
 mod init;

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 
+use super::failures::Failures;
+
 /// Processes of a database that do nothing but handle messages.
 pub const MAX_HANDLERS: usize = 6;
 /// Processes that a database can have.
@@ -106,6 +108,8 @@ pub struct Seat {
     pub end: AtomicBool,
     /// There may be something to handle. Set by whoever has something for the handlers, cleared by the handler.
     pub work: AtomicBool,
+    /// How its processes have failed of late. Noted by the process and by the launcher.
+    pub failures: Failures,
 }
 
 impl Seat {
@@ -124,6 +128,7 @@ impl Seat {
 
     /// Leaves the seat to nobody. Returns the phase that it was in.
     pub fn clear(&self) -> Phase {
+        self.failures.forget();
         Phase::from_u32(self.phase.swap(Phase::Absent as u32, Ordering::AcqRel))
     }
 

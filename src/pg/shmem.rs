@@ -157,6 +157,7 @@ impl Database {
     pub fn stop(&self) -> bool {
         let was_running = self.seats.iter().any(|seat| seat.phase() == Phase::Running);
         for seat in &self.seats {
+            seat.failures.forget();
             seat.set_phase(Phase::Stopped);
             seat.end.store(true, Ordering::Release);
             seat.wake();

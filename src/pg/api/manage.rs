@@ -6,7 +6,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::catalog;
 use crate::pg::commit::owe;
-use crate::pg::datum::{return_set, sql_function, text_datum};
+use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
 use crate::pg::error::raise;
 use crate::pg::gucs;
 use crate::pg::shmem::{self, Database, Phase, Role};
@@ -31,7 +31,24 @@ sql_function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, |_call| pg_sys::Dat
 
 sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| pg_sys::Datum::from(gucs::has_broker()));
 
+// How the processes of this database have failed of late.
+sql_function!(worker_failures_wrapper, pg_finfo_worker_failures_wrapper, |call| return_set(call, |row| {
+    // SAFETY: read by the main thread, constant in a process.
+    let Some(database) = shmem::database(unsafe { pg_sys::MyDatabaseId }) else { return };
+    for role in Role::all() {
+        let Some(found) = database.seat(role).failures.found() else { continue };
+        let (error, no_error) = nullable_text(found.error.as_deref());
+        let count = i32::try_from(found.count).unwrap_or(i32::MAX);
+        let name = role.backend_type().trim_start_matches("sea_mq ");
+        row(
+            &mut [text_datum(name), count.into(), found.since.into(), found.last_at.into(), error],
+            &mut [false, false, false, false, no_error],
+        );
+    }
+}));
+
 sql_function!(start_wrapper, pg_finfo_start_wrapper, |_call| {
+    refuse_on_standby("sea_mq.start()");
     if let Some(Obstacle { problem, hint }) = unservable(here()) {
         raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, problem, hint);
     }
@@ -42,11 +59,13 @@ sql_function!(start_wrapper, pg_finfo_start_wrapper, |_call| {
 });
 
 sql_function!(stop_wrapper, pg_finfo_stop_wrapper, |_call| {
+    refuse_on_standby("sea_mq.stop()");
     let was_running = entry().map_or_else(worker::terminate_by_hand, Database::stop);
     text_datum(if was_running { "stopping" } else { "was not running" })
 });
 
 sql_function!(reload_wrapper, pg_finfo_reload_wrapper, |_call| {
+    refuse_on_standby("sea_mq.reload()");
     let Some(database) = entry() else {
         return text_datum(if worker::terminate_by_hand() { start_by_hand() } else { "is not running" });
     };
@@ -64,6 +83,17 @@ sql_function!(worker_problem_wrapper, pg_finfo_worker_problem_wrapper, |call| {
         }
     })
 });
+/// A standby has no workers, and a promotion starts them by itself.
+fn refuse_on_standby(what: &str) {
+    // SAFETY: reads shared memory.
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        raise(
+            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            format!("cannot execute {what} on a standby"),
+            "Call it on the primary. Here, the workers start by themselves when this server is promoted.",
+        );
+    }
+}
 
 /// This database's entry in shared memory, taken if need be. `None` without preloading.
 fn entry() -> Option<&'static Database> {

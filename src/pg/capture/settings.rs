@@ -5,13 +5,15 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 
 /// Dates and times in ISO 8601 and UTC, bytes in hex, numbers in full, and names looked up nowhere but in `pg_catalog`: the
-/// same row is the same event whoever writes it.
-const FIXED: [(&CStr, &CStr); 6] = [
+/// same row is the same event whoever writes it. Conditions are written and read by the rules of the standard.
+const FIXED: [(&CStr, &CStr); 8] = [
     (c"DateStyle", c"ISO, MDY"),
     (c"IntervalStyle", c"iso_8601"),
     (c"TimeZone", c"UTC"),
     (c"bytea_output", c"hex"),
     (c"extra_float_digits", c"1"),
+    (c"standard_conforming_strings", c"on"),
+    (c"transform_null_equals", c"off"),
     (c"search_path", c"pg_catalog, pg_temp"),
 ];
 

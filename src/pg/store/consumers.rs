@@ -9,7 +9,7 @@ use crate::relay::Phase;
 /// Consumers that are still to be created or changed, and those that are to be removed (stream, name).
 pub fn open() -> (Vec<ConsumerSpec>, Vec<(String, String)>) {
     let rows = spi::query(
-        "SELECT stream, name, filter, (extract(epoch FROM ack_wait) * 1000)::bigint, max_deliver, max_ack_pending,
+        "SELECT stream, name, filter, (extract(epoch FROM least(ack_wait, '1 day')) * 1000)::bigint, max_deliver, max_ack_pending,
             deliver_policy = 'all', state = 'removing'
          FROM sea_mq.consumers WHERE state IN ('pending', 'removing') ORDER BY stream, name",
         &[],

@@ -109,7 +109,7 @@ pub fn closed_before(current: i16, age: Duration) -> Vec<i16> {
 pub fn outlived(slot: i16, sink: i64) -> bool {
     let rows = spi::query(
         "SELECT EXISTS (SELECT FROM sea_mq.outbox_slots o, sea_mq.streams s WHERE o.slot = $1 AND s.sink = $2
-            AND s.max_age > '0' AND o.closed_at < clock_timestamp() - s.max_age)",
+            AND s.max_age > '0' AND o.closed_at < clock_timestamp() - least(s.max_age, '100 years'))",
         &[Arg::Int8(i64::from(slot)), Arg::Int8(sink)],
     );
     rows.first().is_some_and(|row| spi::flag(row, 0))

@@ -30,7 +30,10 @@ pub fn find(id: Uuid) -> Option<Event> {
 
 /// How long until the next event is due, zero if it is overdue; `None` if none is held back.
 pub fn due_in() -> Option<Duration> {
-    let sql = "SELECT ceil(extract(epoch FROM min(available_at) - clock_timestamp()) * 1000)::bigint FROM sea_mq.scheduled_events";
+    // It is looked at again long before the day is over; and nobody subtracts from infinity.
+    let sql = "SELECT ceil(extract(epoch FROM least(e.first, clock_timestamp() + '1 day') - clock_timestamp()) * 1000)::bigint
+        FROM (SELECT greatest(min(available_at), 'epoch') AS first, min(available_at) IS NULL AS none FROM sea_mq.scheduled_events) e
+        WHERE NOT e.none";
     let millis: i64 = spi::query(sql, &[]).first().and_then(|row| spi::optional(row, 0))?;
     Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
@@ -41,7 +44,7 @@ pub fn take_due(limit: i64) -> Vec<Event> {
             SELECT ctid FROM sea_mq.scheduled_events WHERE available_at <= clock_timestamp()
             ORDER BY available_at, seq LIMIT $1),
         taken AS (DELETE FROM sea_mq.scheduled_events e USING due WHERE e.ctid = due.ctid RETURNING e.*)
-        SELECT (extract(epoch FROM available_at - '2000-01-01 00:00:00+00') * 1000000)::bigint, id,
+        SELECT (extract(epoch FROM greatest(available_at, created_at) - '2000-01-01 00:00:00+00') * 1000000)::bigint, id,
             (extract(epoch FROM created_at - '2000-01-01 00:00:00+00') * 1000000)::bigint, sink, event_version, context, subject,
             aggregate_type, aggregate_id, event_type, payload, headers, correlation_id, causation_id, visibility
         FROM taken ORDER BY available_at, seq";

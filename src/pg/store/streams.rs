@@ -100,8 +100,8 @@ fn try_lock(sink: SinkId) -> bool {
 /// All streams: those described, and those requested, which are as good as described with the defaults.
 pub fn all() -> Vec<Described> {
     let rows = spi::query(
-        "SELECT s.sink, s.name, array_to_json(s.subjects), s.retention, (extract(epoch FROM s.max_age) * 1000)::bigint, s.max_bytes,
-            s.max_msgs, s.max_msg_size, s.storage, s.replicas, (extract(epoch FROM s.duplicate_window) * 1000)::bigint, s.body,
+        "SELECT s.sink, s.name, array_to_json(s.subjects), s.retention, (extract(epoch FROM least(s.max_age, '100 years')) * 1000)::bigint, s.max_bytes,
+            s.max_msgs, s.max_msg_size, s.storage, s.replicas, (extract(epoch FROM least(s.duplicate_window, '100 years')) * 1000)::bigint, s.body,
             s.managed, i.install_id, s.take_over, s.context, s.atomic_transactions
          FROM sea_mq.installation i, (
             SELECT * FROM sea_mq.streams

@@ -78,19 +78,52 @@ impl Subscription {
     }
 }
 
-/// All subscriptions, those that go first before the others, and how far each had come.
-pub fn all() -> Vec<(Subscription, Option<Resume>)> {
+/// All subscriptions as they were read.
+#[derive(Default)]
+pub struct All {
+    /// Those that go first before the others, and how far each had come.
+    pub sound: Vec<(Subscription, Option<Resume>)>,
+    /// Those that cannot be served as they are described (the table allows none, but a row can come by another way), and
+    /// why. They are nobody else's trouble.
+    pub unusable: Vec<(String, Trouble)>,
+}
+
+/// All subscriptions. Every expression has a value for whatever a row says: an error would be that of all of them.
+pub fn all() -> All {
     let rows = spi::query(
         "SELECT s.id, s.subscription, s.stream, s.source_context, s.subject_filter, s.handler IS NOT NULL, s.priority,
-            (extract(epoch FROM s.ack_wait) * 1000)::bigint, s.max_ack_pending, s.start_sequence,
-            (extract(epoch FROM s.start_at) * 1000000)::bigint,
+            (extract(epoch FROM greatest(least(s.ack_wait, '1 day'), '1 s')) * 1000)::bigint, s.max_ack_pending, s.start_sequence,
+            CASE WHEN s.start_at >= '1970-01-01 00:00:00+00' AND s.start_at < '2262-01-01 00:00:00+00'
+                THEN (extract(epoch FROM s.start_at) * 1000000)::bigint END,
             CASE WHEN s.handler IS NULL THEN s.workers ELSE coalesce(t.lanes, s.workers) END, s.paused, t.stream_created_us, t.stream_sequence,
-            i.install_id, s.take_over, s.start_from = 'new', s.workers, s.contracts
+            i.install_id, s.take_over, s.start_from = 'new', s.workers, s.contracts,
+            CASE WHEN s.start_at < '1970-01-01 00:00:00+00' OR s.start_at >= '2262-01-01 00:00:00+00' THEN 'start_from'
+                WHEN s.ack_wait < '1 s' OR s.ack_wait > '1 day' THEN 'ack_wait'
+                WHEN s.timeout < '1 ms' OR s.timeout > '1 day' THEN 'timeout'
+                WHEN s.max_ack_pending < 1 THEN 'max_ack_pending'
+                WHEN s.workers NOT BETWEEN 1 AND 6 THEN 'workers' END
          FROM sea_mq.subscriptions s CROSS JOIN sea_mq.installation i LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
          ORDER BY s.priority DESC, s.subscription",
         &[],
     );
-    rows.iter().map(|row| (described(row), resume(row))).collect()
+    let mut all = All::default();
+    for row in &rows {
+        match spi::optional::<String>(row, 20) {
+            None => all.sound.push((described(row), resume(row))),
+            Some(setting) => all.unusable.push((spi::parsed(row, 1), unusable(&setting))),
+        }
+    }
+    all
+}
+
+fn unusable(setting: &str) -> Trouble {
+    let hint = match setting {
+        "start_from" => {
+            "Unsubscribe, and subscribe again with new, all, a stream sequence or a time from 1970 to 2261."
+        }
+        _ => "Set it anew with sea_mq.alter_subscription; what waits is handled then.",
+    };
+    Trouble { kind: "Settings".into(), error: format!("its {setting} is out of range"), hint: Some(hint.into()) }
 }
 
 /// The installation that consumers are for.
@@ -151,7 +184,7 @@ fn resume(row: &TextRow) -> Option<Resume> {
 pub fn handler(name: &str) -> Result<Handler, Trouble> {
     let rows = spi::query(
         "SELECT s.handler, coalesce(r.rolname, s.owner), f.oid, r.oid, has_function_privilege(r.oid, f.oid, 'EXECUTE'),
-            (extract(epoch FROM s.timeout) * 1000)::bigint, sea_mq.may_be(f.proowner, r.oid), pg_get_userbyid(f.proowner)
+            CASE WHEN s.timeout >= '1 ms' THEN (extract(epoch FROM least(s.timeout, '1 day')) * 1000)::bigint END, sea_mq.may_be(f.proowner, r.oid), pg_get_userbyid(f.proowner)
          FROM sea_mq.subscriptions s
          LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.owner_oid
          LEFT JOIN pg_catalog.pg_proc f ON f.oid = sea_mq.current_handler(s)
@@ -167,11 +200,11 @@ pub fn handler(name: &str) -> Result<Handler, Trouble> {
     match (oid(2), oid(3)) {
         (_, None) => blocked(
             format!("its owner, role \"{owner}\", does not exist"),
-            "Give it another with sea_mq.alter_subscription(owner => …); what waits is handled then.".into(),
+            "Give it another with sea_mq.alter_subscription(owner => ...); what waits is handled then.".into(),
         ),
         (None, _) => blocked(
             format!("its handler {handler}(sea_mq.event) does not exist, or is not the function that it was"),
-            "Create it, or name another with sea_mq.alter_subscription(handler => …); what waits is handled then."
+            "Create it, or name another with sea_mq.alter_subscription(handler => ...); what waits is handled then."
                 .into(),
         ),
         _ if !spi::flag(row, 6) => blocked(
@@ -179,17 +212,32 @@ pub fn handler(name: &str) -> Result<Handler, Trouble> {
                 "its handler {handler}(sea_mq.event) belongs to \"{}\", which is no member of \"{owner}\"",
                 spi::parsed::<String>(row, 7)
             ),
-            format!("Have \"{owner}\" own the function, or use sea_mq.alter_subscription(owner => …)."),
+            format!("Have \"{owner}\" own the function, or use sea_mq.alter_subscription(owner => ...)."),
         ),
         _ if !spi::flag(row, 4) => blocked(
             format!("its owner \"{owner}\" may not execute {handler}(sea_mq.event)"),
             format!("GRANT EXECUTE ON FUNCTION {handler}(sea_mq.event) TO \"{owner}\"; what waits is handled then."),
+        ),
+        (Some(function), Some(_)) if !can_handle(function) => blocked(
+            format!("its handler {handler}(sea_mq.event) returns a set, or is no function"),
+            "Make it a function that RETURNS void, or name another with sea_mq.alter_subscription(handler => ...); what waits is handled then."
+                .into(),
         ),
         (Some(function), Some(owner)) => Ok(Handler {
             function,
             owner,
             timeout: spi::optional(row, 5).map_or_else(gucs::handler_timeout, Duration::from_millis),
         }),
+    }
+}
+
+/// Whether what has a handler's argument can be called as one: `sea_mq.handler_name` refuses what cannot, but another function
+/// may have taken its place.
+fn can_handle(function: pg_sys::Oid) -> bool {
+    // SAFETY: catalog look-ups in a transaction.
+    unsafe {
+        pg_sys::get_func_prokind(function) == std::ffi::c_char::from_ne_bytes([b'f'])
+            && !pg_sys::get_func_retset(function)
     }
 }
 
@@ -203,8 +251,10 @@ pub fn waiting(name: &str, max: usize) -> usize {
 /// How long until a message of a lane is due, zero if one is; `None` if none waits.
 pub fn due_in(name: &str, lane: i16) -> Option<Duration> {
     let sql =
-        "SELECT ceil(extract(epoch FROM min(due_at) - clock_timestamp()) * 1000)::bigint FROM sea_mq.inbox_pending
-        WHERE subscription = $1 AND lane = $2 AND status <> 'processing'";
+        "SELECT ceil(extract(epoch FROM least(w.first, clock_timestamp() + '1 day') - clock_timestamp()) * 1000)::bigint
+        FROM (SELECT greatest(min(due_at), 'epoch') AS first, min(due_at) IS NULL AS none FROM sea_mq.inbox_pending
+            WHERE subscription = $1 AND lane = $2 AND status <> 'processing') w
+        WHERE NOT w.none";
     let rows = spi::query(sql, &[Arg::Text(name), Arg::Int8(i64::from(lane))]);
     let millis: i64 = rows.first().and_then(|row| spi::optional(row, 0))?;
     Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))

@@ -251,7 +251,7 @@ impl Launcher {
             seat.advance(Phase::Failed, Phase::Wanted);
             return Duration::ZERO;
         };
-        let pause = charge.pause();
+        let pause = charge.pause(|| seat.failures.note(None, clock::now()));
         if pause.is_zero() {
             seat.advance(Phase::Failed, Phase::Wanted);
         }
@@ -274,12 +274,16 @@ impl Charge {
     }
 
     /// How long to wait before the next process, after one that has failed.
-    fn pause(&mut self) -> Duration {
+    /// `note` is called once for each.
+    fn pause(&mut self, note: impl FnOnce()) -> Duration {
         if self.started.elapsed() > SOUND {
             self.backoff.reset();
         }
         let now = Instant::now();
-        let retry_at = *self.retry_at.get_or_insert_with(|| now + self.backoff.next(rand::random()));
+        let retry_at = *self.retry_at.get_or_insert_with(|| {
+            note();
+            now + self.backoff.next(rand::random())
+        });
         retry_at.saturating_duration_since(now)
     }
 }

@@ -8,9 +8,8 @@ use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{log, pg_guard, pg_sys, warning};
 
 use super::session::{self, Failed};
-use crate::pg::door;
-use crate::pg::handler;
 use crate::pg::shmem::{self, Database, Phase as Life, Role, Seat};
+use crate::pg::{clock, door, handler};
 
 /// Pause after an error of the database.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -97,6 +96,9 @@ pub fn serve(process: &Process, work: &mut impl Work) -> Life {
         };
         match result {
             Ok(pause) => {
+                if begun && let Some(seat) = process.seat() {
+                    seat.failures.note_sound(clock::now);
+                }
                 begun = true;
                 if !pause.is_zero() {
                     work.pause(pause);
@@ -107,6 +109,9 @@ pub fn serve(process: &Process, work: &mut impl Work) -> Life {
                     return next;
                 }
                 warning!("{name}: {error}");
+                if let Some(seat) = process.seat() {
+                    seat.failures.note(Some(&error.0), clock::now());
+                }
                 // What is in memory may not be what is saved.
                 begun = false;
                 session::wait(None, AFTER_ERROR);
@@ -139,6 +144,9 @@ pub fn run(argument: pg_sys::Datum, work: impl FnOnce(&Process) -> Life) {
         Ok(None) => Life::Absent,
         Err(error) => {
             warning!("{}: {error}", role.backend_type());
+            if let Some(database) = database {
+                database.seat(role).failures.explain(&error.0);
+            }
             Life::Failed
         }
     };

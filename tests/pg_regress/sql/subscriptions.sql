@@ -11,6 +11,20 @@ EXCEPTION WHEN OTHERS THEN
     RETURN SQLSTATE || CASE hint WHEN '' THEN ' without a hint: ' || SQLERRM ELSE ' and a hint' END;
 END $$;
 CREATE FUNCTION handle(event sea_mq.event) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION returns_a_set(event sea_mq.event) RETURNS SETOF integer LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION returns_a_table(event sea_mq.event) RETURNS TABLE (n integer) LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION sets_of_out(event sea_mq.event, OUT a integer, OUT b integer) RETURNS SETOF record LANGUAGE sql AS 'SELECT 1, 2';
+CREATE FUNCTION many(VARIADIC events sea_mq.event[]) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION anything(event anyelement) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION with_more(event sea_mq.event, more integer DEFAULT 1) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION of_triggers() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE PROCEDURE a_procedure(event sea_mq.event) LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION next_of(state integer, event sea_mq.event) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+CREATE AGGREGATE an_aggregate(sea_mq.event) (SFUNC = next_of, STYPE = integer, INITCOND = '0');
+CREATE FUNCTION returns_a_value(event sea_mq.event) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION returns_a_record(event sea_mq.event) RETURNS record LANGUAGE sql AS 'SELECT 1, 2';
+CREATE FUNCTION with_out(event sea_mq.event, OUT a integer, OUT b text) LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION in_and_out(INOUT event sea_mq.event) LANGUAGE plpgsql AS 'BEGIN END';
 CREATE FUNCTION not_a_handler(event jsonb) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
 SELECT sea_mq.stop() IS NOT NULL AS stopped;
 
@@ -33,14 +47,64 @@ SELECT arguments, refusal(format('SELECT sea_mq.subscribe(%s)', arguments)) FROM
     $$'a', 'orders', workers => 0$$,
     $$'a', 'orders', workers => 7$$,
     $$'a', 'orders', timeout => '0'$$,
+    $$'a', 'orders', timeout => '1 day 1 ms'$$,
+    $$'a', 'orders', timeout => '-1 s'$$,
+    $$'a', 'orders', timeout => '178000000 years'$$,
+    $$'a', 'orders', ack_wait => '178000000 years'$$,
+    $$'a', 'orders', retry_delay => '-1 s'$$,
+    $$'a', 'orders', retry_delay => '2 days'$$,
+    $$'a', 'orders', retry_delay_max => '178000000 years'$$,
+    $$'a', 'orders', start_from => 'infinity'$$,
+    $$'a', 'orders', start_from => '-infinity'$$,
+    $$'a', 'orders', start_from => '294276-12-31'$$,
+    $$'a', 'orders', start_from => '2262-01-01 00:00:00+00'$$,
+    $$'a', 'orders', start_from => '4713-01-01 00:00:00 BC'$$,
+    $$'a', 'orders', start_from => '1969-12-31 23:59:59+00'$$,
+    $$'a', 'orders', start_from => '2020-02-30'$$,
+    $$'a', 'orders', start_from => '2020-01-01 00:00:00+99'$$,
+    $$'a', 'orders', start_from => '2020-01-01 00:00:00 Nowhere/Town'$$,
+    $$'a', 'orders', start_from => '-1'$$,
+    $$'a', 'orders', start_from => '1.5'$$,
+    $$'a', 'orders', start_from => 'NaN'$$,
+    $$'a', 'orders', start_from => ''$$,
     $$'a', 'orders', start_from => 'yesterdayish'$$,
     $$'a', 'orders', start_from => '0'$$,
     $$'a', 'orders', start_from => '99999999999999999999'$$,
     -- no handler
     $$'a', 'orders', 'not_a_handler'$$,
+    $$'a', 'orders', 'returns_a_set'$$,
+    $$'a', 'orders', 'returns_a_table'$$,
+    $$'a', 'orders', 'sets_of_out'$$,
+    $$'a', 'orders', 'many'$$,
+    $$'a', 'orders', 'anything'$$,
+    $$'a', 'orders', 'with_more'$$,
+    $$'a', 'orders', 'of_triggers'$$,
+    $$'a', 'orders', 'a_procedure'$$,
+    $$'a', 'orders', 'an_aggregate'$$,
     $$'a', 'orders', 'now'$$,
     $$'a', 'orders', 'nowhere'$$]) arguments;
 SELECT count(*) FROM sea_mq.subscriptions;
+
+-- What a handler returns, if it is no set, is nobody's business; and the bounds themselves are within them.
+BEGIN;
+SELECT arguments, refusal(format('SELECT sea_mq.subscribe(%s)', arguments)) FROM unnest(ARRAY[
+    $$'a1', 'orders', 'returns_a_value'$$,
+    $$'a2', 'orders', 'returns_a_record'$$,
+    $$'a3', 'orders', 'with_out'$$,
+    $$'a4', 'orders', 'in_and_out'$$,
+    $$'a5', 'orders', timeout => '1 day', ack_wait => '1 day', retry_delay => '1 day', retry_delay_max => '1 day'$$,
+    $$'a6', 'orders', timeout => '1 ms', ack_wait => '1 s', retry_delay => '0', retry_delay_max => '0'$$,
+    $$'a7', 'orders', start_from => '1970-01-01 00:00:00+00'$$,
+    $$'a8', 'orders', start_from => '2261-12-31 23:59:59+00'$$,
+    $$'a9', 'orders', start_from => 'now'$$,
+    $$'a10', 'orders', start_from => '9223372036854775807'$$]) arguments;
+SELECT arguments, refusal(format('SELECT sea_mq.alter_subscription(%s)', arguments)) FROM unnest(ARRAY[
+    $$'a1', timeout => '2 days'$$,
+    $$'a1', ack_wait => '0'$$,
+    $$'a1', retry_delay => '-1 s'$$,
+    $$'a1', retry_delay_max => '178000000 years'$$,
+    $$'a1', 'returns_a_table'$$]) arguments;
+ROLLBACK;
 
 -- Sources and filters, as they are understood.
 SELECT sea_mq.create_stream('books', name => 'COINS');

@@ -97,7 +97,8 @@ impl Handler {
             self.served.iter_mut().for_each(|served| served.blocked_until = None);
             return Ok(());
         }
-        let described = session::transaction(subscriptions::all)?.into_iter().map(|(subscription, _)| subscription);
+        let described =
+            session::transaction(subscriptions::all)?.sound.into_iter().map(|(subscription, _)| subscription);
         let mut before = std::mem::take(&mut self.served);
         for subscription in described.filter(|one| one.has_handler && one.workers > 1 && one.workers > lane) {
             let known = before.iter().position(|served| served.subscription.id == subscription.id);

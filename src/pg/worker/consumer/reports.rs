@@ -107,7 +107,11 @@ impl Worker {
 
     /// Reads the descriptions of subscriptions, and what waits for them.
     pub(super) fn refresh(&mut self) -> Result<(), Failed> {
-        let described = session::transaction(subscriptions::all)?;
+        let subscriptions::All { sound: described, unusable } = session::transaction(subscriptions::all)?;
+        for (name, trouble) in unusable {
+            warning!("sea_mq consumer: subscription {name} is blocked: {}", trouble.error);
+            session::transaction(|| subscriptions::save_state(&name, "blocked", Some(&trouble)))?;
+        }
         let mut before = std::mem::take(&mut self.served);
         for (subscription, _) in &described {
             let known = before.iter().position(|served| served.subscription.id == subscription.id);

@@ -29,6 +29,7 @@ mod message;
 mod names;
 mod operate;
 mod order;
+mod problems;
 mod pull;
 mod receiving;
 mod republish;
