@@ -140,14 +140,20 @@ UNION ALL
 SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error), 'Correct it with sea_mq.create_consumer.'
 FROM sea_mq.consumers c WHERE c.state = 'refused'
 UNION ALL
-SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error), 'Delete it there by hand, or wait; the relay tries again.'
+SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error),
+    format('Delete it there by hand, or wait; the relay tries again. If it is to stay: SELECT sea_mq.drop_stream(%L).', d.name)
 FROM sea_mq.stream_deletions d WHERE d.error IS NOT NULL
+UNION ALL
+SELECT 6, format('consumer %s on stream %s could not be removed in NATS: %s', d.name, d.stream, d.error),
+    'Remove it there by hand, or wait; it is tried again.'
+FROM (SELECT c.name, c.stream, c.error FROM sea_mq.consumer_deletions c
+    UNION ALL SELECT c.name, c.stream, c.error FROM sea_mq.consumers c WHERE c.state = 'removing') d WHERE d.error IS NOT NULL
 UNION ALL
 SELECT 3, 'consumer is not running', 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
 FROM sea_mq.inbox_status i, sea_mq.relay_status r WHERE r.running AND i.subscriptions > 0 AND NOT i.consumer_running
 UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See sea_mq.subscription_status.')
-FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused')
+FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind = 'ConsumerPaused')
 UNION ALL
 SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'
@@ -220,6 +226,11 @@ COMMENT ON FUNCTION sea_mq.event_status IS
 'What became of an event: pending, retrying (the broker or the stream is not available), delivered or failed (refused for good),
 with times, error, stream and sequence. No row: the event is not, or no longer, in the log';
 
+CREATE FUNCTION sea_mq.redacted_urls(urls text) RETURNS text
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'redacted_urls_wrapper';
+COMMENT ON FUNCTION sea_mq.redacted_urls IS
+'A list of NATS URLs without credentials, and without what cannot be read as one; for internal use';
+
 CREATE FUNCTION sea_mq.install_report() RETURNS TABLE (section text, item text, value text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'extension', 'version', e.extversion FROM pg_extension e WHERE e.extname = 'sea_mq'
@@ -235,8 +246,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid
         WHERE c.relnamespace = 'sea_mq'::regnamespace AND c.relkind = 'r' ORDER BY 2) AS indexes
     UNION ALL SELECT * FROM (
-        SELECT 'setting', g.name, CASE WHEN g.name IN ('sea_mq.nats_url') AND g.setting <> ''
-            THEN regexp_replace(g.setting, '//[^@/]*@', '//***@', 'g') ELSE g.setting || coalesce(' ' || g.unit, '') END
+        SELECT 'setting', g.name, CASE g.name WHEN 'sea_mq.nats_url' THEN sea_mq.redacted_urls(g.setting)
+            ELSE g.setting || coalesce(' ' || g.unit, '') END
         FROM pg_settings g WHERE g.name LIKE 'sea\_mq.%' ORDER BY g.name) AS settings
     UNION ALL SELECT 'worker', w.backend_type, format('pid %s, started %s', w.pid, w.backend_start) FROM sea_mq.workers() w
     UNION ALL SELECT 'relay', 'state', concat_ws(': ', r.state, r.error) FROM sea_mq.relay_status r

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use crate::broker::BrokerConfig;
+use crate::domain::address::Urls;
 use crate::domain::event::Defaults;
 use crate::domain::policy::ContractPolicy;
 use crate::pg::handler;
@@ -61,6 +62,7 @@ static MAX_MESSAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static MAX_OUTBOX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_IN_FLIGHT: GucSetting<i32> = GucSetting::<i32>::new(8192);
 static HANDLER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+static FETCH_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(64);
 static RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(500);
 static RETRY_DELAY_MAX: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 static INBOX_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
@@ -265,6 +267,14 @@ fn define_inbox() {
         86_400_000,
         ms,
     );
+    number(
+        c"sea_mq.fetch_memory",
+        c"Memory for messages that the consumer has fetched and not handled, over all subscriptions.",
+        &FETCH_MEMORY,
+        1,
+        1024 * 1024,
+        GucFlags::UNIT_MB,
+    );
     let s = GucFlags::UNIT_S;
     number(
         c"sea_mq.inbox_retention",
@@ -313,7 +323,7 @@ pub fn emit_defaults(now: i64) -> Defaults {
 pub fn broker(client_name: String) -> Option<BrokerConfig> {
     let urls = string(&NATS_URL)?;
     Some(BrokerConfig {
-        urls: urls.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect(),
+        urls: Urls::new(&urls),
         credentials_file: path(&NATS_CREDENTIALS_FILE),
         nkey_file: path(&NATS_NKEY_FILE),
         user: string(&NATS_USER),
@@ -394,6 +404,11 @@ pub fn on_stream_loss() -> OnStreamLoss {
 /// Longest run of a handler whose subscription does not say.
 pub fn handler_timeout() -> Duration {
     millis(&HANDLER_TIMEOUT)
+}
+
+/// Bytes.
+pub fn fetch_memory() -> usize {
+    usize::try_from(FETCH_MEMORY.get()).unwrap_or(1) << 20
 }
 
 pub fn inbox_retention() -> Duration {

@@ -2,6 +2,7 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
+use crate::domain::address::Urls;
 use crate::pg::commit::owe;
 use crate::pg::datum::{sql_function, text_datum};
 use crate::pg::error::raise;
@@ -21,6 +22,11 @@ sql_function!(restart_at_commit_wrapper, pg_finfo_restart_at_commit_wrapper, |_c
 sql_function!(announce_wrapper, pg_finfo_announce_wrapper, |_call| {
     owe(|owed| owed.announce = true);
     pg_sys::Datum::from(0)
+});
+
+sql_function!(redacted_urls_wrapper, pg_finfo_redacted_urls_wrapper, |call| match call.text(0) {
+    Some(urls) => text_datum(&Urls::new(&urls).redacted()),
+    None => call.null(),
 });
 
 sql_function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, |_call| pg_sys::Datum::from(shmem::preloaded()));
