@@ -240,8 +240,7 @@ impl Intake {
     pub fn ask_why_quiet(&mut self) -> Option<Request> {
         let quiet = std::mem::replace(&mut self.quiet, true);
         let ConsumerSpec { stream, name, .. } = &self.described.spec;
-        (quiet && self.is_consuming())
-            .then(|| Request::ReadConsumer { stream: stream.clone(), name: name.clone() })
+        (quiet && self.is_consuming()).then(|| Request::ReadConsumer { stream: stream.clone(), name: name.clone() })
     }
 
     pub fn delivered(&mut self, messages: Vec<Delivery>) {
@@ -357,10 +356,8 @@ pub(super) mod tests {
     #[test]
     fn few_large_messages_are_taken_at_once_and_the_largest_alone() {
         let mut intake = consuming();
-        let large = |sequence, megabytes: usize| Delivery {
-            body: vec![0; megabytes << 20].into(),
-            ..message(sequence)
-        };
+        let large =
+            |sequence, megabytes: usize| Delivery { body: vec![0; megabytes << 20].into(), ..message(sequence) };
         intake.delivered(vec![large(1, 3), large(2, 3), large(3, 9), message(4), message(5)]);
         let taken: Vec<usize> = (0..5).map(|_| intake.take(500).len()).collect();
         assert_eq!(taken, [1, 1, 1, 2, 0]);

@@ -250,8 +250,10 @@ fn refused(intake: &mut Intake, fault: Fault, now: Instant, jitter: f64) -> Effe
 /// Somebody has paused the consumer in NATS. It is looked at again until that is over: what was delivered before and not
 /// acknowledged is then collected first.
 fn paused(stream: &str, name: &str, info: &ConsumerInfo) -> Fault {
-    let until = info.paused_until_us.and_then(|us| OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).ok());
-    let until = until.and_then(|until| until.format(&Rfc3339).ok()).map_or_else(String::new, |until| format!(" until {until}"));
+    let until =
+        info.paused_until_us.and_then(|us| OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).ok());
+    let until =
+        until.and_then(|until| until.format(&Rfc3339).ok()).map_or_else(String::new, |until| format!(" until {until}"));
     Fault::new(FaultKind::ConsumerPaused, format!("consumer {name} of stream {stream} is paused in NATS{until}"))
 }
 

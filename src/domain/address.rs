@@ -240,7 +240,10 @@ mod tests {
     fn wrong_one_of_several_is_named_by_its_place() {
         let error = Urls::new("nats://a,http://b").addresses().unwrap_err();
         assert_eq!(error, "URL 2 of 2 in sea_mq.nats_url is not a NATS URL: the scheme must be nats or tls");
-        assert_eq!(one("nats://").unwrap_err(), "URL in sea_mq.nats_url is not a NATS URL: it has no host, or none that can be one");
+        assert_eq!(
+            one("nats://").unwrap_err(),
+            "URL in sea_mq.nats_url is not a NATS URL: it has no host, or none that can be one"
+        );
     }
 
     #[test]

@@ -67,7 +67,10 @@ async fn look(api: &Api, spec: &ConsumerSpec) -> Result<(Option<State>, StreamSt
     let number = |path: &str| stream.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let state = StreamState {
         created_us: spec::created_us(&stream),
-        own: stream.get("config").and_then(Value::as_object).is_some_and(|config| mark(config, spec.owner) == Mark::Own),
+        own: stream
+            .get("config")
+            .and_then(Value::as_object)
+            .is_some_and(|config| mark(config, spec.owner) == Mark::Own),
         last_sequence: number("/state/last_seq"),
         max_age: max_age_in(&stream),
         work_queue: stream.pointer("/config/retention").and_then(Value::as_str) == Some("workqueue"),
@@ -274,7 +277,8 @@ fn updated(
             return Err(Fault::new(FaultKind::ConsumerOwned, message));
         }
         Mark::Nobody => {
-            let message = format!("consumer {name} of stream {stream_name} exists, but another application has made it");
+            let message =
+                format!("consumer {name} of stream {stream_name} exists, but another application has made it");
             return Err(Fault::new(FaultKind::ConsumerConflict, message));
         }
     }

@@ -119,7 +119,9 @@ fn verdict(status: u16, words: &str, headers: Option<&HeaderMap>) -> Arrival {
             failed(FaultKind::Server, words.to_owned())
         }
         409 => match left() {
-            Some(left) if lower.starts_with("message size exceeds") => Arrival::TooLarge { left, bytes: size(LEFT_BYTES) },
+            Some(left) if lower.starts_with("message size exceeds") => {
+                Arrival::TooLarge { left, bytes: size(LEFT_BYTES) }
+            }
             Some(left) => Arrival::Over(Some(left)),
             None => failed(FaultKind::Server, words.to_owned()),
         },

@@ -42,7 +42,13 @@ impl Inbox {
         let subscribing = client.subscribe(reply.clone()).await;
         let messages = subscribing.map_err(|error| Fault::new(FaultKind::Server, errors::causes(&error)))?;
         let requests = Subject::from(format!("{}.CONSUMER.MSG.NEXT.{stream}.{consumer}", api.prefix()));
-        Ok(Self { client, messages, reply, requests, limits: Limits { batch: usize::MAX, bytes: usize::MAX, expires: EXPIRES } })
+        Ok(Self {
+            client,
+            messages,
+            reply,
+            requests,
+            limits: Limits { batch: usize::MAX, bytes: usize::MAX, expires: EXPIRES },
+        })
     }
 
     /// Takes the limits from the consumer's configuration.

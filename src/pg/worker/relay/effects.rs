@@ -247,9 +247,8 @@ impl Worker {
 
     fn stream_deleted(&mut self, name: &str, fault: Option<Fault>) -> Result<(), Failed> {
         self.deletions.remove(name);
-        let known = session::transaction(|| {
-            streams::save_deletion(name, fault.as_ref().map(|fault| fault.message.as_str()))
-        })?;
+        let known =
+            session::transaction(|| streams::save_deletion(name, fault.as_ref().map(|fault| fault.message.as_str())))?;
         if let Some(fault) = fault.filter(|_| !known) {
             warning!("sea_mq relay: {fault}");
         }
