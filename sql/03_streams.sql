@@ -1,12 +1,13 @@
 -- Streams as they should be. The relay provisions them; sea_mq.cursors and sea_mq.stream_state say how that went.
 CREATE TABLE sea_mq.streams (
-    name text PRIMARY KEY CHECK (name ~ E'^[^[:space:].*>/\\\\]{1,255}$'),
+    name text PRIMARY KEY CHECK (name ~ E'^[^[:space:].*>/\\\\]{1,255}$')
+        CONSTRAINT streams_name_not_reserved CHECK (name <> 'SEA_MQ_RELAYS'),
     context text NOT NULL,
     kind text NOT NULL CHECK (kind IN ('event', 'dlq')),
     sink bigint NOT NULL UNIQUE,
     subjects text[] NOT NULL CHECK (cardinality(subjects) > 0),
     retention text NOT NULL CHECK (retention IN ('limits', 'interest', 'workqueue')),
-    max_age interval NOT NULL CHECK (max_age >= '0' AND max_age <= '100 years'),
+    max_age interval NOT NULL CHECK (max_age = '0' OR max_age BETWEEN '100 ms' AND '100 years'),
     max_bytes bigint NOT NULL CHECK (max_bytes = -1 OR max_bytes > 0),
     max_msgs bigint NOT NULL CHECK (max_msgs = -1 OR max_msgs > 0),
     max_msg_size integer NOT NULL CHECK (max_msg_size = -1 OR max_msg_size > 0),
@@ -81,14 +82,16 @@ CREATE TABLE sea_mq.relay_state (
 
 CREATE TABLE sea_mq.consumers (
     stream text NOT NULL REFERENCES sea_mq.streams ON DELETE CASCADE ON UPDATE CASCADE,
-    name text NOT NULL CHECK (name ~ E'^[^[:space:].*>/\\\\]{1,255}$'),
+    name text NOT NULL CHECK (name ~ E'^[^[:space:].*>/\\\\]{1,255}$')
+        CONSTRAINT consumers_name_not_reserved CHECK (name !~ '^sea_mq__'),
     filter text NOT NULL,
-    ack_wait interval NOT NULL DEFAULT '120 s' CHECK (ack_wait >= '1 ms' AND ack_wait <= '1 day'),
+    ack_wait interval NOT NULL DEFAULT '120 s' CHECK (ack_wait BETWEEN '1 ms' AND '1 day'),
     max_deliver integer NOT NULL DEFAULT 20 CHECK (max_deliver = -1 OR max_deliver > 0),
     max_ack_pending integer NOT NULL DEFAULT 50 CHECK (max_ack_pending = -1 OR max_ack_pending > 0),
     deliver_policy text NOT NULL DEFAULT 'all' CHECK (deliver_policy IN ('all', 'new')),
     state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'ready', 'refused', 'removing')),
     error text,
+    take_over boolean NOT NULL DEFAULT false,
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (stream, name)
 );
@@ -100,9 +103,10 @@ CREATE TABLE sea_mq.stream_requests (
     kind text NOT NULL
 );
 
--- Streams whose deletion in NATS was asked for.
+-- Streams whose deletion in NATS was asked for, until the broker has confirmed it.
 CREATE TABLE sea_mq.stream_deletions (
     name text PRIMARY KEY,
+    stream_created_us bigint,
     error text,
     requested_at timestamptz NOT NULL DEFAULT now()
 );
@@ -215,7 +219,8 @@ COMMENT ON COLUMN sea_mq.consumers.max_deliver IS 'Deliveries of one message at 
 COMMENT ON COLUMN sea_mq.consumers.max_ack_pending IS 'Unacknowledged messages at most; -1 for no limit';
 COMMENT ON COLUMN sea_mq.consumers.deliver_policy IS 'all: from the stream''s first message; new: from the next one';
 COMMENT ON COLUMN sea_mq.consumers.state IS 'pending, ready, refused or removing';
-COMMENT ON COLUMN sea_mq.consumers.error IS 'Why it was refused';
+COMMENT ON COLUMN sea_mq.consumers.error IS 'Why it was refused, or could not be removed';
+COMMENT ON COLUMN sea_mq.consumers.take_over IS 'Whether it may be taken over from another installation (sea_mq.adopt)';
 COMMENT ON COLUMN sea_mq.consumers.updated_at IS 'When the row changed last';
 
 COMMENT ON TABLE sea_mq.stream_requests IS 'Contexts whose stream the relay is still to describe; normally empty';
@@ -223,5 +228,6 @@ COMMENT ON COLUMN sea_mq.stream_requests.context IS 'Context';
 COMMENT ON COLUMN sea_mq.stream_requests.kind IS 'event or dlq';
 COMMENT ON TABLE sea_mq.stream_deletions IS 'Streams that the relay is still to delete in NATS; normally empty';
 COMMENT ON COLUMN sea_mq.stream_deletions.name IS 'Stream';
-COMMENT ON COLUMN sea_mq.stream_deletions.error IS 'Why the last attempt failed';
+COMMENT ON COLUMN sea_mq.stream_deletions.stream_created_us IS 'Creation time of the stream that is meant (microseconds since 1970 UTC); NULL: not known';
+COMMENT ON COLUMN sea_mq.stream_deletions.error IS 'Why the last attempt failed, or why it is not deleted: sea_mq deletes only what carries this installation''s mark';
 COMMENT ON COLUMN sea_mq.stream_deletions.requested_at IS 'When it was asked for';

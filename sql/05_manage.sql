@@ -42,6 +42,10 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use event or dlq.';
     END IF;
     new_name := coalesce(create_stream.name, upper(ctx COLLATE "C") || CASE kind WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END);
+    IF new_name = 'SEA_MQ_RELAYS' THEN
+        RAISE EXCEPTION 'the name "%" is reserved', new_name
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the stream another name: sea_mq keeps in that one which relay publishes.';
+    END IF;
     INSERT INTO sea_mq.streams (name, context, kind, sink, subjects, retention, max_age, max_bytes, max_msgs, max_msg_size,
         storage, replicas, duplicate_window, body, atomic_transactions, managed, owner)
     SELECT new_name, ctx, create_stream.kind, sea_mq.sink_id(ctx, create_stream.kind),
@@ -105,6 +109,13 @@ DECLARE
 BEGIN
     SELECT * INTO dropped FROM sea_mq.streams s WHERE s.name = drop_stream.name FOR UPDATE;
     IF NOT FOUND THEN
+        IF NOT delete_remote THEN
+            -- It stays in JetStream after all.
+            DELETE FROM sea_mq.stream_deletions d WHERE d.name = drop_stream.name;
+            IF FOUND THEN
+                RETURN;
+            END IF;
+        END IF;
         RAISE EXCEPTION 'there is no stream "%"', drop_stream.name
             USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.streams.';
     END IF;
@@ -120,18 +131,25 @@ BEGIN
         ON CONFLICT (sink) DO UPDATE SET done = excluded.done, next_xid = 0, floor = 0, batch_upto = NULL, batch_next_xid = NULL,
             batch_ceiling = NULL, batch_at = NULL;
     END IF;
+    DELETE FROM sea_mq.stream_deletions d WHERE d.name = dropped.name;
     IF delete_remote THEN
-        INSERT INTO sea_mq.stream_deletions (name) VALUES (dropped.name) ON CONFLICT DO NOTHING;
+        INSERT INTO sea_mq.stream_deletions (name, stream_created_us)
+        VALUES (dropped.name, (SELECT c.stream_created_us FROM sea_mq.cursors c WHERE c.sink = dropped.sink));
         -- A stream that takes its place has not lost anything.
         UPDATE sea_mq.cursors SET stream_sequence = 0, stream_created_us = NULL WHERE sink = dropped.sink;
     END IF;
+    -- Removals that were asked for go on without the description.
+    INSERT INTO sea_mq.consumer_deletions (stream, name)
+    SELECT c.stream, c.name FROM sea_mq.consumers c WHERE c.stream = dropped.name AND c.state = 'removing' AND NOT delete_remote
+    ON CONFLICT DO NOTHING;
     DELETE FROM sea_mq.streams s WHERE s.name = dropped.name;
     DELETE FROM sea_mq.stream_state s WHERE s.sink = dropped.sink;
     PERFORM sea_mq.wake_at_commit();
 END $$;
 COMMENT ON FUNCTION sea_mq.drop_stream IS
-'Removes the description of a stream. The stream in JetStream stays unless delete_remote is true. Refused while events are
-unpublished unless discard_pending is true. Errors: 42704 (no such stream), 55006 (unpublished events)';
+'Removes the description of a stream. The stream in JetStream stays unless delete_remote is true; then the relay deletes it, if it
+carries this installation''s mark. Called again without delete_remote, it takes back a deletion that has not happened. Refused while
+events are unpublished unless discard_pending is true. Errors: 42704 (no such stream), 55006 (unpublished events)';
 
 CREATE FUNCTION sea_mq.create_consumer(
     context text, name text DEFAULT NULL, filter text DEFAULT NULL, ack_wait interval DEFAULT '120 s',
@@ -146,6 +164,10 @@ BEGIN
     IF ctx IS NULL THEN
         RAISE EXCEPTION 'context must not be null'
             USING ERRCODE = 'null_value_not_allowed', HINT = 'Pass the name of the bounded context, as in ''orders''.';
+    END IF;
+    IF new_name LIKE 'sea\_mq\_\_%' THEN
+        RAISE EXCEPTION 'names that begin with sea_mq__ are reserved'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the consumer another name.';
     END IF;
     SELECT s.name INTO stream_name FROM sea_mq.streams s WHERE s.context = ctx AND s.kind = 'event';
     IF NOT FOUND THEN
@@ -173,7 +195,7 @@ CREATE FUNCTION sea_mq.drop_consumer(stream text, name text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-    UPDATE sea_mq.consumers c SET state = 'removing', updated_at = now()
+    UPDATE sea_mq.consumers c SET state = 'removing', error = NULL, updated_at = now()
     WHERE c.stream = drop_consumer.stream AND c.name = drop_consumer.name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no consumer "%" on stream "%"', drop_consumer.name, drop_consumer.stream
@@ -181,7 +203,9 @@ BEGIN
     END IF;
     PERFORM sea_mq.wake_at_commit();
 END $$;
-COMMENT ON FUNCTION sea_mq.drop_consumer IS 'Removes a consumer here and in JetStream. Error 42704: no such consumer';
+COMMENT ON FUNCTION sea_mq.drop_consumer IS
+'Removes a consumer here and in JetStream, where only one that carries this installation''s mark is removed. Error 42704: no such
+consumer';
 
 CREATE FUNCTION sea_mq.wake_at_commit() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'wake_at_commit_wrapper';
@@ -249,6 +273,7 @@ BEGIN
     -- Roles and functions have other OIDs here.
     UPDATE sea_mq.subscriptions s SET take_over = true, owner_oid = sea_mq.role_named(s.owner), handler_oid = sea_mq.find_handler(s.handler);
     UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
+    UPDATE sea_mq.consumers SET take_over = true, state = CASE state WHEN 'removing' THEN state ELSE 'pending' END;
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.restart_at_commit();
     RETURN format('adopted: %s unpublished events queued anew', moved);

@@ -148,7 +148,8 @@ SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error),
     'Describe it anew with sea_mq.create_consumer under the same name, or give it up with sea_mq.drop_consumer.'
 FROM sea_mq.consumers c WHERE c.state = 'refused'
 UNION ALL
-SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error), 'Delete it there by hand, or wait; the relay tries again.'
+SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error),
+    format('Delete it there by hand, or wait; the relay tries again. If it is to stay: SELECT sea_mq.drop_stream(%L).', d.name)
 FROM sea_mq.stream_deletions d WHERE d.error IS NOT NULL
 UNION ALL
 SELECT 3, 'consumer is not running' || coalesce(': ' || w.problem, ''),
@@ -157,7 +158,12 @@ FROM sea_mq.inbox_status i CROSS JOIN sea_mq.relay_status r LEFT JOIN sea_mq.wor
 WHERE r.running AND i.subscriptions > 0 AND NOT i.consumer_running
 UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See its row in sea_mq.subscription_status, and the server''s log.')
-FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused')
+FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind = 'ConsumerPaused')
+UNION ALL
+SELECT 6, format('consumer %s on stream %s could not be removed in NATS: %s', d.name, d.stream, d.error),
+    'Remove it there by hand, or wait; it is tried again.'
+FROM (SELECT c.name, c.stream, c.error FROM sea_mq.consumer_deletions c
+    UNION ALL SELECT c.name, c.stream, c.error FROM sea_mq.consumers c WHERE c.state = 'removing') d WHERE d.error IS NOT NULL
 UNION ALL
 SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'
@@ -236,6 +242,12 @@ COMMENT ON FUNCTION sea_mq.event_status IS
 'What became of an event: pending, retrying (the broker or the stream is not available), delivered or failed (refused for good),
 with times, error, stream and sequence. No row: the event is not, or no longer, in the log';
 
+CREATE FUNCTION sea_mq.broker_settings(OUT name text, OUT setting text) RETURNS SETOF record
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'broker_settings_wrapper';
+COMMENT ON FUNCTION sea_mq.broker_settings IS
+'The settings of the broker''s connection, which PostgreSQL hides from all but superusers: URLs without their credentials, and the paths
+of files; for internal use';
+
 CREATE FUNCTION sea_mq.install_report() RETURNS TABLE (section text, item text, value text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'extension', 'version', e.extversion FROM pg_extension e WHERE e.extname = 'sea_mq'
@@ -251,9 +263,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid
         WHERE c.relnamespace = 'sea_mq'::regnamespace AND c.relkind = 'r' ORDER BY 2) AS indexes
     UNION ALL SELECT * FROM (
-        SELECT 'setting', g.name, CASE WHEN g.name IN ('sea_mq.nats_url') AND g.setting <> ''
-            THEN regexp_replace(g.setting, '//[^@/]*@', '//***@', 'g') ELSE g.setting || coalesce(' ' || g.unit, '') END
-        FROM pg_settings g WHERE starts_with(g.name, 'sea_mq.') ORDER BY g.name) AS settings
+        -- Those of the broker are hidden from all but superusers, the extension's owner included.
+        SELECT 'setting', g.name, g.setting FROM (
+            SELECT p.name, p.setting || coalesce(' ' || p.unit, '') AS setting FROM pg_settings p WHERE starts_with(p.name, 'sea_mq.')
+            UNION SELECT b.name, b.setting FROM sea_mq.broker_settings() b) g ORDER BY g.name) AS settings
     UNION ALL SELECT 'worker', w.backend_type, format('pid %s, started %s', w.pid, w.backend_start) FROM sea_mq.workers() w
     UNION ALL SELECT 'worker', 'problem', p.problem FROM sea_mq.worker_problem() p
     UNION ALL SELECT 'relay', 'state', concat_ws(': ', r.state, r.error) FROM sea_mq.relay_status r

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::domain::address::{Urls, redact};
 use crate::domain::header_block::HeaderBlock;
 use crate::domain::lease::Claimant;
 
@@ -25,7 +26,7 @@ pub type SubscriptionId = i64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerConfig {
     /// `nats://host:port` or `tls://host:port`, one or several; credentials in the URL are honoured.
-    pub urls: Vec<String>,
+    pub urls: Urls,
     /// NATS `.creds` file (JWT and nkey seed).
     pub credentials_file: Option<PathBuf>,
     /// File whose first line is an nkey seed.
@@ -113,10 +114,12 @@ pub struct ConsumerSpec {
     pub max_ack_pending: i64,
     /// Where a consumer that does not exist yet begins. One that exists goes on where it is.
     pub deliver_from: DeliverFrom,
-    /// The installation that the consumer is for, kept in its metadata under [`OWNER_KEY`]; `None`: anybody's.
-    pub owner: Option<Uuid>,
-    /// Take over a consumer whose metadata names another owner.
+    /// The installation that the consumer is for, kept in its metadata under [`OWNER_KEY`].
+    pub owner: Uuid,
+    /// Take over a consumer that carries another owner's mark, or none.
     pub take_over: bool,
+    /// The name is reserved for whoever owns the stream: where the stream carries our mark, another owner's gives way.
+    pub with_stream: bool,
     /// What was handled already by a consumer of this name, should it have been lost. Takes precedence over
     /// `deliver_from`.
     pub resume: Option<Resume>,
@@ -166,11 +169,15 @@ pub enum Request {
     /// Asks for how long a stream keeps messages, which somebody may have changed. Waits for no other request. Answered by
     /// `MaxAge`; not at all if the stream cannot be seen.
     ReadMaxAge { stream: String },
-    /// Deletes a stream and what it holds. Answered by `StreamDeleted`.
-    DeleteStream { name: String },
-    /// Deletes a durable consumer, unless it belongs to another installation than `owner`. No answer: what is not there is
-    /// not missed.
-    DeleteConsumer { stream: String, name: String, owner: Option<Uuid> },
+    /// Looks whether somebody has paused a consumer. Waits for no other request. Answered by `ConsumerSeen`; not at all if
+    /// the consumer cannot be seen.
+    ReadConsumer { stream: String, name: String },
+    /// Deletes a stream and what it holds, if it carries the owner's mark and, with `created_us`, is the one that was
+    /// created then. Answered by `StreamDeleted`; one that is not there counts as deleted.
+    DeleteStream { name: String, owner: Uuid, created_us: Option<i64> },
+    /// Deletes a durable consumer, if it carries the owner's mark. Answered by `ConsumerDeleted`; one that is not there
+    /// counts as deleted.
+    DeleteConsumer { stream: String, name: String, owner: Uuid },
     /// Reads the headers of all messages with a stream sequence above `after`. Answered by `Tail` or `StreamRefused`.
     ReadTail { sink: SinkId, stream: String, after: u64 },
     /// Reads what a stream holds above `after` and up to `upto`, a part of it. Waits for no other request for the stream, nor
@@ -190,9 +197,17 @@ pub enum Request {
     },
     /// Begins to pull from a durable consumer, until `StopConsuming`. Answered by `Delivered`, over and over, and by one
     /// `ConsumeFailed` if it ends by itself. What an earlier session left without an ack is delivered first, and at
-    /// once, not after `ack_wait`. No more than `window` messages wait for their `Ack`; for those that wait long, the
-    /// broker is told within `ack_wait` that they are in progress.
-    Consume { subscription: SubscriptionId, stream: String, consumer: String, window: usize, ack_wait: Duration },
+    /// once, not after `ack_wait`. No more than `window` messages wait for their `Ack`, and no more than `bytes` bytes of
+    /// them, of this and of every other `Consume` of the session; for those that wait long, the broker is told within
+    /// `ack_wait` that they are in progress. A message that is larger than that comes alone, one in the whole session.
+    Consume {
+        subscription: SubscriptionId,
+        stream: String,
+        consumer: String,
+        window: usize,
+        bytes: usize,
+        ack_wait: Duration,
+    },
     /// Acknowledges messages, by the tokens that they were delivered with. No answer: a lost ack leads to another
     /// delivery.
     Ack { subscription: SubscriptionId, tokens: Vec<u64> },
@@ -230,7 +245,17 @@ pub enum Report {
         name: String,
         fault: Fault,
     },
+    ConsumerSeen {
+        stream: String,
+        name: String,
+        info: ConsumerInfo,
+    },
     StreamDeleted {
+        name: String,
+        result: Result<(), Fault>,
+    },
+    ConsumerDeleted {
+        stream: String,
         name: String,
         result: Result<(), Fault>,
     },
@@ -313,6 +338,8 @@ pub struct ConsumerInfo {
     pub stream_created_us: i64,
     /// For how long the stream keeps a message, and may deliver it again; `None` for ever.
     pub stream_max_age: Option<Duration>,
+    /// Somebody has paused it until then, in microseconds since the Unix epoch.
+    pub paused_until_us: Option<i64>,
 }
 
 /// A message that a consumer delivers.
@@ -332,6 +359,14 @@ pub struct Delivery {
     /// In no particular order; several values of one name are several entries.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
+}
+
+impl Delivery {
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.subject.len() + headers + self.body.len()
+    }
 }
 
 /// The server at the other end of the session.
@@ -417,7 +452,7 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: redact(&message.into()) }
     }
 }
 
@@ -452,6 +487,10 @@ pub enum FaultKind {
     ConsumerConflict,
     /// The consumer belongs to another installation.
     ConsumerOwned,
+    /// Somebody has paused the consumer in NATS.
+    ConsumerPaused,
+    /// It does not carry this installation's mark, and was left as it is.
+    Foreign,
     /// The stream's last sequence is not the expected one.
     WrongSequence,
     /// The stream remembers the id of a message of a batch, and stores none of it.
@@ -513,6 +552,10 @@ impl FaultKind {
             Self::ConsumerConflict => {
                 "Remove the consumer in NATS, or give the subscription another name; sea_mq then creates a usable one."
             }
+            Self::ConsumerPaused => {
+                "Resume it in NATS, as in `nats consumer resume STREAM CONSUMER`; what was published meanwhile is delivered then."
+            }
+            Self::Foreign => "If it is to go, delete it in NATS: sea_mq deletes only what it has made.",
             Self::ConsumerMissing
             | Self::WrongSequence
             | Self::DuplicateInBatch

@@ -38,6 +38,8 @@ enum Link {
     Held,
 }
 
+/// Bytes that are taken at once. Each stands several times in memory while it is handled: as it came, as text, as a value.
+pub const TAKEN_BYTES: usize = 4 << 20;
 /// For how long a subscription is left out that costs the session.
 const LEFT_OUT: Duration = Duration::from_secs(30);
 
@@ -50,6 +52,8 @@ pub struct Intake {
     position: Option<Resume>,
     /// The greatest sequence that was delivered since the consumer is pulled from.
     delivered_to: u64,
+    /// Nothing was delivered since the consumer was looked at last.
+    quiet: bool,
     info: Option<ConsumerInfo>,
     /// Since when it is pulled from, in this session or the last.
     began: Option<Instant>,
@@ -66,6 +70,7 @@ impl Intake {
             link: Link::Down,
             queue: VecDeque::new(),
             delivered_to: 0,
+            quiet: true,
             info: None,
             began: None,
             left_out: None,
@@ -99,9 +104,15 @@ impl Intake {
         self.queue.iter()
     }
 
-    /// Takes up to `max` messages out of the queue.
+    /// Takes up to `max` messages out of the queue, of [`TAKEN_BYTES`] together; but one, however large it is.
     pub fn take(&mut self, max: usize) -> Vec<Delivery> {
-        let count = max.min(self.queue.len());
+        let mut bytes = 0;
+        let fits = |delivery: &&Delivery| {
+            let first = bytes == 0;
+            bytes += delivery.size();
+            first || bytes <= TAKEN_BYTES
+        };
+        let count = self.queue.iter().take(max).take_while(fits).count();
         self.queue.drain(..count).collect()
     }
 
@@ -194,12 +205,14 @@ impl Intake {
     }
 
     /// The consumer is there.
-    pub fn ready(&mut self, info: ConsumerInfo, now: Instant) -> Option<Request> {
+    /// `bytes`: what may be on its way to it.
+    pub fn ready(&mut self, info: ConsumerInfo, bytes: usize, now: Instant) -> Option<Request> {
         self.info = Some(info);
         if self.link != Link::Ensuring {
             return None;
         }
         self.link = Link::Consuming;
+        self.quiet = true;
         self.began = Some(now);
         self.delivered_to = info.ack_floor;
         let Described { id, spec, window, .. } = &self.described;
@@ -208,6 +221,7 @@ impl Intake {
             stream: spec.stream.clone(),
             consumer: spec.name.clone(),
             window: *window,
+            bytes,
             ack_wait: spec.ack_wait,
         })
     }
@@ -226,8 +240,16 @@ impl Intake {
         }
     }
 
+    /// Asks whether the consumer is paused, if nothing has come for a while.
+    pub fn ask_why_quiet(&mut self) -> Option<Request> {
+        let quiet = std::mem::replace(&mut self.quiet, true);
+        let ConsumerSpec { stream, name, .. } = &self.described.spec;
+        (quiet && self.is_consuming()).then(|| Request::ReadConsumer { stream: stream.clone(), name: name.clone() })
+    }
+
     pub fn delivered(&mut self, messages: Vec<Delivery>) {
         if self.is_consuming() {
+            self.quiet = false;
             self.backoff.reset();
             self.delivered_to = messages.iter().map(|message| message.sequence).fold(self.delivered_to, u64::max);
             self.queue.extend(messages);
@@ -259,6 +281,7 @@ impl Intake {
 #[cfg(test)]
 pub(super) mod tests {
     use bytes::Bytes;
+    use uuid::Uuid;
 
     use super::*;
     use crate::broker::DeliverFrom;
@@ -272,8 +295,9 @@ pub(super) mod tests {
             max_deliver: -1,
             max_ack_pending: 50,
             deliver_from: DeliverFrom::All,
-            owner: None,
+            owner: Uuid::nil(),
             take_over: false,
+            with_stream: false,
             resume: None,
         };
         Described { id: 1, spec, window: 50, held }
@@ -300,7 +324,7 @@ pub(super) mod tests {
     fn consuming() -> Intake {
         let mut intake = Intake::new(described(false));
         up(&mut intake);
-        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() }, Instant::now());
+        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() }, 1000, Instant::now());
         intake
     }
 
@@ -309,8 +333,8 @@ pub(super) mod tests {
         let mut intake = Intake::new(described(false));
         assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
         assert!(matches!(
-            intake.ready(ConsumerInfo::default(), Instant::now()),
-            Some(Request::Consume { window: 50, .. })
+            intake.ready(ConsumerInfo::default(), 1000, Instant::now()),
+            Some(Request::Consume { window: 50, bytes: 1000, .. })
         ));
         assert!(intake.is_consuming());
     }
@@ -319,7 +343,7 @@ pub(super) mod tests {
     fn a_held_one_is_provisioned_and_not_pulled_from() {
         let mut intake = Intake::new(described(true));
         assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
-        assert_eq!(intake.ready(ConsumerInfo::default(), Instant::now()), None);
+        assert_eq!(intake.ready(ConsumerInfo::default(), 1000, Instant::now()), None);
         let requests = intake.describe(described(false));
         assert!(matches!(requests.as_slice(), [Request::EnsureConsumer { .. }]));
     }
@@ -331,6 +355,27 @@ pub(super) mod tests {
         intake.disconnected();
         intake.delivered(vec![message(3)]);
         assert!(intake.first().is_none());
+    }
+
+    #[test]
+    fn few_large_messages_are_taken_at_once_and_the_largest_alone() {
+        let mut intake = consuming();
+        let large =
+            |sequence, megabytes: usize| Delivery { body: vec![0; megabytes << 20].into(), ..message(sequence) };
+        intake.delivered(vec![large(1, 3), large(2, 3), large(3, 9), message(4), message(5)]);
+        let taken: Vec<usize> = (0..5).map(|_| intake.take(500).len()).collect();
+        assert_eq!(taken, [1, 1, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_quiet_consumer_is_looked_at() {
+        let mut intake = consuming();
+        assert!(matches!(intake.ask_why_quiet(), Some(Request::ReadConsumer { .. })));
+        intake.delivered(vec![message(1)]);
+        assert_eq!(intake.ask_why_quiet(), None);
+        assert!(intake.ask_why_quiet().is_some());
+        intake.disconnected();
+        assert_eq!(intake.ask_why_quiet(), None);
     }
 
     #[test]

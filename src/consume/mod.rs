@@ -8,9 +8,15 @@ pub mod intake;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::broker::{BrokerConfig, ConsumerInfo, Fault, FaultKind, Report, Request, SubscriptionId};
 use crate::connection::Connection;
 use intake::Intake;
+
+/// Least share of a subscription in what is fetched, however many there are.
+const LEAST_SHARE: usize = 64 << 10;
 
 /// What the shell has to do after a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +27,8 @@ pub enum Effect {
     Subscription { id: SubscriptionId, fault: Option<Fault> },
     /// A subscription's stream keeps messages for another time than it did.
     MaxAge { id: SubscriptionId, max_age: Option<Duration> },
+    /// A consumer of a subscription that is gone was removed, or (with a fault) was not.
+    Deleted { stream: String, name: String, fault: Option<Fault> },
     /// A message was removed from a stream, or (with a fault) was not.
     Removed { stream: String, sequence: u64, fault: Option<Fault> },
 }
@@ -39,15 +47,19 @@ pub struct Consumer {
     pub intakes: Vec<Intake>,
     /// Sessions in a row that were lost as soon as messages were pulled.
     lost_at_once: u32,
-    /// When to look again for how long the streams keep messages; `None` without a session.
+    /// When to look again for how long the streams keep messages, and at consumers that deliver nothing; `None` without a
+    /// session.
     ages_at: Option<Instant>,
+    /// Bytes of messages that may be in memory, or on their way there.
+    memory: usize,
 }
 
 impl Consumer {
     /// `config`: where the broker is, if there is one. `reconnect_max`: the longest pause between attempts to connect.
-    pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration) -> Self {
+    /// `memory`: bytes of messages that may be in memory, or on their way there.
+    pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration, memory: usize) -> Self {
         let connection = Connection::new(config, reconnect_max);
-        Self { connection, intakes: Vec::new(), lost_at_once: 0, ages_at: None }
+        Self { connection, intakes: Vec::new(), lost_at_once: 0, ages_at: None, memory }
     }
 
     pub fn is_connected(&self) -> bool {
@@ -98,8 +110,9 @@ impl Consumer {
         }
         self.ages_at = Some(now + AGES);
         let consuming = self.intakes.iter().filter(|intake| intake.is_consuming());
-        let streams: BTreeSet<&String> = consuming.map(|intake| &intake.described().spec.stream).collect();
-        streams.into_iter().map(|stream| Request::ReadMaxAge { stream: stream.clone() }).collect()
+        let streams: BTreeSet<String> = consuming.map(|intake| intake.described().spec.stream.clone()).collect();
+        let quiet = self.intakes.iter_mut().filter_map(Intake::ask_why_quiet);
+        streams.into_iter().map(|stream| Request::ReadMaxAge { stream }).chain(quiet).collect()
     }
 
     /// When `tick` has something to do.
@@ -115,16 +128,26 @@ impl Consumer {
                 (self.begin(now), vec![Effect::Connection { fault: None }])
             }
             Report::Disconnected(fault) => (Vec::new(), self.lost(fault, now, jitter)),
-            Report::ConsumerReady { stream, name, info } => match self.by_name(&stream, &name) {
-                Some(intake) => {
-                    let request = intake.ready(info, now);
-                    (request.into_iter().collect(), vec![Effect::Subscription { id: intake.id(), fault: None }])
+            Report::ConsumerReady { stream, name, info } | Report::ConsumerSeen { stream, name, info }
+                if info.paused_until_us.is_some() =>
+            {
+                self.consumer_refused(&stream, &name, paused(&stream, &name, &info), now, jitter)
+            }
+            Report::ConsumerReady { stream, name, info } => {
+                let bytes = (self.memory / self.intakes.len().max(1)).max(LEAST_SHARE);
+                match self.by_name(&stream, &name) {
+                    Some(intake) => {
+                        let request = intake.ready(info, bytes, now);
+                        (request.into_iter().collect(), vec![Effect::Subscription { id: intake.id(), fault: None }])
+                    }
+                    None => Default::default(),
                 }
-                None => Default::default(),
-            },
+            }
             Report::ConsumerRefused { stream, name, fault } => {
-                let effect = self.by_name(&stream, &name).map(|intake| refused(intake, fault, now, jitter));
-                (Vec::new(), effect.into_iter().collect())
+                self.consumer_refused(&stream, &name, fault, now, jitter)
+            }
+            Report::ConsumerDeleted { stream, name, result } => {
+                (Vec::new(), vec![Effect::Deleted { stream, name, fault: result.err() }])
             }
             Report::ConsumeFailed { subscription, fault } => {
                 let effect = self.intake(subscription).map(|intake| refused(intake, fault, now, jitter));
@@ -147,8 +170,9 @@ impl Consumer {
             Report::MessageDeleted { stream, sequence, result } => {
                 (Vec::new(), vec![Effect::Removed { stream, sequence, fault: result.err() }])
             }
-            // The relay's affair.
-            Report::StreamReady { .. }
+            // All is well with it; or it is the relay's affair.
+            Report::ConsumerSeen { .. }
+            | Report::StreamReady { .. }
             | Report::StreamRefused { .. }
             | Report::StreamDeleted { .. }
             | Report::Page { .. }
@@ -197,6 +221,19 @@ impl Consumer {
         effects
     }
 
+    fn consumer_refused(
+        &mut self,
+        stream: &str,
+        name: &str,
+        fault: Fault,
+        now: Instant,
+        jitter: f64,
+    ) -> (Vec<Request>, Vec<Effect>) {
+        let Some(intake) = self.by_name(stream, name) else { return Default::default() };
+        let stop = intake.stop();
+        (stop.into_iter().collect(), vec![refused(intake, fault, now, jitter)])
+    }
+
     fn by_name(&mut self, stream: &str, name: &str) -> Option<&mut Intake> {
         self.intakes.iter_mut().find(|intake| {
             let spec = &intake.described().spec;
@@ -210,13 +247,23 @@ fn refused(intake: &mut Intake, fault: Fault, now: Instant, jitter: f64) -> Effe
     Effect::Subscription { id: intake.id(), fault: Some(fault) }
 }
 
+/// Somebody has paused the consumer in NATS. It is looked at again until that is over: what was delivered before and not
+/// acknowledged is then collected first.
+fn paused(stream: &str, name: &str, info: &ConsumerInfo) -> Fault {
+    let until =
+        info.paused_until_us.and_then(|us| OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).ok());
+    let until =
+        until.and_then(|until| until.format(&Rfc3339).ok()).map_or_else(String::new, |until| format!(" until {until}"));
+    Fault::new(FaultKind::ConsumerPaused, format!("consumer {name} of stream {stream} is paused in NATS{until}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{ConsumerInfo, ServerInfo};
+    use crate::broker::ServerInfo;
 
     fn consumer(count: i64) -> Consumer {
-        let mut consumer = Consumer::new(Some(BrokerConfig::default()), Duration::from_secs(1));
+        let mut consumer = Consumer::new(Some(BrokerConfig::default()), Duration::from_secs(1), 1 << 20);
         for id in 1..=count {
             let mut described = intake::tests::described(false);
             described.id = id;
@@ -285,7 +332,10 @@ mod tests {
         run(&mut consumer, now);
         let (later, stream) = (now + AGES, "S".to_owned());
         assert_eq!(consumer.due_at(), Some(later));
-        assert_eq!(consumer.tick(later), [Request::ReadMaxAge { stream: stream.clone() }]);
+        let requests = consumer.tick(later);
+        assert_eq!(requests[0], Request::ReadMaxAge { stream: stream.clone() });
+        assert!(requests[1..].iter().all(|request| matches!(request, Request::ReadConsumer { .. })), "{requests:?}");
+        assert_eq!(requests.len(), 3);
         assert_eq!(consumer.tick(later), []);
         let mut answer = |created_us, max_age| {
             consumer.report(Report::MaxAge { stream: stream.clone(), created_us, max_age }, later, 0.0).1
@@ -295,6 +345,34 @@ mod tests {
         assert_eq!(answer(7, day), [], "it is another stream");
         assert_eq!(answer(0, day), [1, 2].map(|id| Effect::MaxAge { id, max_age: day }));
         assert_eq!(answer(0, day), []);
+    }
+
+    #[test]
+    fn a_paused_consumer_is_told_of_and_waited_for() {
+        let mut consumer = consumer(1);
+        let now = Instant::now();
+        assert_eq!(run(&mut consumer, now), [1]);
+        let info = ConsumerInfo { paused_until_us: Some(1_000_000), ..ConsumerInfo::default() };
+        let seen = Report::ConsumerSeen { stream: "S".into(), name: "s1".into(), info };
+        let (requests, effects) = consumer.report(seen, now, 0.0);
+        assert_eq!(requests, [Request::StopConsuming { subscription: 1 }]);
+        let [Effect::Subscription { id: 1, fault: Some(fault) }] = effects.as_slice() else { panic!("{effects:?}") };
+        assert_eq!(fault.kind, FaultKind::ConsumerPaused);
+        assert_eq!(fault.message, "consumer s1 of stream S is paused in NATS until 1970-01-01T00:00:01Z");
+        let later = now + Duration::from_secs(60);
+        let requests = consumer.tick(later);
+        assert_eq!(answer(&mut consumer, requests, later), [1], "it is pulled from once it is not paused");
+    }
+
+    #[test]
+    fn memory_is_shared_out() {
+        let mut consumer = consumer(4);
+        let now = Instant::now();
+        let (mut requests, _) = consumer.report(Report::Connected(ServerInfo::default()), now, 0.0);
+        requests.extend(consumer.tick(now));
+        let ready = Report::ConsumerReady { stream: "S".into(), name: "s1".into(), info: ConsumerInfo::default() };
+        let (requests, _) = consumer.report(ready, now, 0.0);
+        assert!(matches!(requests.as_slice(), [Request::Consume { bytes: 262_144, .. }]), "{requests:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Pure values and decisions: no PostgreSQL, no network, no clock of their own.
 
+pub mod address;
 pub mod capture;
 pub mod clock;
 pub mod cloud_event;

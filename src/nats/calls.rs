@@ -28,11 +28,11 @@ const ASIDE: &str = "/";
 pub(super) fn stream_of(request: &Request) -> Option<&str> {
     match request {
         Request::Connect(_) | Request::Shutdown | Request::Ack { .. } | Request::StopConsuming { .. } => None,
-        Request::ReadPage { .. } | Request::ReadMaxAge { .. } => Some(ASIDE),
+        Request::ReadPage { .. } | Request::ReadMaxAge { .. } | Request::ReadConsumer { .. } => Some(ASIDE),
         Request::Lease { .. } => Some(lease::STREAM),
         Request::EnsureStream { spec, .. } => Some(&spec.name),
         Request::EnsureConsumer { spec } => Some(&spec.stream),
-        Request::DeleteStream { name } => Some(name),
+        Request::DeleteStream { name, .. } => Some(name),
         Request::DeleteConsumer { stream, .. }
         | Request::ReadTail { stream, .. }
         | Request::Publish { stream, .. }
@@ -98,18 +98,18 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
             })
         }
         Request::ReadMaxAge { stream } => consumers::max_age(api, stream).await,
-        Request::DeleteStream { name } => {
-            let result = api.permitted(stream, streams::delete(api, &name)).await;
+        Request::ReadConsumer { stream, name } => consumers::seen(api, stream, name).await,
+        Request::DeleteStream { name, owner, created_us } => {
+            let result = api.permitted(stream, streams::delete(api, &name, owner, created_us)).await;
             Some(Report::StreamDeleted { name, result })
         }
         Request::DeleteMessage { stream, sequence } => {
             let result = api.permitted(&stream, streams::delete_message(api, &stream, sequence)).await;
             Some(Report::MessageDeleted { stream, sequence, result })
         }
-        Request::DeleteConsumer { name, owner, .. } => {
-            // What is not there is not missed, and what stays is found by the next EnsureConsumer.
-            let _ = api.permitted(stream, consumers::delete(api, stream, &name, owner)).await;
-            None
+        Request::DeleteConsumer { stream, name, owner } => {
+            let result = api.permitted(&stream, consumers::delete(api, &stream, &name, owner)).await;
+            Some(Report::ConsumerDeleted { stream, name, result })
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::api::Api;
 use super::{errors, lease};
 use crate::broker::{BrokerConfig, Fault, FaultKind, ServerInfo};
+use crate::domain::address::{Address, Login};
 
 /// How often an otherwise silent connection is tried. The library gives up after the second ping without an answer.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -44,10 +45,10 @@ pub(super) enum LinkEvent {
 
 /// Connects to the first address that lets us in, and makes sure that JetStream answers there.
 pub(super) async fn connect(config: &BrokerConfig) -> Result<Link, Fault> {
-    let targets = config.urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+    let addresses = config.urls.addresses().map_err(settings)?;
     let mut worst: Option<Fault> = None;
-    for target in &targets {
-        match connect_to(config, target).await {
+    for address in &addresses {
+        match connect_to(config, address).await {
             Ok(link) => return Ok(link),
             // Of several reasons, the one that somebody can do something about is told.
             Err(fault) if worst.as_ref().is_none_or(|worst| worst.kind == FaultKind::Unreachable) => {
@@ -59,14 +60,18 @@ pub(super) async fn connect(config: &BrokerConfig) -> Result<Link, Fault> {
     Err(worst.unwrap_or_else(|| settings("no NATS server is configured")))
 }
 
-async fn connect_to(config: &BrokerConfig, target: &Target) -> Result<Link, Fault> {
+async fn connect_to(config: &BrokerConfig, target: &Address) -> Result<Link, Fault> {
     let (sender, mut events) = unbounded_channel();
     let options = watched(options(config, target)?, &sender);
-    let address = target.display();
+    let address = target.to_string();
+    // Without the login: the library ignores it.
+    let scheme = if target.tls { "tls" } else { "nats" };
+    let server = ServerAddr::from_str(&format!("{scheme}://{address}"))
+        .map_err(|error| settings(format!("{address} is not an address of a NATS server: {error}")))?;
     let timed_out = || Fault::new(FaultKind::Unreachable, format!("{address}: timed out"));
 
     // The library bounds each resolved address but not the lookup; twice the time leaves room for a second address.
-    let connecting = tokio::time::timeout(config.connect_timeout * 2, options.connect(target.server.clone()));
+    let connecting = tokio::time::timeout(config.connect_timeout * 2, options.connect(server));
     let client = connecting.await.map_err(|_| timed_out())?.map_err(|error| connect_fault(config, &address, &error))?;
 
     let inbox = client.new_inbox();
@@ -123,7 +128,7 @@ fn watched(options: ConnectOptions, sender: &UnboundedSender<LinkEvent>) -> Conn
         })
 }
 
-fn options(config: &BrokerConfig, target: &Target) -> Result<ConnectOptions, Fault> {
+fn options(config: &BrokerConfig, target: &Address) -> Result<ConnectOptions, Fault> {
     let options = ConnectOptions::new()
         .name(&config.client_name)
         .connection_timeout(config.connect_timeout)
@@ -137,7 +142,7 @@ fn options(config: &BrokerConfig, target: &Target) -> Result<ConnectOptions, Fau
 }
 
 /// Logs in by exactly one method; what a URL says comes last.
-fn credentials(options: ConnectOptions, config: &BrokerConfig, target: &Target) -> Result<ConnectOptions, Fault> {
+fn credentials(options: ConnectOptions, config: &BrokerConfig, target: &Address) -> Result<ConnectOptions, Fault> {
     let BrokerConfig { credentials_file, nkey_file, user, password_file, token_file, .. } = config;
     let methods = [credentials_file.is_some(), nkey_file.is_some(), user.is_some(), token_file.is_some()];
     if methods.iter().filter(|given| **given).count() > 1 {
@@ -206,113 +211,4 @@ fn first_line(path: &Path) -> Result<String, Fault> {
 
 fn settings(message: impl Into<String>) -> Fault {
     Fault::new(FaultKind::Settings, message)
-}
-
-/// A server's address, with the credentials that its URL contained. The library ignores those, so they are taken out.
-#[derive(Debug)]
-struct Target {
-    server: ServerAddr,
-    login: Option<Login>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Login {
-    Password(String, String),
-    Token(String),
-}
-
-impl Target {
-    fn parse(url: &str) -> Result<Self, Fault> {
-        let url = url.trim();
-        let unusable = |why: &str| settings(errors::redact(&format!("{} is not a NATS URL: {why}", with_scheme(url))));
-        let full = with_scheme(url);
-        let (scheme, rest) = full.split_once("://").ok_or_else(|| unusable("no scheme"))?;
-        if !matches!(scheme, "nats" | "tls") {
-            return Err(unusable("the scheme must be nats or tls"));
-        }
-        let end = rest.find('/').unwrap_or(rest.len());
-        let (login, host) = match rest[..end].rsplit_once('@') {
-            Some((login, host)) => (Some(Login::parse(login)), host),
-            None => (None, &rest[..end]),
-        };
-        let server =
-            ServerAddr::from_str(&format!("{scheme}://{host}")).map_err(|error| unusable(&error.to_string()))?;
-        if server.host().is_empty() {
-            return Err(unusable("no host"));
-        }
-        Ok(Self { server, login })
-    }
-
-    /// `host:port`, without credentials.
-    fn display(&self) -> String {
-        let host = self.server.host();
-        if host.contains(':') {
-            format!("[{host}]:{}", self.server.port())
-        } else {
-            format!("{host}:{}", self.server.port())
-        }
-    }
-}
-
-impl Login {
-    fn parse(text: &str) -> Self {
-        match text.split_once(':') {
-            Some((user, password)) => Self::Password(percent_decode(user), percent_decode(password)),
-            None => Self::Token(percent_decode(text)),
-        }
-    }
-}
-
-fn with_scheme(url: &str) -> String {
-    if url.contains("://") { url.to_owned() } else { format!("nats://{url}") }
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match code {
-            Some(code) if *first == b'%' => {
-                bytes.push(code);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn url_is_taken_apart() {
-        let target = Target::parse("tls://al%40ice:p%3Aw@broker:5222").unwrap();
-        assert_eq!(target.display(), "broker:5222");
-        assert!(target.server.tls_required());
-        assert_eq!(target.login, Some(Login::Password("al@ice".into(), "p:w".into())));
-        assert_eq!(Target::parse("nats://tok@h").unwrap().login, Some(Login::Token("tok".into())));
-        assert_eq!(Target::parse("h").unwrap().display(), "h:4222");
-        assert_eq!(Target::parse("nats://[::1]:1").unwrap().display(), "[::1]:1");
-    }
-
-    #[test]
-    fn unusable_url_is_told_without_its_password() {
-        for url in ["http://u:secret@h", "nats://u:secret@", "nats://u:secret@h:port", "", "ws://u:secret@h"] {
-            let fault = Target::parse(url).unwrap_err();
-            assert_eq!(fault.kind, FaultKind::Settings, "{url}");
-            assert!(!fault.message.contains("secret"), "{}", fault.message);
-        }
-    }
-
-    #[test]
-    fn broken_escapes_are_left_alone() {
-        assert_eq!(percent_decode("a%2"), "a%2");
-        assert_eq!(percent_decode("%zz%41"), "%zzA");
-    }
 }

@@ -34,6 +34,8 @@ pub(super) struct State {
 #[derive(Debug)]
 struct StreamState {
     created_us: i64,
+    /// It carries the consumer's owner's mark.
+    own: bool,
     last_sequence: u64,
     max_age: Option<Duration>,
     work_queue: bool,
@@ -47,7 +49,7 @@ pub(super) async fn ensure(api: &Api, spec: &ConsumerSpec) -> Result<ConsumerInf
     let (consumer, stream) = look(api, spec).await?;
     let state = match consumer {
         None => create(api, &created(spec, &start(spec, &stream))).await?,
-        Some(consumer) => match updated(&consumer.config, spec)? {
+        Some(consumer) => match updated(&consumer.config, spec, &stream)? {
             _ if is_ahead(api, spec, &consumer, &stream).await? => recreate(api, spec).await?,
             Some(config) => update(api, &spec.stream, &spec.name, &config).await?,
             None => consumer,
@@ -65,6 +67,10 @@ async fn look(api: &Api, spec: &ConsumerSpec) -> Result<(Option<State>, StreamSt
     let number = |path: &str| stream.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let state = StreamState {
         created_us: spec::created_us(&stream),
+        own: stream
+            .get("config")
+            .and_then(Value::as_object)
+            .is_some_and(|config| mark(config, spec.owner) == Mark::Own),
         last_sequence: number("/state/last_seq"),
         max_age: max_age_in(&stream),
         work_queue: stream.pointer("/config/retention").and_then(Value::as_str) == Some("workqueue"),
@@ -95,13 +101,14 @@ async fn is_ahead(api: &Api, spec: &ConsumerSpec, consumer: &State, stream: &Str
 }
 
 async fn recreate(api: &Api, spec: &ConsumerSpec) -> Result<State, Fault> {
-    delete(api, &spec.stream, &spec.name, None).await?;
+    delete(api, &spec.stream, &spec.name, spec.owner).await?;
     create(api, &created(spec, &DeliverFrom::All)).await
 }
 
+/// One that somebody else has created meanwhile is not changed.
 async fn create(api: &Api, config: &Creation<'_>) -> Result<State, Fault> {
     let Creation { stream, name, config } = config;
-    let body = json!({ "stream_name": stream, "config": config });
+    let body = json!({ "stream_name": stream, "config": config, "action": "create" });
     read(&api.call(&subject(stream, name, config), &body).await?)
 }
 
@@ -131,6 +138,7 @@ fn read(answer: &Value) -> Result<State, Fault> {
         pending: number("/num_pending"),
         stream_created_us: 0,
         stream_max_age: None,
+        paused_until_us: paused_until(answer),
     };
     Ok(State {
         config,
@@ -156,19 +164,42 @@ fn start(spec: &ConsumerSpec, stream: &StreamState) -> DeliverFrom {
     }
 }
 
-/// Deletes the consumer if it is there and, with `owner`, belongs to nobody else.
-pub(super) async fn delete(api: &Api, stream: &str, name: &str, owner: Option<Uuid>) -> Result<(), Fault> {
+/// Until when a consumer is paused, if it is.
+fn paused_until(answer: &Value) -> Option<i64> {
+    let paused = answer.get("paused").and_then(Value::as_bool).unwrap_or(false);
+    let until = answer.pointer("/config/pause_until").and_then(Value::as_str).and_then(spec::parse_time);
+    paused.then_some(until.unwrap_or(0))
+}
+
+/// The consumer as it is now, if it can be seen.
+pub(super) async fn seen(api: &Api, stream: String, name: String) -> Option<Report> {
+    let subject = format!("CONSUMER.INFO.{stream}.{name}");
+    let asking = async { api.call(&subject, &json!({})).await.map_err(Fault::from) };
+    let answer = api.permitted_on(&stream, &name, asking).await.ok()?;
+    let info = read(&answer).ok()?.info;
+    Some(Report::ConsumerSeen { stream, name, info })
+}
+
+/// Deletes the consumer if it is there and carries the owner's mark: what another application or installation has made is
+/// left as it is. One that is not there, or whose stream is not, is as good as deleted.
+pub(super) async fn delete(api: &Api, stream: &str, name: &str, owner: Uuid) -> Result<(), Fault> {
     check_name(stream)?;
     check_name(name)?;
-    if owner.is_some() {
-        let info = api.call(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await;
-        let present = found(info, errors::CONSUMER_NOT_FOUND)?.as_ref().map(read).transpose()?;
-        if present.is_some_and(|consumer| other_owner(&consumer.config, owner).is_some()) {
-            return Ok(());
-        }
+    let Some(consumer) = present(api, &format!("CONSUMER.INFO.{stream}.{name}")).await? else { return Ok(()) };
+    let whose = match mark(&read(&consumer)?.config, owner) {
+        Mark::Own => return present(api, &format!("CONSUMER.DELETE.{stream}.{name}")).await.map(|_| ()),
+        Mark::Other(other) => format!("belongs to installation {other}"),
+        Mark::Nobody => "does not carry this installation's mark".into(),
+    };
+    Err(Fault::new(FaultKind::Foreign, format!("consumer {name} of stream {stream} {whose}, and is left as it is")))
+}
+
+/// The answer to a question about a consumer, or `None` if there is no such consumer.
+async fn present(api: &Api, subject: &str) -> Result<Option<Value>, Fault> {
+    match found(api.call(subject, &json!({})).await, errors::CONSUMER_NOT_FOUND) {
+        Err(fault) if fault.kind == FaultKind::StreamMissing => Ok(None),
+        answer => answer,
     }
-    let answer = api.call(&format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await;
-    found(answer, errors::CONSUMER_NOT_FOUND).map(|_| ())
 }
 
 /// The filter is part of the subject, so that an account can be allowed some filters only.
@@ -202,9 +233,7 @@ fn created<'a>(spec: &'a ConsumerSpec, start: &DeliverFrom) -> Creation<'a> {
     config.insert("name".into(), json!(spec.name));
     config.insert("ack_policy".into(), json!("explicit"));
     config.insert("replay_policy".into(), json!("instant"));
-    if let Some(owner) = spec.owner {
-        config.insert("metadata".into(), json!({ OWNER_KEY: owner.to_string() }));
-    }
+    config.insert("metadata".into(), json!({ OWNER_KEY: spec.owner.to_string() }));
     let policy = match *start {
         DeliverFrom::All | DeliverFrom::Sequence(0) => "all",
         DeliverFrom::New => "new",
@@ -232,19 +261,31 @@ fn rfc3339(us: i64) -> Option<String> {
 
 /// The configuration with what drifted put right, or `None` if nothing did. Where delivery began is not asked again: the
 /// consumer has moved on since, and the server does not change it.
-fn updated(found: &Map<String, Value>, spec: &ConsumerSpec) -> Result<Option<Map<String, Value>>, Fault> {
+fn updated(
+    found: &Map<String, Value>,
+    spec: &ConsumerSpec,
+    stream: &StreamState,
+) -> Result<Option<Map<String, Value>>, Fault> {
     usable(found, &spec.stream, &spec.name)?;
-    if let Some(other) = other_owner(found, spec.owner).filter(|_| !spec.take_over) {
-        let ConsumerSpec { stream, name, .. } = spec;
-        let message = format!("consumer {name} of stream {stream} belongs to installation {other}");
-        return Err(Fault::new(FaultKind::ConsumerOwned, message));
+    let ConsumerSpec { stream: stream_name, name, .. } = spec;
+    match mark(found, spec.owner) {
+        Mark::Own => {}
+        _ if spec.take_over => {}
+        Mark::Other(_) if spec.with_stream && stream.own => {}
+        Mark::Other(other) => {
+            let message = format!("consumer {name} of stream {stream_name} belongs to installation {other}");
+            return Err(Fault::new(FaultKind::ConsumerOwned, message));
+        }
+        Mark::Nobody => {
+            let message =
+                format!("consumer {name} of stream {stream_name} exists, but another application has made it");
+            return Err(Fault::new(FaultKind::ConsumerConflict, message));
+        }
     }
     let mut config = found.clone();
-    if let Some(owner) = spec.owner {
-        let mut metadata = found.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-        metadata.insert(OWNER_KEY.into(), json!(owner.to_string()));
-        config.insert("metadata".into(), Value::Object(metadata));
-    }
+    let mut metadata = found.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    metadata.insert(OWNER_KEY.into(), json!(spec.owner.to_string()));
+    config.insert("metadata".into(), Value::Object(metadata));
     for (key, value) in changeable(spec) {
         let absent = found.get(&key).is_none() && (value == json!("") || value == json!(0));
         if !absent {
@@ -256,10 +297,23 @@ fn updated(found: &Map<String, Value>, spec: &ConsumerSpec) -> Result<Option<Map
     Ok((config != *found).then_some(config))
 }
 
-/// The installation that a consumer belongs to, if it is another than `owner`.
-fn other_owner(config: &Map<String, Value>, owner: Option<Uuid>) -> Option<&str> {
-    let own = owner?.to_string();
-    config.get("metadata")?.get(OWNER_KEY)?.as_str().filter(|mark| *mark != own)
+/// Whose something at the broker is, by its metadata.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Mark<'a> {
+    Own,
+    /// It carries no mark: another application has made it.
+    Nobody,
+    /// Another installation's.
+    Other(&'a str),
+}
+
+/// Whose this is. `config`: of a consumer or a stream.
+pub(super) fn mark(config: &Map<String, Value>, owner: Uuid) -> Mark<'_> {
+    match spec::owner(config) {
+        None => Mark::Nobody,
+        Some(mark) if mark == owner.to_string() => Mark::Own,
+        Some(other) => Mark::Other(other),
+    }
 }
 
 /// Whether messages can be pulled from the consumer and acknowledged one by one.
@@ -290,6 +344,13 @@ mod tests {
     use super::*;
     use crate::broker::Resume;
 
+    const OWN: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn stream() -> StreamState {
+        StreamState { created_us: 5, own: true, last_sequence: 10, max_age: None, work_queue: false }
+    }
+
     fn spec() -> ConsumerSpec {
         ConsumerSpec {
             stream: "S".into(),
@@ -299,8 +360,9 @@ mod tests {
             max_deliver: 20,
             max_ack_pending: 50,
             deliver_from: DeliverFrom::All,
-            owner: None,
+            owner: OWN,
             take_over: false,
+            with_stream: false,
             resume: None,
         }
     }
@@ -311,13 +373,13 @@ mod tests {
 
     #[test]
     fn consumer_as_described_needs_no_update() {
-        assert_eq!(updated(&config(DeliverFrom::All), &spec()), Ok(None));
+        assert_eq!(updated(&config(DeliverFrom::All), &spec(), &stream()), Ok(None));
     }
 
     #[test]
     fn update_leaves_the_start_alone() {
         let wanted = ConsumerSpec { max_deliver: 3, deliver_from: DeliverFrom::New, ..spec() };
-        let config = updated(&config(DeliverFrom::Sequence(7)), &wanted).unwrap().unwrap();
+        let config = updated(&config(DeliverFrom::Sequence(7)), &wanted, &stream()).unwrap().unwrap();
         assert_eq!(config["max_deliver"], 3);
         assert_eq!(config["deliver_policy"], "by_start_sequence");
         assert_eq!(config["opt_start_seq"], 7);
@@ -325,14 +387,34 @@ mod tests {
 
     #[test]
     fn consumer_of_another_installation_is_left_alone_until_it_is_taken_over() {
-        let own = ConsumerSpec { owner: Some(Uuid::from_u128(1)), ..spec() };
-        let other = ConsumerSpec { owner: Some(Uuid::from_u128(2)), ..spec() };
-        let found = created(&own, &DeliverFrom::All).config;
-        assert_eq!(updated(&found, &own), Ok(None));
-        assert_eq!(updated(&found, &other).unwrap_err().kind, FaultKind::ConsumerOwned);
-        let taken = updated(&found, &ConsumerSpec { take_over: true, ..other.clone() }).unwrap().unwrap();
-        assert_eq!(updated(&taken, &other), Ok(None));
-        assert_eq!(updated(&found, &spec()), Ok(None));
+        let other = ConsumerSpec { owner: OTHER, ..spec() };
+        let found = created(&spec(), &DeliverFrom::All).config;
+        assert_eq!(updated(&found, &other, &stream()).unwrap_err().kind, FaultKind::ConsumerOwned);
+        let taken = updated(&found, &ConsumerSpec { take_over: true, ..other.clone() }, &stream()).unwrap().unwrap();
+        assert_eq!(updated(&taken, &other, &stream()), Ok(None));
+        // What goes with the stream is the stream's owner's.
+        let mirror = ConsumerSpec { with_stream: true, ..other };
+        assert_eq!(updated(&found, &mirror, &stream()).unwrap(), Some(taken));
+        let foreign = StreamState { own: false, ..stream() };
+        assert_eq!(updated(&found, &mirror, &foreign).unwrap_err().kind, FaultKind::ConsumerOwned);
+    }
+
+    #[test]
+    fn consumer_without_a_mark_is_another_application_s() {
+        let mut found = config(DeliverFrom::All);
+        found.remove("metadata");
+        for spec in [spec(), ConsumerSpec { with_stream: true, ..spec() }] {
+            assert_eq!(updated(&found, &spec, &stream()).unwrap_err().kind, FaultKind::ConsumerConflict);
+        }
+        let taken = ConsumerSpec { take_over: true, ..spec() };
+        assert_eq!(updated(&found, &taken, &stream()), Ok(Some(config(DeliverFrom::All))));
+    }
+
+    #[test]
+    fn pause_is_read() {
+        let answer = json!({ "config": { "pause_until": "1970-01-01T00:00:01Z" }, "paused": true });
+        assert_eq!(paused_until(&answer), Some(1_000_000));
+        assert_eq!(paused_until(&json!({ "config": { "pause_until": "1970-01-01T00:00:01Z" } })), None);
     }
 
     #[test]
@@ -340,7 +422,7 @@ mod tests {
         for (key, value) in [("deliver_subject", "x"), ("ack_policy", "none"), ("durable_name", "")] {
             let mut other = config(DeliverFrom::All);
             other.insert(key.into(), json!(value));
-            assert_eq!(updated(&other, &spec()).unwrap_err().kind, FaultKind::ConsumerConflict, "{key}");
+            assert_eq!(updated(&other, &spec(), &stream()).unwrap_err().kind, FaultKind::ConsumerConflict, "{key}");
         }
     }
 
@@ -365,7 +447,7 @@ mod tests {
 
     #[test]
     fn lost_consumer_resumes_only_in_the_same_stream() {
-        let stream = StreamState { created_us: 5, last_sequence: 10, max_age: None, work_queue: false };
+        let stream = stream();
         let from = |created, sequence| {
             let resume = Some(Resume { stream_created_us: created, sequence });
             start(&ConsumerSpec { deliver_from: DeliverFrom::New, resume, ..spec() }, &stream)

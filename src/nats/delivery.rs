@@ -10,6 +10,8 @@ const ACK_PREFIX: &str = "$JS.ACK.";
 const LAST: &str = "Nats-Last-Consumer";
 /// The header that tells how many messages of a request that ended will not come.
 const LEFT: &str = "Nats-Pending-Messages";
+/// The header that tells how many bytes such a request had left.
+const LEFT_BYTES: &str = "Nats-Pending-Bytes";
 
 /// Something from the inbox.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(super) enum Arrival {
     Alive(Option<u64>),
     /// A request ended before its last message; so many will not come (all, if the server does not say).
     Over(Option<usize>),
+    /// The same, since the next message is larger than what the request has left: so many bytes.
+    TooLarge { left: usize, bytes: Option<usize> },
     /// The consumer delivers no more.
     Failed(Fault),
     /// Not from the consumer: somebody else wrote to the inbox.
@@ -100,7 +104,8 @@ pub(super) fn metadata(reply: &str) -> Option<Metadata> {
 
 fn verdict(status: u16, words: &str, headers: Option<&HeaderMap>) -> Arrival {
     let number = |name| headers?.get(name)?.as_str().parse().ok();
-    let left = || number(LEFT).and_then(|left| usize::try_from(left).ok());
+    let size = |name| number(name).and_then(|left: u64| usize::try_from(left).ok());
+    let left = || size(LEFT);
     let failed = |kind, message: String| Arrival::Failed(Fault::new(kind, message));
     let lower = words.to_ascii_lowercase();
     match status {
@@ -114,6 +119,9 @@ fn verdict(status: u16, words: &str, headers: Option<&HeaderMap>) -> Arrival {
             failed(FaultKind::Server, words.to_owned())
         }
         409 => match left() {
+            Some(left) if lower.starts_with("message size exceeds") => {
+                Arrival::TooLarge { left, bytes: size(LEFT_BYTES) }
+            }
             Some(left) => Arrival::Over(Some(left)),
             None => failed(FaultKind::Server, words.to_owned()),
         },
@@ -193,6 +201,9 @@ mod tests {
         assert!(matches!(verdict(408, "Request Timeout", Some(&headers)), Arrival::Over(Some(3))));
         assert!(matches!(verdict(409, "Batch Completed", Some(&headers)), Arrival::Over(Some(3))));
         assert!(matches!(verdict(100, "Idle Heartbeat", Some(&headers)), Arrival::Alive(None)));
+        headers.insert(LEFT_BYTES, "20");
+        let too_large = verdict(409, "Message Size Exceeds MaxBytes", Some(&headers));
+        assert!(matches!(too_large, Arrival::TooLarge { left: 3, bytes: Some(20) }), "{too_large:?}");
         headers.insert(LAST, "7");
         assert!(matches!(verdict(100, "Idle Heartbeat", Some(&headers)), Arrival::Alive(Some(7))));
     }

@@ -1,11 +1,14 @@
 //! The receiving half of a session: which subscriptions consume, and where acks go.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Semaphore;
 
 use super::api::Api;
 use super::io_thread::Reporter;
@@ -13,11 +16,21 @@ use super::pull::{self, Order, Pulled};
 use super::replies::Replies;
 use crate::broker::SubscriptionId;
 
+/// What the pulls of a session may take of the process's memory.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Bytes that each may have under way: asked for, waiting, or being handled.
+    pub(super) share: Cell<usize>,
+    /// Held by the one that has a message under way which is larger than its share.
+    pub(super) large: Arc<Semaphore>,
+}
+
 /// All `Consume`s of a session.
 pub(super) struct Inbound<'a> {
     api: Api,
     reporter: &'a Reporter,
     replies: Rc<Replies>,
+    memory: Rc<Memory>,
     /// Those that run, and those that failed: what they delivered may still be acknowledged.
     pulled: HashMap<SubscriptionId, Rc<Pulled>>,
     pulls: FuturesUnordered<LocalBoxFuture<'a, ()>>,
@@ -25,16 +38,20 @@ pub(super) struct Inbound<'a> {
 
 impl<'a> Inbound<'a> {
     pub(super) fn new(api: Api, reporter: &'a Reporter, replies: Rc<Replies>) -> Self {
-        Self { api, reporter, replies, pulled: HashMap::new(), pulls: FuturesUnordered::new() }
+        let memory = Rc::new(Memory { share: Cell::new(usize::MAX), large: Arc::new(Semaphore::new(1)) });
+        Self { api, reporter, replies, memory, pulled: HashMap::new(), pulls: FuturesUnordered::new() }
     }
 
-    /// Begins to pull. A pull of the same subscription ends, and what it delivered is delivered again.
-    pub(super) fn consume(&mut self, order: Order) {
+    /// Begins to pull. A pull of the same subscription ends, and what it delivered is delivered again. `share`: bytes that
+    /// this and every other pull may have under way.
+    pub(super) fn consume(&mut self, order: Order, share: usize) {
+        self.memory.share.set(share);
         let pulled = Rc::new(Pulled::new(&order));
         if let Some(replaced) = self.pulled.insert(order.subscription, Rc::clone(&pulled)) {
             replaced.stop();
         }
-        let run = pull::run(self.api.clone(), order, pulled, Rc::clone(&self.replies), self.reporter);
+        let memory = Rc::clone(&self.memory);
+        let run = pull::run(self.api.clone(), order, pulled, Rc::clone(&self.replies), memory, self.reporter);
         // tokio would stop it after 128 messages, and the main thread would be woken for each such part. It yields when
         // its inbox is empty, and the inbox is filled by a task that does not run until it yields.
         self.pulls.push(tokio::task::unconstrained(run).boxed_local());

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::errors;
+use super::ledger::Wanted;
 use crate::broker::{Fault, FaultKind};
 
 /// How long the server keeps a request. A request that a lost connection left behind is gone after this at the latest.
@@ -30,6 +31,7 @@ pub(super) struct Inbox {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     batch: usize,
+    bytes: usize,
     expires: Duration,
 }
 
@@ -40,40 +42,52 @@ impl Inbox {
         let subscribing = client.subscribe(reply.clone()).await;
         let messages = subscribing.map_err(|error| Fault::new(FaultKind::Server, errors::causes(&error)))?;
         let requests = Subject::from(format!("{}.CONSUMER.MSG.NEXT.{stream}.{consumer}", api.prefix()));
-        Ok(Self { client, messages, reply, requests, limits: Limits { batch: usize::MAX, expires: EXPIRES } })
+        Ok(Self {
+            client,
+            messages,
+            reply,
+            requests,
+            limits: Limits { batch: usize::MAX, bytes: usize::MAX, expires: EXPIRES },
+        })
     }
 
     /// Takes the limits from the consumer's configuration.
     pub(super) fn limit(&mut self, config: &serde_json::Map<String, Value>) {
         let positive = |key: &str| config.get(key).and_then(Value::as_u64).filter(|limit| *limit > 0);
-        let batch = positive("max_batch").and_then(|limit| usize::try_from(limit).ok());
+        let number = |key: &str| positive(key).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         let expires = positive("max_expires").map(Duration::from_nanos);
         self.limits = Limits {
-            batch: batch.unwrap_or(usize::MAX),
+            batch: number("max_batch"),
+            bytes: number("max_bytes"),
             // The server compares with a clock that has moved on since.
             expires: expires.map_or(EXPIRES, |limit| limit.min(EXPIRES)),
         };
     }
 
-    /// Asks for messages, to be sent as they come. Returns for how many: not all are always allowed at once.
-    pub(super) async fn request(&self, count: usize) -> Result<usize, Fault> {
-        self.send(count, self.limits.expires, self.heartbeat()).await
+    /// Asks for messages, to be sent as they come. Returns for what: not all is always allowed at once.
+    pub(super) async fn request(&self, wanted: Wanted) -> Result<Wanted, Fault> {
+        self.send(wanted, self.limits.expires, self.heartbeat()).await
     }
 
-    /// Asks for messages that are there already.
+    /// Asks for messages that are there already, whatever their size. Returns for how many.
     pub(super) async fn request_briefly(&self, count: usize, expires: Duration) -> Result<usize, Fault> {
-        self.send(count, expires.min(self.limits.expires), Duration::ZERO).await
+        let wanted = Wanted { count, bytes: None };
+        Ok(self.send(wanted, expires.min(self.limits.expires), Duration::ZERO).await?.count)
     }
 
-    async fn send(&self, count: usize, expires: Duration, heartbeat: Duration) -> Result<usize, Fault> {
-        let batch = count.min(self.limits.batch);
-        let mut body = json!({ "batch": batch, "expires": nanos(expires) });
+    async fn send(&self, wanted: Wanted, expires: Duration, heartbeat: Duration) -> Result<Wanted, Fault> {
+        let count = wanted.count.min(self.limits.batch);
+        let bytes = wanted.bytes.map(|bytes| bytes.min(self.limits.bytes));
+        let mut body = json!({ "batch": count, "expires": nanos(expires) });
+        if let Some(bytes) = bytes {
+            body["max_bytes"] = json!(bytes);
+        }
         if !heartbeat.is_zero() {
             body["idle_heartbeat"] = json!(nanos(heartbeat));
         }
         let sent = self.client.publish_with_reply(self.requests.clone(), self.reply.clone(), body.to_string().into());
         sent.await.map_err(|error| errors::publish_fault(&error))?;
-        Ok(batch)
+        Ok(Wanted { count, bytes })
     }
 
     /// How long the server may be silent while it has a request.

@@ -107,7 +107,7 @@ impl Collected {
                         self.messages.insert(arrived.metadata.sequence, arrived);
                         asked -= 1;
                     }
-                    Arrival::Over(_) => return Ok(()),
+                    Arrival::Over(_) | Arrival::TooLarge { .. } => return Ok(()),
                     Arrival::Failed(fault) => return Err(fault),
                     Arrival::Alive(_) | Arrival::Stray => {}
                 }

@@ -2,23 +2,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::api::Api;
 use super::consumers;
 use super::delivery::{self, Arrival};
+use super::inbound::Memory;
 use super::inbox::Inbox;
 use super::io_thread::Reporter;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Wanted};
 use super::leftovers;
 use super::replies::Replies;
 use super::session::until;
 use super::succession::Succession;
 use crate::broker::{Delivery, Fault, FaultKind, Report, SubscriptionId};
 
+/// How long a request for one large message waits.
+const LARGE: Duration = Duration::from_secs(5);
 /// Messages taken at once before they are reported.
 const AT_ONCE: usize = 512;
 
@@ -60,7 +64,14 @@ impl Pulled {
 }
 
 /// Pulls, and reports the end if it comes by itself.
-pub(super) async fn run(api: Api, order: Order, pulled: Rc<Pulled>, replies: Rc<Replies>, reporter: &Reporter) {
+pub(super) async fn run(
+    api: Api,
+    order: Order,
+    pulled: Rc<Pulled>,
+    replies: Rc<Replies>,
+    memory: Rc<Memory>,
+    reporter: &Reporter,
+) {
     let subscription = order.subscription;
     let report = |report| {
         if !pulled.stopped.get() {
@@ -68,7 +79,7 @@ pub(super) async fn run(api: Api, order: Order, pulled: Rc<Pulled>, replies: Rc<
         }
     };
     let work = async {
-        let puller = begin(&api, &order, &pulled, &replies, &report).await?;
+        let puller = begin(&api, &order, &pulled, &replies, &memory, &report).await?;
         puller.pull().await
     };
     if let Err(fault) = api.permitted_on(&order.stream, &order.consumer, work).await
@@ -85,6 +96,7 @@ async fn begin<'a, R: Fn(Report)>(
     order: &'a Order,
     pulled: &'a Pulled,
     replies: &'a Replies,
+    memory: &'a Memory,
     report: &'a R,
 ) -> Result<Puller<'a, R>, Fault> {
     let exclusive = api.exclusive(&order.stream, &order.consumer).await;
@@ -99,18 +111,21 @@ async fn begin<'a, R: Fn(Report)>(
         succession = collected.succession;
     }
     drop(exclusive);
-    Ok(Puller { order, pulled, replies, report, inbox, succession, heard: Instant::now() })
+    Ok(Puller { order, pulled, replies, memory, report, inbox, succession, heard: Instant::now(), large: None })
 }
 
 struct Puller<'a, R> {
     order: &'a Order,
     pulled: &'a Pulled,
     replies: &'a Replies,
+    memory: &'a Memory,
     report: &'a R,
     inbox: Inbox,
     succession: Succession,
     /// When the consumer was heard last, or was asked for something after it owed nothing.
     heard: Instant,
+    /// The right to have a message under way that is larger than the share.
+    large: Option<OwnedSemaphorePermit>,
 }
 
 impl<R: Fn(Report)> Puller<'_, R> {
@@ -121,32 +136,42 @@ impl<R: Fn(Report)> Puller<'_, R> {
             }
             let released = self.pulled.ledger.borrow_mut().release();
             self.deliver(released);
-            self.ask().await?;
+            let waits = self.ask().await?;
             let deadline = self.deadline();
             tokio::select! {
                 biased;
                 message = self.inbox.next() => self.take(message?)?,
                 () = self.pulled.changed.notified() => {}
                 () = until(deadline) => self.on_time()?,
+                permit = Arc::clone(&self.memory.large).acquire_owned(), if waits => self.large = permit.ok(),
             }
         }
     }
 
-    /// Asks for as many messages as there is room for.
-    async fn ask(&mut self) -> Result<(), Fault> {
-        let (wanted, expects) = {
+    /// Asks for as many messages as there is room for. Returns whether it waits for its turn to get a large one.
+    async fn ask(&mut self) -> Result<bool, Fault> {
+        let (wanted, expects, idle) = {
             let ledger = self.pulled.ledger.borrow();
-            (ledger.wanted(), ledger.expects())
+            (ledger.wanted(self.memory.share.get()), ledger.expects(), ledger.is_idle())
         };
-        if wanted == 0 {
-            return Ok(());
+        let wants_large = wanted.is_some_and(|wanted| wanted.bytes.is_none());
+        if idle && !wants_large {
+            self.large = None;
+        }
+        let Some(wanted) = wanted else { return Ok(false) };
+        if wants_large && self.large.is_none() {
+            return Ok(true);
         }
         if !expects {
             self.heard = Instant::now();
         }
-        let asked = self.inbox.request(wanted).await?;
+        let asked = match wanted.bytes {
+            Some(_) => self.inbox.request(wanted).await?,
+            // It is there; if not, it has been deleted, and others wait for their turn.
+            None => Wanted { count: self.inbox.request_briefly(wanted.count, LARGE).await?, bytes: None },
+        };
         self.pulled.ledger.borrow_mut().ask(asked);
-        Ok(())
+        Ok(false)
     }
 
     /// Takes a message and all others that are there already, then reports them together.
@@ -180,6 +205,7 @@ impl<R: Fn(Report)> Puller<'_, R> {
                 return Err(Fault::new(FaultKind::Timeout, message));
             }
             Arrival::Over(count) => ledger.give_up(count),
+            Arrival::TooLarge { left, bytes } => ledger.too_large(left, bytes),
             Arrival::Failed(fault) => return Err(fault),
             Arrival::Alive(None) | Arrival::Stray => {}
         }

@@ -62,7 +62,7 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
     let client = link.client.clone();
     let replies = Rc::new(Replies::default());
     // Behind one address there may be several servers.
-    let watch = Watch::new(config.urls.len() > 1 || !link.api.standalone, Instant::now());
+    let watch = Watch::new(config.urls.count() > 1 || !link.api.standalone, Instant::now());
     let mut session = Session {
         inbound: Inbound::new(link.api.clone(), reporter, Rc::clone(&replies)),
         replies: &replies,
@@ -225,8 +225,8 @@ impl Session<'_> {
 
     fn start(&mut self, request: Request) {
         match request {
-            Request::Consume { subscription, stream, consumer, window, ack_wait } => {
-                self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait });
+            Request::Consume { subscription, stream, consumer, window, bytes, ack_wait } => {
+                self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait }, bytes);
             }
             Request::Ack { subscription, tokens } => self.inbound.ack(subscription, &tokens),
             Request::Publish { sink, epoch, stream, expected_last, messages, batches } => {

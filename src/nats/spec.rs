@@ -24,6 +24,8 @@ pub(super) type Differences = BTreeMap<String, (String, String)>;
 /// The settings of the description in the server's terms, without name and metadata.
 pub(super) fn wanted(spec: &StreamSpec, server_has_atomic: bool) -> Map<String, Value> {
     let window = if spec.duplicate_window.is_zero() { DEFAULT_DUPLICATE_WINDOW } else { spec.duplicate_window };
+    // The server refuses a window that is longer than it keeps the messages.
+    let window = if spec.max_age.is_zero() { window } else { window.min(spec.max_age) };
     // Events discarded before anyone consumed them would be lost; where consumption deletes, the sender waits instead.
     let discard = if spec.retention == Retention::Limits { "old" } else { "new" };
     let mut wanted = Map::new();
@@ -229,7 +231,7 @@ pub(super) fn created_us(answer: &Value) -> i64 {
 }
 
 /// Microseconds since the Unix epoch of an RFC 3339 time as nats-server writes it.
-fn parse_time(text: &str) -> Option<i64> {
+pub(super) fn parse_time(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
@@ -347,6 +349,14 @@ mod tests {
         assert!(!wanted(&atomic, false).contains_key("allow_atomic"));
         assert!(differences(&found(), &atomic, false).contains_key("allow_atomic"));
         assert_eq!(updated(&found(), &atomic, true).unwrap()["allow_atomic"], true);
+    }
+
+    #[test]
+    fn duplicate_window_ends_with_the_messages() {
+        let brief = StreamSpec { max_age: Duration::from_secs(10), ..spec() };
+        assert_eq!(wanted(&brief, true)["duplicate_window"], 10_000_000_000_i64);
+        let lasting = StreamSpec { max_age: Duration::ZERO, ..spec() };
+        assert_eq!(wanted(&lasting, true)["duplicate_window"], 30_000_000_000_i64);
     }
 
     #[test]

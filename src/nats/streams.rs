@@ -6,9 +6,12 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::api::{Api, CallError};
+use super::consumers::{Mark, mark};
 use super::errors::{self, ApiError};
+use super::lease;
 use super::spec::{self, Differences};
 use crate::broker::{Fault, FaultKind, StreamInfo, StreamSpec};
 
@@ -58,11 +61,24 @@ async fn ensure_now(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
     }
 }
 
-/// Deletes a stream. One that does not exist is as good as deleted.
-pub(super) async fn delete(api: &Api, name: &str) -> Result<(), Fault> {
+/// Deletes a stream that carries the owner's mark: what others have made is left as it is. One that does not exist is as good
+/// as deleted; so is one that was created at another time than `created_us`, and has taken the place of the one that is meant.
+pub(super) async fn delete(api: &Api, name: &str, owner: Uuid, created_us: Option<i64>) -> Result<(), Fault> {
     check_name(name)?;
-    let answer = api.call(&format!("STREAM.DELETE.{name}"), &json!({})).await;
-    super::api::found(answer, errors::STREAM_NOT_FOUND).map(|_| ())
+    let Some(answer) = api.stream_info(name).await? else { return Ok(()) };
+    if created_us.is_some_and(|created_us| created_us != spec::created_us(&answer)) {
+        return Ok(());
+    }
+    let whose = match mark(config_of(&answer)?, owner) {
+        Mark::Other(other) => format!("belongs to installation {other}"),
+        Mark::Own if name != lease::STREAM => {
+            let answer = api.call(&format!("STREAM.DELETE.{name}"), &json!({})).await;
+            return super::api::found(answer, errors::STREAM_NOT_FOUND).map(|_| ());
+        }
+        Mark::Own => "is all installations'".into(),
+        Mark::Nobody => "does not carry this installation's mark".into(),
+    };
+    Err(Fault::new(FaultKind::Foreign, format!("stream {name} {whose}, and is left as it is")))
 }
 
 /// Deletes a message. One that is not there is as good as deleted; a stream that is not there is told.

@@ -9,8 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt;
@@ -25,8 +26,12 @@ use crate::broker::{Fault, FaultKind, Page, Sighted, Stored};
 use crate::domain::cloud_event::CONTENT_TYPE;
 use crate::domain::content;
 
-/// Messages asked for at a time.
+/// Messages asked for at a time …
 const BATCH: usize = 5000;
+/// … and their bytes. A larger one comes alone.
+const BATCH_BYTES: usize = 16 << 20;
+/// What the server says of one that is larger than what was asked for.
+const TOO_LARGE: &str = "Exceeds MaxBytes";
 /// After this long without a request the server removes the consumer, should we not come to do it.
 const ABANDONED: Duration = Duration::from_secs(30);
 /// Between two looks at a replica that lags behind the leader.
@@ -50,7 +55,7 @@ pub(super) async fn read(api: &Api, stream: &str, after: u64) -> Result<Tail, Fa
 
 /// Reads as many messages above `after` and up to `upto` as take some megabytes.
 pub(super) async fn read_page(api: &Api, stream: &str, after: u64, upto: u64) -> Result<Page, Fault> {
-    const PAGE_BYTES: u64 = 16 << 20;
+    const PAGE_BYTES: u64 = BATCH_BYTES as u64;
     let info = info(api, stream).await?;
     let messages = number(&info, "/state/messages").max(1);
     let most = PAGE_BYTES / (number(&info, "/state/bytes") / messages).max(1);
@@ -100,10 +105,18 @@ async fn find(api: &Api, stream: &str, info: &Value, name: &str, extent: Extent)
         batch: None,
         progress: Instant::now(),
     };
-    // A consumer would take part in the retention of the other kinds of stream.
+    // A consumer would take part in the retention of the other kinds of stream. Where their number is limited, those that
+    // there may be are others'.
     let limits = info.pointer("/config/retention").and_then(Value::as_str) == Some("limits");
+    let free = info.pointer("/config/max_consumers").and_then(Value::as_i64).is_none_or(|most| most <= 0);
     let reading = Reading::begin(name);
-    let result = if limits && reading.tries <= TRIES { reader.by_consumer().await } else { reader.one_by_one().await };
+    let by_consumer = limits && free && reading.tries <= TRIES;
+    let done = if by_consumer { reader.by_consumer().await } else { Ok(false) };
+    let result = match done {
+        // The account has as many consumers as it may have.
+        Ok(false) => reader.one_by_one().await,
+        done => done.map(|_| ()),
+    };
     reading.end();
     result?;
     Ok((reader.found, reader.seen))
@@ -157,18 +170,19 @@ impl Reader<'_> {
         self.seen >= self.last || self.most.is_some_and(|most| self.found.messages.len() >= most)
     }
 
-    async fn by_consumer(&mut self) -> Result<(), Fault> {
+    /// Returns `false` if there is no room for a consumer.
+    async fn by_consumer(&mut self) -> Result<bool, Fault> {
         while !self.is_done() {
-            let consumer = self.consumer().await?;
+            let Some(consumer) = self.consumer().await? else { return Ok(false) };
             let result = self.drain(&consumer).await;
             // Best effort: the server removes it in time.
             let _ = self.handle.delete_consumer(&consumer.cached_info().name).await;
             result?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    async fn consumer(&self) -> Result<Consumer<pull::Config>, Fault> {
+    async fn consumer(&self) -> Result<Option<Consumer<pull::Config>>, Fault> {
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.seen + 1 },
             ack_policy: AckPolicy::None,
@@ -178,21 +192,41 @@ impl Reader<'_> {
             inactive_threshold: ABANDONED,
             ..pull::Config::default()
         };
-        let creating = self.api.context().create_consumer_on_stream(config, self.stream);
-        creating.await.map_err(|error| server(&error))
+        let limit = ErrorCode::MAXIMUM_CONSUMERS_LIMIT;
+        match self.api.context().create_consumer_on_stream(config, self.stream).await {
+            Ok(consumer) => Ok(Some(consumer)),
+            Err(error) => match error.kind() {
+                ConsumerErrorKind::JetStream(reason) if reason.error_code() == limit => Ok(None),
+                _ => Err(server(&error)),
+            },
+        }
     }
 
     /// Reads until the end, or until a gap in the deliveries calls for another consumer.
     async fn drain(&mut self, consumer: &Consumer<pull::Config>) -> Result<(), Fault> {
         let mut delivered = 0;
+        let mut too_large = false;
         while !self.is_done() {
             // Without an expiry the server says at once that there is no more, instead of waiting for it.
-            let fetch = consumer.fetch().max_messages(self.most.unwrap_or(BATCH)).messages();
-            let mut batch = fetch.await.map_err(|error| server(&error))?;
+            let fetch = match std::mem::take(&mut too_large) {
+                false => consumer.fetch().max_messages(self.most.unwrap_or(BATCH)).max_bytes(BATCH_BYTES),
+                true => consumer.fetch().max_messages(1),
+            };
+            let mut batch = fetch.messages().await.map_err(|error| server(&error))?;
             let mut pending = 0;
+            let mut room = BATCH_BYTES;
             let before = self.seen;
-            while let Some(message) = self.within(batch.next()).await? {
-                let message = message.map_err(|error| Fault::new(FaultKind::Server, error.to_string()))?;
+            // One that takes the last byte ends the request, and the server says no word.
+            while let Some(message) = if room > 0 { self.within(batch.next()).await? } else { None } {
+                let message = match message {
+                    Ok(message) => message,
+                    Err(error) if error.to_string().contains(TOO_LARGE) => {
+                        too_large = self.seen == before;
+                        break;
+                    }
+                    Err(error) => return Err(Fault::new(FaultKind::Server, error.to_string())),
+                };
+                room = room.saturating_sub(message.length);
                 let info = message.info().map_err(|error| Fault::new(FaultKind::Server, error.to_string()))?;
                 if info.consumer_sequence != delivered + 1 {
                     return Ok(());

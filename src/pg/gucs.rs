@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use crate::broker::BrokerConfig;
+use crate::domain::address::Urls;
 use crate::domain::event::Defaults;
 use crate::domain::policy::ContractPolicy;
 use crate::pg::handler;
@@ -61,6 +62,7 @@ static MAX_MESSAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static MAX_OUTBOX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_IN_FLIGHT: GucSetting<i32> = GucSetting::<i32>::new(8192);
 static HANDLER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+static FETCH_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(64);
 static RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(500);
 static RETRY_DELAY_MAX: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 static INBOX_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
@@ -123,20 +125,30 @@ fn define_session() {
     );
 }
 
+/// Where the broker is and how to log in: shown to superusers alone.
+static BROKER: [(&CStr, &CStr, &GucSetting<Option<CString>>); 10] = [
+    (c"sea_mq.nats_url", c"Comma-separated NATS URLs; empty: no broker.", &NATS_URL),
+    (c"sea_mq.nats_user", c"User name at the broker.", &NATS_USER),
+    (c"sea_mq.nats_password_file", c"File whose first line is the password.", &NATS_PASSWORD_FILE),
+    (c"sea_mq.nats_token_file", c"File whose first line is the token.", &NATS_TOKEN_FILE),
+    (c"sea_mq.nats_credentials_file", c"NATS .creds file.", &NATS_CREDENTIALS_FILE),
+    (c"sea_mq.nats_nkey_file", c"File whose first line is an nkey seed.", &NATS_NKEY_FILE),
+    (c"sea_mq.nats_tls_ca_file", c"PEM file of the authorities to trust.", &NATS_TLS_CA_FILE),
+    (c"sea_mq.nats_tls_cert_file", c"PEM file of the client certificate.", &NATS_TLS_CERT_FILE),
+    (c"sea_mq.nats_tls_key_file", c"PEM file of the client certificate's key.", &NATS_TLS_KEY_FILE),
+    (c"sea_mq.nats_jetstream_domain", c"JetStream domain; empty: the default one.", &NATS_JETSTREAM_DOMAIN),
+];
+
+/// Names and values of the settings of the broker's connection.
+pub fn broker_texts() -> impl Iterator<Item = (&'static str, String)> {
+    BROKER.iter().filter_map(|(name, _, setting)| {
+        let value = setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+        name.to_str().ok().map(|name| (name, value))
+    })
+}
+
 fn define_broker() {
-    let broker = [
-        (c"sea_mq.nats_url", c"Comma-separated NATS URLs; empty: no broker.", &NATS_URL),
-        (c"sea_mq.nats_user", c"User name at the broker.", &NATS_USER),
-        (c"sea_mq.nats_password_file", c"File whose first line is the password.", &NATS_PASSWORD_FILE),
-        (c"sea_mq.nats_token_file", c"File whose first line is the token.", &NATS_TOKEN_FILE),
-        (c"sea_mq.nats_credentials_file", c"NATS .creds file.", &NATS_CREDENTIALS_FILE),
-        (c"sea_mq.nats_nkey_file", c"File whose first line is an nkey seed.", &NATS_NKEY_FILE),
-        (c"sea_mq.nats_tls_ca_file", c"PEM file of the authorities to trust.", &NATS_TLS_CA_FILE),
-        (c"sea_mq.nats_tls_cert_file", c"PEM file of the client certificate.", &NATS_TLS_CERT_FILE),
-        (c"sea_mq.nats_tls_key_file", c"PEM file of the client certificate's key.", &NATS_TLS_KEY_FILE),
-        (c"sea_mq.nats_jetstream_domain", c"JetStream domain; empty: the default one.", &NATS_JETSTREAM_DOMAIN),
-    ];
-    for (name, short, setting) in broker {
+    for (name, short, setting) in BROKER {
         text(name, short, setting, GucContext::Suset, GucFlags::SUPERUSER_ONLY);
     }
     GucRegistry::define_bool_guc(
@@ -267,6 +279,14 @@ fn define_inbox() {
         86_400_000,
         ms,
     );
+    number(
+        c"sea_mq.fetch_memory",
+        c"Memory for messages that the consumer has fetched and not handled, over all subscriptions.",
+        &FETCH_MEMORY,
+        1,
+        1024 * 1024,
+        GucFlags::UNIT_MB,
+    );
     let s = GucFlags::UNIT_S;
     number(
         c"sea_mq.inbox_retention",
@@ -332,7 +352,7 @@ pub fn emit_defaults(now: i64) -> Defaults {
 pub fn broker(client_name: String) -> Option<BrokerConfig> {
     let urls = string(&NATS_URL)?;
     Some(BrokerConfig {
-        urls: urls.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect(),
+        urls: Urls::new(&urls),
         credentials_file: path(&NATS_CREDENTIALS_FILE),
         nkey_file: path(&NATS_NKEY_FILE),
         user: string(&NATS_USER),
@@ -418,6 +438,11 @@ pub fn on_stream_loss() -> OnStreamLoss {
 /// Longest run of a handler whose subscription does not say.
 pub fn handler_timeout() -> Duration {
     millis(&HANDLER_TIMEOUT)
+}
+
+/// Bytes.
+pub fn fetch_memory() -> usize {
+    usize::try_from(FETCH_MEMORY.get()).unwrap_or(1) << 20
 }
 
 pub fn inbox_retention() -> Duration {

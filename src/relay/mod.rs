@@ -68,6 +68,8 @@ pub enum Effect {
     Cleared { epoch: Option<u64>, fault: Option<Fault> },
     /// A consumer is ready, or (with a fault) was refused.
     Consumer { stream: String, name: String, fault: Option<Fault> },
+    /// A consumer was deleted, or (with a fault) was not.
+    ConsumerDeleted { stream: String, name: String, fault: Option<Fault> },
     /// A stream was deleted, or (with a fault) was not.
     Deleted { name: String, fault: Option<Fault> },
 }
@@ -192,10 +194,14 @@ impl Relay {
             Report::ConsumerRefused { stream, name, fault } => {
                 (Vec::new(), vec![Effect::Consumer { stream, name, fault: Some(fault) }])
             }
+            Report::ConsumerDeleted { stream, name, result } => {
+                (Vec::new(), vec![Effect::ConsumerDeleted { stream, name, fault: result.err() }])
+            }
             Report::StreamDeleted { name, result } => (Vec::new(), vec![Effect::Deleted { name, fault: result.err() }]),
             // A comparison's, and the consumer's affair.
             Report::Page { .. }
             | Report::MaxAge { .. }
+            | Report::ConsumerSeen { .. }
             | Report::Delivered { .. }
             | Report::ConsumeFailed { .. }
             | Report::MessageDeleted { .. } => Default::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::catalog;
+use crate::domain::address::Urls;
 use crate::pg::commit::owe;
 use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
 use crate::pg::error::raise;
@@ -26,6 +27,14 @@ sql_function!(announce_wrapper, pg_finfo_announce_wrapper, |_call| {
     owe(|owed| owed.announce = true);
     pg_sys::Datum::from(0)
 });
+
+// Credentials are part of no path, and are taken out of URLs.
+sql_function!(broker_settings_wrapper, pg_finfo_broker_settings_wrapper, |call| return_set(call, |row| {
+    for (name, value) in gucs::broker_texts() {
+        let value = if name == "sea_mq.nats_url" { Urls::new(&value).redacted() } else { value };
+        row(&mut [text_datum(name), text_datum(&value)], &mut [false, false]);
+    }
+}));
 
 sql_function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, |_call| pg_sys::Datum::from(shmem::preloaded()));
 

@@ -2,20 +2,19 @@
 
 use std::time::Duration;
 
-use super::spi::{self, Arg};
+use super::spi::{self, Arg, TextRow};
 use crate::broker::{ConsumerSpec, DeliverFrom, Fault, ServerInfo};
 use crate::relay::Phase;
 
-/// Consumers that are still to be created or changed, and those that are to be removed (stream, name).
-pub fn open() -> (Vec<ConsumerSpec>, Vec<(String, String)>) {
+/// Consumers that are still to be created or changed.
+pub fn open() -> Vec<ConsumerSpec> {
     let rows = spi::query(
         "SELECT stream, name, filter, (extract(epoch FROM least(ack_wait, '1 day')) * 1000)::bigint, max_deliver, max_ack_pending,
-            deliver_policy = 'all', state = 'removing'
-         FROM sea_mq.consumers WHERE state IN ('pending', 'removing') ORDER BY stream, name",
+            deliver_policy = 'all', take_over, install_id
+         FROM sea_mq.consumers, sea_mq.installation WHERE state = 'pending' ORDER BY stream, name",
         &[],
     );
-    let (removing, pending): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| spi::flag(row, 7));
-    let specs = pending.iter().map(|row| ConsumerSpec {
+    let spec = |row: &TextRow| ConsumerSpec {
         stream: spi::parsed(row, 0),
         name: spi::parsed(row, 1),
         filter_subject: spi::parsed(row, 2),
@@ -23,17 +22,25 @@ pub fn open() -> (Vec<ConsumerSpec>, Vec<(String, String)>) {
         max_deliver: spi::parsed(row, 4),
         max_ack_pending: spi::parsed(row, 5),
         deliver_from: if spi::flag(row, 6) { DeliverFrom::All } else { DeliverFrom::New },
-        owner: None,
-        take_over: false,
+        owner: spi::optional(row, 8).unwrap_or_default(),
+        take_over: spi::flag(row, 7),
+        with_stream: false,
         resume: None,
-    });
-    (specs.collect(), removing.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect())
+    };
+    rows.iter().map(spec).collect()
+}
+
+/// Consumers that are to be removed (stream, name).
+pub fn removals() -> Vec<(String, String)> {
+    let rows = spi::query("SELECT stream, name FROM sea_mq.consumers WHERE state = 'removing'", &[]);
+    rows.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
 }
 
 /// Records how provisioning a consumer went.
 pub fn save_state(stream: &str, name: &str, fault: Option<&Fault>) {
     spi::execute(
-        "UPDATE sea_mq.consumers SET state = $3, error = $4, updated_at = now() WHERE stream = $1 AND name = $2 AND state <> 'removing'",
+        "UPDATE sea_mq.consumers SET state = $3, error = $4, take_over = take_over AND $4 IS NOT NULL, updated_at = now()
+         WHERE stream = $1 AND name = $2 AND state <> 'removing'",
         &[
             Arg::Text(stream),
             Arg::Text(name),
@@ -43,9 +50,20 @@ pub fn save_state(stream: &str, name: &str, fault: Option<&Fault>) {
     );
 }
 
-/// Forgets a consumer that was removed.
-pub fn forget(stream: &str, name: &str) {
-    spi::execute("DELETE FROM sea_mq.consumers WHERE stream = $1 AND name = $2", &[Arg::Text(stream), Arg::Text(name)]);
+/// Notes how the removal of a consumer went: without an error, there is nothing left to remove.
+pub fn save_removal(stream: &str, name: &str, error: Option<&str>) {
+    let (stream, name) = (Arg::Text(stream), Arg::Text(name));
+    match error {
+        None => {
+            let sql = "DELETE FROM sea_mq.consumers WHERE stream = $1 AND name = $2 AND state = 'removing'";
+            spi::execute(sql, &[stream, name])
+        }
+        Some(error) => {
+            let sql = "UPDATE sea_mq.consumers SET error = $3
+                WHERE stream = $1 AND name = $2 AND state = 'removing' AND error IS DISTINCT FROM $3";
+            spi::execute(sql, &[stream, name, Arg::Text(error)])
+        }
+    };
 }
 
 /// What is wrong with the relay, in words for `sea_mq.relay_status`.

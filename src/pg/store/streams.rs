@@ -237,18 +237,38 @@ pub fn save_splits(sink: SinkId, splits: &Splits) {
     );
 }
 
-/// Streams that are to be deleted in NATS.
-pub fn deletions() -> Vec<String> {
-    spi::query("SELECT name FROM sea_mq.stream_deletions", &[]).iter().map(|row| spi::parsed(row, 0)).collect()
+/// A stream that is to be deleted in NATS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    pub name: String,
+    pub owner: Uuid,
+    /// When it was created, if that is known: a later one of the same name is another stream.
+    pub created_us: Option<i64>,
 }
 
-/// Records how a deletion went.
-pub fn save_deletion(name: &str, error: Option<&str>) {
-    match error {
-        None => spi::execute("DELETE FROM sea_mq.stream_deletions WHERE name = $1", &[Arg::Text(name)]),
+/// Streams that are to be deleted in NATS. Of one that is described again it must be known which one is meant.
+pub fn deletions() -> Vec<Deletion> {
+    let rows = spi::query(
+        "SELECT d.name, i.install_id, d.stream_created_us FROM sea_mq.stream_deletions d, sea_mq.installation i
+         WHERE d.stream_created_us IS NOT NULL OR NOT EXISTS (SELECT FROM sea_mq.streams s WHERE s.name = d.name)",
+        &[],
+    );
+    let deletion = |row: &TextRow| Deletion {
+        name: spi::parsed(row, 0),
+        owner: spi::optional(row, 1).unwrap_or_default(),
+        created_us: spi::optional(row, 2),
+    };
+    rows.iter().map(deletion).collect()
+}
+
+/// Records how a deletion went. Returns whether that was known.
+pub fn save_deletion(name: &str, error: Option<&str>) -> bool {
+    let changed = match error {
+        None => spi::execute("DELETE FROM sea_mq.stream_deletions WHERE name = $1 RETURNING 1", &[Arg::Text(name)]),
         Some(error) => spi::execute(
-            "UPDATE sea_mq.stream_deletions SET error = $2 WHERE name = $1 AND error IS DISTINCT FROM $2",
+            "UPDATE sea_mq.stream_deletions SET error = $2 WHERE name = $1 AND error IS DISTINCT FROM $2 RETURNING 1",
             &[Arg::Text(name), Arg::Text(error)],
         ),
     };
+    changed.is_empty()
 }

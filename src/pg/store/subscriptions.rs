@@ -38,7 +38,7 @@ pub struct Subscription {
     /// Whether what arrives is checked against its contract.
     pub contracts: ContractPolicy,
     /// The installation that its consumer is for.
-    pub owner: Option<Uuid>,
+    pub owner: Uuid,
     /// Whether its consumer may be taken over from another installation.
     pub take_over: bool,
 }
@@ -62,6 +62,7 @@ impl Subscription {
             deliver_from: self.start,
             owner: self.owner,
             take_over: self.take_over,
+            with_stream: false,
             resume,
         }
     }
@@ -127,8 +128,9 @@ fn unusable(setting: &str) -> Trouble {
 }
 
 /// The installation that consumers are for.
-pub fn owner() -> Option<Uuid> {
-    spi::query("SELECT install_id FROM sea_mq.installation", &[]).first().and_then(|row| spi::optional(row, 0))
+pub fn owner() -> Uuid {
+    let rows = spi::query("SELECT install_id FROM sea_mq.installation", &[]);
+    rows.first().and_then(|row| spi::optional(row, 0)).unwrap_or_default()
 }
 
 /// The consumer was taken over; from now on another owner is a conflict again.
@@ -169,7 +171,7 @@ fn described(row: &TextRow) -> Subscription {
         wanted_workers: spi::parsed(row, 18),
         paused: spi::flag(row, 12),
         contracts: ContractPolicy::from_token(&spi::parsed::<String>(row, 19)).unwrap_or_default(),
-        owner: spi::optional(row, 15),
+        owner: spi::optional(row, 15).unwrap_or_default(),
         take_over: spi::flag(row, 16),
     }
 }
@@ -334,10 +336,20 @@ pub fn deletions() -> Vec<(String, String)> {
     rows.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
 }
 
-/// Forgets a consumer whose removal was asked for.
-pub fn forget_deletion(stream: &str, name: &str) {
-    let sql = "DELETE FROM sea_mq.consumer_deletions WHERE stream = $1 AND name = $2";
-    spi::execute(sql, &[Arg::Text(stream), Arg::Text(name)]);
+/// Notes how the removal of a consumer went: without an error, there is nothing left to remove.
+pub fn save_deletion(stream: &str, name: &str, error: Option<&str>) {
+    let (stream, name) = (Arg::Text(stream), Arg::Text(name));
+    match error {
+        None => {
+            let sql = "DELETE FROM sea_mq.consumer_deletions WHERE stream = $1 AND name = $2";
+            spi::execute(sql, &[stream, name])
+        }
+        Some(error) => {
+            let sql = "UPDATE sea_mq.consumer_deletions SET error = $3
+                WHERE stream = $1 AND name = $2 AND error IS DISTINCT FROM $3";
+            spi::execute(sql, &[stream, name, Arg::Text(error)])
+        }
+    };
 }
 
 /// Keys of the cursors with which subscriptions read a sink's events where there is no broker.

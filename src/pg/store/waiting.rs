@@ -18,16 +18,28 @@ pub struct Waiting {
     pub message: Message,
 }
 
-/// The messages of a subscription's lane that are due, the one that has waited longest first.
+/// Bytes that are read at once, as the table stores them: compressed, if they were large.
+const READ_BYTES: i64 = 1 << 20;
+
+/// The messages of a subscription's lane that are due, the one that has waited longest first; few if they are large.
 pub fn due(subscription: &str, lane: i16, max: usize) -> Vec<Waiting> {
     let rows = spi::query(
         "SELECT id, attempts, message_id, subject, source_context, event_type, event_version, aggregate_type, aggregate_id,
             payload, headers, stream_seq, (extract(epoch FROM event_at - '2000-01-01 00:00:00+00') * 1000000)::bigint,
             headers ->> 'X-Correlation-Id', headers ->> 'X-Causation-Id', headers ->> 'traceparent', headers ->> 'X-Sea-Visibility'
-         FROM sea_mq.inbox_pending
-         WHERE subscription = $1 AND lane = $2 AND status <> 'processing' AND due_at <= clock_timestamp()
-         ORDER BY attempts > 0, due_at, id LIMIT $3",
-        &[Arg::Text(subscription), Arg::Int8(i64::from(lane)), Arg::Int8(i64::try_from(max).unwrap_or(i64::MAX))],
+         FROM (SELECT d.*, sum(pg_column_size(d.payload) + pg_column_size(d.headers)) OVER (ROWS UNBOUNDED PRECEDING) AS size,
+                row_number() OVER () AS place
+            FROM (SELECT * FROM sea_mq.inbox_pending
+                WHERE subscription = $1 AND lane = $2 AND status <> 'processing' AND due_at <= clock_timestamp()
+                ORDER BY attempts > 0, due_at, id LIMIT $3) d) d
+         WHERE size <= $4 OR place = 1
+         ORDER BY place",
+        &[
+            Arg::Text(subscription),
+            Arg::Int8(i64::from(lane)),
+            Arg::Int8(i64::try_from(max).unwrap_or(i64::MAX)),
+            Arg::Int8(READ_BYTES),
+        ],
     );
     rows.iter().map(waiting).collect()
 }

@@ -7,6 +7,7 @@ mod janitor;
 mod launcher;
 mod process;
 mod relay;
+mod removals;
 pub mod session;
 
 use std::time::Duration;

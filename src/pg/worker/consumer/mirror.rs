@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::worker::Worker;
 use pgrx::warning;
+use uuid::Uuid;
 
 use crate::broker::{ConsumerSpec, DeliverFrom, Delivery};
 use crate::consume::intake::Described;
@@ -18,7 +19,7 @@ const NAME: &str = "sea_mq__dlq_mirror";
 const WINDOW: usize = 256;
 
 /// What the broker's side has to know of a mirrored stream. Its number is below zero: those of subscriptions are above.
-pub(super) fn described(stream: MirroredStream) -> Described {
+pub(super) fn described(stream: MirroredStream, owner: Uuid) -> Described {
     Described {
         id: stream.sink | i64::MIN,
         spec: ConsumerSpec {
@@ -29,8 +30,9 @@ pub(super) fn described(stream: MirroredStream) -> Described {
             max_deliver: -1,
             max_ack_pending: 1000,
             deliver_from: DeliverFrom::All,
-            owner: None,
+            owner,
             take_over: false,
+            with_stream: true,
             resume: None,
         },
         window: WINDOW,

@@ -38,6 +38,7 @@ impl Worker {
                 Ok(())
             }
             Effect::Connection { fault: Some(fault) } => {
+                self.removals.clear();
                 let trouble = Trouble::from(&fault);
                 let mut receiving = self.served.iter_mut().filter(|served| !served.is_blocked());
                 receiving.try_for_each(|served| served.set_state("waiting", Some(trouble.clone())))
@@ -49,6 +50,12 @@ impl Worker {
                 }
                 None => Ok(()),
             },
+            Effect::Deleted { stream, name, fault } => {
+                let rest = self.removals.end(stream, name, fault, Instant::now());
+                session::transaction(|| {
+                    subscriptions::save_deletion(&rest.stream, &rest.name, rest.error.as_deref());
+                })
+            }
             Effect::Removed { stream, sequence, fault } => session::transaction(|| {
                 dlq::save_removal(&stream, sequence, fault.as_ref().map(|fault| fault.message.as_str()));
             }),
@@ -59,8 +66,15 @@ impl Worker {
         let info = self.consumer.intake(id).and_then(|intake| intake.info().copied());
         let Some(served) = self.served.iter_mut().find(|served| served.subscription.id == id) else {
             // The relay makes the stream in a moment.
-            if let Some(fault) = fault.filter(|fault| fault.kind != FaultKind::StreamMissing) {
-                warning!("sea_mq consumer: dead letters of other services cannot be read: {fault}");
+            match fault.filter(|fault| fault.kind != FaultKind::StreamMissing) {
+                None => drop(self.mirrors.remove(&id)),
+                // It is tried again and again; that is said once.
+                Some(fault) => {
+                    if self.mirrors.get(&id) != Some(&fault) {
+                        warning!("sea_mq consumer: dead letters of other services cannot be read: {fault}");
+                    }
+                    self.mirrors.insert(id, fault);
+                }
             }
             return Ok(());
         };
@@ -75,7 +89,11 @@ impl Worker {
         };
         let waits = matches!(
             fault.kind,
-            FaultKind::StreamMissing | FaultKind::ConsumerMissing | FaultKind::Timeout | FaultKind::Unreachable
+            FaultKind::StreamMissing
+                | FaultKind::ConsumerMissing
+                | FaultKind::ConsumerPaused
+                | FaultKind::Timeout
+                | FaultKind::Unreachable
         );
         let mut trouble = Trouble::from(&fault);
         if fault.kind == FaultKind::StreamMissing {
@@ -151,7 +169,8 @@ impl Worker {
                 held: subscription.paused,
             })
             .collect();
-        wanted.extend(session::transaction(dlq::mirrored_streams)?.into_iter().map(mirror::described));
+        let (mirrored, owner) = session::transaction(|| (dlq::mirrored_streams(), subscriptions::owner()))?;
+        wanted.extend(mirrored.into_iter().map(|stream| mirror::described(stream, owner)));
         let ids: Vec<SubscriptionId> = wanted.iter().map(|described| described.id).collect();
         let gone = self.consumer.keep(|id| ids.contains(&id));
         self.send(gone);
@@ -166,12 +185,15 @@ impl Worker {
     }
 
     /// Has the broker remove consumers of subscriptions that are gone, and dead letters that were dealt with.
-    fn request_removals(&self) -> Result<(), Failed> {
+    fn request_removals(&mut self) -> Result<(), Failed> {
         let (consumers, messages, owner) =
             session::transaction(|| (subscriptions::deletions(), dlq::removals(), subscriptions::owner()))?;
+        let now = Instant::now();
         for (stream, name) in consumers {
-            session::transaction(|| subscriptions::forget_deletion(&stream, &name))?;
-            self.io.send(Request::DeleteConsumer { stream, name, owner });
+            // One that was asked for in this session is not asked for again: the name may have come back meanwhile.
+            if self.removals.begin(&stream, &name, now) {
+                self.io.send(Request::DeleteConsumer { stream, name, owner });
+            }
         }
         for (stream, sequence) in messages {
             self.io.send(Request::DeleteMessage { stream, sequence });

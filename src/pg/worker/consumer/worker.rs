@@ -1,12 +1,13 @@
 //! The consumer's loop: begins, makes one pass after the other, ends.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgrx::{log, pg_sys};
 
 use super::served::Served;
-use crate::broker::{BrokerConfig, Request};
+use crate::broker::{BrokerConfig, Fault, Request, SubscriptionId};
 use crate::consume::Consumer;
 use crate::consume::intake::Intake;
 use crate::domain::clock::WallClock;
@@ -16,6 +17,7 @@ use crate::pg::store::consumers::Trouble;
 use crate::pg::store::waiting;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
+use crate::pg::worker::removals::Removals;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::{clock, gucs};
 
@@ -30,6 +32,7 @@ struct Settings {
     broker: Option<BrokerConfig>,
     enabled: bool,
     reconnect_max: Duration,
+    fetch_memory: usize,
 }
 
 pub struct Worker {
@@ -52,6 +55,10 @@ pub struct Worker {
     pub(super) letters_at: Instant,
     clock: WallClock,
     started: Instant,
+    /// Consumers whose removal was asked for.
+    pub(super) removals: Removals,
+    /// Why dead letter streams cannot be mirrored, as far as that was logged.
+    pub(super) mirrors: HashMap<SubscriptionId, Fault>,
     /// The process has run functions of users.
     pub(super) handled_anything: bool,
 }
@@ -62,7 +69,7 @@ impl Worker {
         Ok(Self {
             process,
             io: NatsIo::spawn()?,
-            consumer: Consumer::new(None, Duration::ZERO),
+            consumer: Consumer::new(None, Duration::ZERO, 0),
             served: Vec::new(),
             settings: None,
             held: None,
@@ -74,6 +81,8 @@ impl Worker {
             letters_at: now,
             clock: WallClock::new(now, clock::now()),
             started: now,
+            removals: Removals::default(),
+            mirrors: HashMap::new(),
             handled_anything: false,
         })
     }
@@ -83,6 +92,7 @@ impl Worker {
             broker: gucs::broker(session::transaction(identity::client_name)?),
             enabled: gucs::enabled(),
             reconnect_max: gucs::reconnect_max(),
+            fetch_memory: gucs::fetch_memory(),
         })
     }
 
@@ -225,8 +235,9 @@ impl Work for Worker {
             // A thread of its own for each beginning: what the one before still reports is nobody's.
             self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
         }
-        self.consumer = Consumer::new(settings.broker.clone(), settings.reconnect_max);
+        self.consumer = Consumer::new(settings.broker.clone(), settings.reconnect_max, settings.fetch_memory);
         self.served.clear();
+        self.removals.clear();
         self.settings = Some(settings);
         if let Some(database) = self.process.database {
             database.hears_events.store(self.is_local() && self.held.is_none(), Ordering::Release);

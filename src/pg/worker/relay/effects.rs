@@ -8,7 +8,7 @@ use pgrx::{log, warning};
 use super::worker::Worker;
 use crate::broker::{Fault, FaultKind, Report, Request, SinkId};
 use crate::pg::gucs::{self, OnStreamLoss};
-use crate::pg::store::{consumers, cursors, ring, scheduled, streams};
+use crate::pg::store::{consumers, cursors, ring, scheduled, streams, subscriptions};
 use crate::pg::worker::session::{self, Failed};
 use crate::relay::sink::{Loss, Sink};
 use crate::relay::{Effect, Phase};
@@ -19,7 +19,17 @@ impl Worker {
             Report::Page { comparison, result } => return self.page_read(comparison, result),
             report => report,
         };
+        let had_begun = self.relay.has_begun();
+        let ended = matches!(report, Report::Disconnected(_));
         let (requests, effects) = self.relay.report(report, Instant::now(), rand::random());
+        if ended {
+            self.deletions.clear();
+            self.removals.clear();
+        }
+        if !had_begun && self.relay.has_begun() {
+            // Before the streams are asked for: one that is to be deleted may come again under the same name.
+            self.request_deletions()?;
+        }
         requests.into_iter().for_each(|request| self.io.send(request));
         effects.into_iter().try_for_each(|effect| self.carry_out(effect))
     }
@@ -39,9 +49,11 @@ impl Worker {
             Effect::Consumer { stream, name, fault } => {
                 session::transaction(|| consumers::save_state(&stream, &name, fault.as_ref()))
             }
-            Effect::Deleted { name, fault } => session::transaction(|| {
-                streams::save_deletion(&name, fault.as_ref().map(|fault| fault.message.as_str()))
-            }),
+            Effect::ConsumerDeleted { stream, name, fault } => {
+                let rest = self.removals.end(stream, name, fault, Instant::now());
+                session::transaction(|| consumers::save_removal(&rest.stream, &rest.name, rest.error.as_deref()))
+            }
+            Effect::Deleted { name, fault } => self.stream_deleted(&name, fault),
         }
     }
 
@@ -186,6 +198,9 @@ impl Worker {
         self.due_at = due.map(|wait| Instant::now() + wait);
         self.relay.sinks.retain(|sink| described.iter().any(|stream| stream.sink == sink.id()));
         let mut requests = Vec::new();
+        if self.relay.has_begun() {
+            self.request_deletions()?;
+        }
         for stream in described {
             match self.relay.sink(stream.sink) {
                 Some(sink) if *sink.described() == stream => {}
@@ -202,20 +217,40 @@ impl Worker {
             self.refill(sink, seq)?;
         }
         if self.relay.has_begun() {
-            for name in session::transaction(streams::deletions)? {
-                self.io.send(Request::DeleteStream { name });
-            }
             self.provision_consumers()?;
         }
         Ok(())
     }
 
     pub(super) fn provision_consumers(&mut self) -> Result<(), Failed> {
-        let (wanted, unwanted) = session::transaction(consumers::open)?;
+        let (wanted, unwanted, owner) =
+            session::transaction(|| (consumers::open(), consumers::removals(), subscriptions::owner()))?;
         wanted.into_iter().for_each(|spec| self.io.send(Request::EnsureConsumer { spec: Box::new(spec) }));
+        let now = Instant::now();
         for (stream, name) in unwanted {
-            session::transaction(|| consumers::forget(&stream, &name))?;
-            self.io.send(Request::DeleteConsumer { stream, name, owner: None });
+            if self.removals.begin(&stream, &name, now) {
+                self.io.send(Request::DeleteConsumer { stream, name, owner });
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the broker delete streams. One is asked for again when there is an answer for it.
+    fn request_deletions(&mut self) -> Result<(), Failed> {
+        for streams::Deletion { name, owner, created_us } in session::transaction(streams::deletions)? {
+            if self.deletions.insert(name.clone()) {
+                self.io.send(Request::DeleteStream { name, owner, created_us });
+            }
+        }
+        Ok(())
+    }
+
+    fn stream_deleted(&mut self, name: &str, fault: Option<Fault>) -> Result<(), Failed> {
+        self.deletions.remove(name);
+        let known =
+            session::transaction(|| streams::save_deletion(name, fault.as_ref().map(|fault| fault.message.as_str())))?;
+        if let Some(fault) = fault.filter(|_| !known) {
+            warning!("sea_mq relay: {fault}");
         }
         Ok(())
     }

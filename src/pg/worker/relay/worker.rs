@@ -16,6 +16,7 @@ use crate::pg::gucs;
 use crate::pg::store::consumers;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
+use crate::pg::worker::removals::Removals;
 use crate::pg::worker::session::{self, Failed};
 use crate::relay::transactions::SplitReason;
 use crate::relay::{Phase, Relay};
@@ -81,6 +82,10 @@ pub struct Worker {
     pub(super) server: String,
     /// What was found of other relays last: the epoch of the lease, or why that is not known.
     pub(super) cleared: Option<(Option<u64>, Option<String>)>,
+    /// Streams whose deletion was asked for, and is not answered yet.
+    pub(super) deletions: HashSet<String>,
+    /// Consumers whose removal was asked for.
+    pub(super) removals: Removals,
     /// Streams whose tail is accepted as it is: somebody has called `sea_mq.adopt()`.
     pub(super) accepting: HashSet<SinkId>,
 }
@@ -113,6 +118,8 @@ impl Worker {
             id: Uuid::new_v4(),
             server: String::new(),
             cleared: None,
+            deletions: HashSet::new(),
+            removals: Removals::default(),
             accepting: HashSet::new(),
         })
     }
@@ -178,6 +185,8 @@ impl Work for Worker {
         let claimant = session::transaction(|| identity::claimant(self.id))?;
         self.server.clone_from(&claimant.server);
         self.cleared = None;
+        self.deletions.clear();
+        self.removals.clear();
         let broker = settings.broker.clone().map(|broker| BrokerConfig { relay: Some(self.id), ..broker });
         self.relay = Relay::new(broker, settings.reconnect_max, claimant);
         self.settings = Some(settings);

@@ -2,9 +2,11 @@
 //!
 //! A test is named after what it promises, and fails when the mechanism behind it is taken out.
 
+mod addresses;
 mod atomic;
 mod atomic_batches;
 mod backlog;
+mod budget;
 mod capture;
 mod clock;
 mod cloud_events;
@@ -24,7 +26,9 @@ mod identity;
 mod inbox;
 mod ingest;
 mod lifecycle;
+mod limits;
 mod local;
+mod marks;
 mod message;
 mod names;
 mod operate;
