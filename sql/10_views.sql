@@ -1,15 +1,3 @@
-CREATE FUNCTION sea_mq.pending_events_of(
-    sink bigint, OUT pending bigint, OUT oldest timestamptz)
-RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT sea_mq.pending_count($1),
-        (SELECT l.created_at FROM sea_mq.outbox_log l
-         LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
-         WHERE l.sink = $1 AND l.seq > coalesce(greatest(c.floor, c.batch_at), 0)
-            AND (c.sink IS NULL OR NOT pg_visible_in_snapshot(l.xid, c.done))
-         ORDER BY l.seq LIMIT 1)
-$$;
-COMMENT ON FUNCTION sea_mq.pending_events_of IS 'Unpublished events of a sink: how many (10,001 stands for more than 10,000) and since when';
-
 CREATE FUNCTION sea_mq.log_size(OUT bytes bigint, OUT dead_tuples bigint)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT sum(pg_total_relation_size(i.inhrelid))::bigint, sum(pg_stat_get_dead_tuples(i.inhrelid))::bigint
@@ -25,7 +13,7 @@ COMMENT ON FUNCTION sea_mq.unpublished_bytes IS
 CREATE VIEW sea_mq.outbox_status AS
 SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, now() - p.oldest AS oldest_pending_age,
     coalesce(c.published, 0) AS published, c.updated_at AS last_published_at,
-    (SELECT count(*) FROM sea_mq.scheduled_events e WHERE e.sink = s.sink) AS scheduled,
+    (SELECT count(*) FROM (SELECT FROM sea_mq.scheduled_events e WHERE e.sink = s.sink LIMIT 10001) w) AS scheduled,
     (SELECT count(*) FROM sea_mq.publish_failures f WHERE f.sink = s.sink AND f.resolved_at IS NULL) AS failed,
     coalesce((SELECT r.current_slot FROM sea_mq.outbox_ring r), 0::smallint) AS current_slot,
     z.bytes AS log_bytes, z.dead_tuples AS log_dead_tuples, sea_mq.unpublished_bytes(s.sink) AS unpublished_bytes
@@ -42,7 +30,7 @@ COMMENT ON COLUMN sea_mq.outbox_status.oldest_pending_at IS 'When the oldest of 
 COMMENT ON COLUMN sea_mq.outbox_status.oldest_pending_age IS 'How long ago that was';
 COMMENT ON COLUMN sea_mq.outbox_status.published IS 'Events published so far';
 COMMENT ON COLUMN sea_mq.outbox_status.last_published_at IS 'When the last of them was recorded';
-COMMENT ON COLUMN sea_mq.outbox_status.scheduled IS 'Events whose available_at has not come';
+COMMENT ON COLUMN sea_mq.outbox_status.scheduled IS 'Events whose available_at has not come; counted up to 10,001';
 COMMENT ON COLUMN sea_mq.outbox_status.failed IS 'Events that the broker refused for a reason of their own, and about which nothing was decided';
 COMMENT ON COLUMN sea_mq.outbox_status.current_slot IS 'Slot of the ring that writers append to';
 COMMENT ON COLUMN sea_mq.outbox_status.log_bytes IS 'Size of the whole log with its indexes, in bytes';
@@ -127,15 +115,18 @@ WHERE r.running AND r.state <> 'connected'
     AND NOT (r.state = 'unconfigured' AND EXISTS (SELECT FROM sea_mq.subscriptions))
 UNION ALL
 SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(t.hint, 'See sea_mq.stream_status.')
-FROM sea_mq.stream_status t WHERE t.state IN ('refused', 'paused')
+FROM (SELECT s.name AS stream, x.* FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
+WHERE t.state IN ('refused', 'paused')
 UNION ALL
-SELECT 4, format('%s events of stream %s were refused by the broker', o.failed, o.stream),
+SELECT 4, format('%s events of stream %s were refused by the broker', f.events, s.name),
     'See sea_mq.dlq_list() for the reasons; once mended, sea_mq.retry_failed() sends them.'
-FROM sea_mq.outbox_status o WHERE o.failed > 0
+FROM (SELECT p.sink, count(*) AS events FROM sea_mq.publish_failures p WHERE p.resolved_at IS NULL GROUP BY p.sink) f
+JOIN sea_mq.streams s ON s.sink = f.sink
 UNION ALL
-SELECT 5, format('more than 1000 events wait for stream %s', o.stream),
+SELECT 5, format('more than 1000 events wait for stream %s', s.name),
     'If the number does not fall, see sea_mq.relay_status and the broker''s load.'
-FROM sea_mq.outbox_status o, sea_mq.relay_status r WHERE o.pending > 1000 AND r.state <> 'unconfigured'
+FROM sea_mq.relay_status r, sea_mq.streams s CROSS JOIN LATERAL sea_mq.pending_events_of(s.sink) o
+WHERE o.pending > 1000 AND r.state <> 'unconfigured'
 UNION ALL
 SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error), 'Correct it with sea_mq.create_consumer.'
 FROM sea_mq.consumers c WHERE c.state = 'refused'
@@ -144,21 +135,26 @@ SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error),
 FROM sea_mq.stream_deletions d WHERE d.error IS NOT NULL
 UNION ALL
 SELECT 3, 'consumer is not running', 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
-FROM sea_mq.inbox_status i, sea_mq.relay_status r WHERE r.running AND i.subscriptions > 0 AND NOT i.consumer_running
+FROM sea_mq.relay_status r WHERE r.running AND EXISTS (SELECT FROM sea_mq.subscriptions)
+    AND NOT EXISTS (SELECT FROM sea_mq.workers() w WHERE w.backend_type = 'sea_mq consumer')
 UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See sea_mq.subscription_status.')
-FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused')
+FROM (SELECT b.subscription, CASE WHEN b.paused THEN 'paused' ELSE x.state END AS state, x.error, x.hint
+    FROM sea_mq.subscriptions b JOIN sea_mq.subscription_state x ON x.subscription = b.subscription) s
+WHERE s.state IN ('blocked', 'refused')
 UNION ALL
 SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'
 FROM sea_mq.dlq_status d WHERE d.open > 0
 UNION ALL
 SELECT 6, format('more than 1000 messages wait for subscription %s', s.subscription), 'Raise max_ack_pending or workers, or make the handler faster.'
-FROM sea_mq.subscription_status s WHERE s.pending > 1000
+FROM sea_mq.subscription_state s JOIN sea_mq.subscriptions b ON b.subscription = s.subscription WHERE s.pending > 1000
 UNION ALL
 SELECT 6, format('transactions are not published to stream %s as one: allow_atomic is %s', t.stream, t.differences -> 'allow_atomic' ->> 1),
     'Use nats-server 2.12 or later and allow atomic publishing in the stream, or call sea_mq.alter_stream(…, atomic_transactions => false).'
-FROM sea_mq.stream_status t WHERE t.atomic_transactions AND t.differences ? 'allow_atomic'
+FROM (SELECT s.name AS stream, s.atomic_transactions, x.differences
+    FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
+WHERE t.atomic_transactions AND t.differences ? 'allow_atomic'
 UNION ALL
 SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
     'Add sea_mq to shared_preload_libraries and restart the server.'
@@ -199,7 +195,8 @@ COMMENT ON COLUMN sea_mq.status.version IS 'Version of the extension';
 CREATE FUNCTION sea_mq.event_status(event_id uuid)
 RETURNS TABLE (id uuid, status text, subject text, created_at timestamptz, available_at timestamptz, published_at timestamptz,
     attempts integer, error text, stream text, stream_seq bigint)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
     SELECT e.id,
         CASE WHEN e.publish_error IS NOT NULL THEN 'failed'
             WHEN e.published THEN 'delivered'

@@ -1,7 +1,8 @@
 -- For callers who must know, and for operators.
 
 CREATE FUNCTION sea_mq.publication(event_id text, OUT state text, OUT error text, OUT available_at text)
-RETURNS SETOF record LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+RETURNS SETOF record LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
     SELECT CASE WHEN o.publish_error IS NOT NULL THEN 'failed' WHEN o.published THEN 'published'
             WHEN o.seq IS NULL THEN 'scheduled' ELSE 'waiting' END, o.publish_error, o.available_at::text
     FROM sea_mq.outbox_events o WHERE o.id = $1::uuid ORDER BY o.seq DESC NULLS LAST LIMIT 1

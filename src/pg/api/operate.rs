@@ -4,9 +4,9 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::pg::datum::{nullable_text, return_set, sql_function};
-use crate::pg::store::backlog;
 use crate::pg::store::spi::{self, Arg};
 use crate::pg::store::streams::as_owner;
+use crate::pg::store::{backlog, unread};
 use crate::pg::{gucs, pending};
 
 sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {
@@ -22,6 +22,27 @@ sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| 
 sql_function!(unpublished_bytes_wrapper, pg_finfo_unpublished_bytes_wrapper, |call| {
     let bytes = call.int8(0).map_or_else(backlog::bytes, backlog::bytes_of);
     pg_sys::Datum::from(i64::try_from(bytes).unwrap_or(i64::MAX))
+});
+
+sql_function!(backlog_of_wrapper, pg_finfo_backlog_of_wrapper, |call| {
+    let found = unread::of(call.int8(0).unwrap_or_default(), call.int8(1).unwrap_or_default());
+    return_set(call, |row| {
+        let (seq, created_at) = found.first.unzip();
+        let columns = [Some(found.count), seq, created_at];
+        row(
+            &mut columns.map(|value| pg_sys::Datum::from(value.unwrap_or_default())),
+            &mut columns.map(|value| value.is_none()),
+        );
+    })
+});
+
+sql_function!(unpublished_sinks_wrapper, pg_finfo_unpublished_sinks_wrapper, |call| {
+    let found = unread::sinks();
+    return_set(call, |row| {
+        for (sink, first) in &found {
+            row(&mut [pg_sys::Datum::from(*sink), pg_sys::Datum::from(*first)], &mut [false; 2]);
+        }
+    })
 });
 
 /// State, error and time until which it is held back; `None` for an event that is not known.

@@ -15,4 +15,5 @@ pub mod scheduled;
 pub mod spi;
 pub mod streams;
 pub mod subscriptions;
+pub mod unread;
 pub mod waiting;
