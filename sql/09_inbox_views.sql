@@ -10,7 +10,9 @@ COMMENT ON FUNCTION sea_mq.inbox_counts IS 'Messages of a subscription that wait
 
 CREATE FUNCTION sea_mq.inbox_size(OUT bytes bigint, OUT dead_tuples bigint)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT sum(pg_total_relation_size(i.inhrelid))::bigint, sum(pg_stat_get_dead_tuples(i.inhrelid))::bigint
+    -- An empty slot's indexes are a page each, and not worth opening them.
+    SELECT sum(CASE WHEN pg_relation_size(i.inhrelid) > 0 THEN pg_total_relation_size(i.inhrelid) ELSE 0 END)::bigint,
+        sum(pg_stat_get_dead_tuples(i.inhrelid))::bigint
     FROM pg_inherits i WHERE i.inhparent = 'sea_mq.inbox_log'::regclass
 $$;
 COMMENT ON FUNCTION sea_mq.inbox_size IS 'Bytes that the done part of the inbox takes, indexes included, and its dead tuples';

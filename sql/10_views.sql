@@ -1,6 +1,8 @@
 CREATE FUNCTION sea_mq.log_size(OUT bytes bigint, OUT dead_tuples bigint)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT sum(pg_total_relation_size(i.inhrelid))::bigint, sum(pg_stat_get_dead_tuples(i.inhrelid))::bigint
+    -- An empty slot's indexes are a page each, and not worth opening them.
+    SELECT sum(CASE WHEN pg_relation_size(i.inhrelid) > 0 THEN pg_total_relation_size(i.inhrelid) ELSE 0 END)::bigint,
+        sum(pg_stat_get_dead_tuples(i.inhrelid))::bigint
     FROM pg_inherits i WHERE i.inhparent = 'sea_mq.outbox_log'::regclass
 $$;
 COMMENT ON FUNCTION sea_mq.log_size IS 'Bytes that the log takes, indexes included, and its dead tuples';
@@ -192,26 +194,37 @@ COMMENT ON COLUMN sea_mq.status.streams IS 'Streams described';
 COMMENT ON COLUMN sea_mq.status.log_bytes IS 'Size of the log with its indexes, in bytes';
 COMMENT ON COLUMN sea_mq.status.version IS 'Version of the extension';
 
+CREATE FUNCTION sea_mq.fate_of(event_id uuid, OUT seq bigint, OUT sink bigint, OUT passed boolean, OUT subject text,
+    OUT created_at timestamptz, OUT available_at timestamptz, OUT published_at timestamptz, OUT stream_seq bigint)
+RETURNS SETOF record LANGUAGE c STABLE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'fate_of_wrapper';
+COMMENT ON FUNCTION sea_mq.fate_of IS
+'What became of an event of the log (the last, if the id stands there more than once): whether the cursor has passed it, and when and
+where it was stored; no row: it is not there. For internal use';
+
 CREATE FUNCTION sea_mq.event_status(event_id uuid)
 RETURNS TABLE (id uuid, status text, subject text, created_at timestamptz, available_at timestamptz, published_at timestamptz,
     attempts integer, error text, stream text, stream_seq bigint)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
-    SELECT e.id,
-        CASE WHEN e.publish_error IS NOT NULL THEN 'failed'
-            WHEN e.published THEN 'delivered'
+    SELECT $1,
+        CASE WHEN f.error IS NOT NULL THEN 'failed'
+            WHEN e.passed THEN 'delivered'
             WHEN w.error IS NOT NULL THEN 'retrying'
             ELSE 'pending' END,
-        e.subject, e.created_at, e.available_at, e.published_at,
-        e.attempts,
-        coalesce(e.publish_error, CASE WHEN NOT e.published THEN w.error END), e.stream, e.stream_seq
-    FROM sea_mq.outbox_events e
-    LEFT JOIN LATERAL (
-        SELECT coalesce(
-            (SELECT t.error FROM sea_mq.stream_state t JOIN sea_mq.streams s ON s.sink = t.sink WHERE s.name = e.stream),
-            (SELECT r.error FROM sea_mq.relay_state r)) AS error) w ON true
-    -- What was tried again stands in two places.
-    WHERE e.id = $1 ORDER BY e.seq DESC NULLS LAST LIMIT 1
+        e.subject, e.created_at, e.available_at, CASE WHEN f.error IS NULL THEN e.published_at END,
+        coalesce(f.attempts, e.passed::integer), coalesce(f.error, CASE WHEN NOT e.passed THEN w.error END), s.name,
+        CASE WHEN f.error IS NULL THEN e.stream_seq END
+    -- What was tried again stands in two places, of which the last counts.
+    FROM (SELECT l.* FROM sea_mq.fate_of($1) l
+        UNION ALL
+        SELECT NULL, h.sink, false, coalesce(h.subject, h.context || '.event.' || h.event_type || '.v' || h.event_version),
+            h.created_at, h.available_at, NULL, NULL
+        FROM sea_mq.scheduled_events h WHERE h.id = $1) e
+    LEFT JOIN sea_mq.publish_failures f ON f.event_id = $1 AND f.seq = e.seq
+    LEFT JOIN sea_mq.streams s ON s.sink = e.sink
+    CROSS JOIN LATERAL (SELECT coalesce((SELECT t.error FROM sea_mq.stream_state t WHERE t.sink = e.sink),
+        (SELECT r.error FROM sea_mq.relay_state r)) AS error) w
+    ORDER BY e.seq DESC NULLS LAST LIMIT 1
 $$;
 COMMENT ON FUNCTION sea_mq.event_status IS
 'What became of an event: pending, retrying (the broker or the stream is not available), delivered or failed (refused for good),

@@ -3,10 +3,10 @@
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use crate::pg::datum::{nullable_text, return_set, sql_function};
+use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
 use crate::pg::store::spi::{self, Arg};
 use crate::pg::store::streams::as_owner;
-use crate::pg::store::{backlog, unread};
+use crate::pg::store::{backlog, fate, unread};
 use crate::pg::{gucs, pending};
 
 sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {
@@ -33,6 +33,28 @@ sql_function!(backlog_of_wrapper, pg_finfo_backlog_of_wrapper, |call| {
             &mut columns.map(|value| pg_sys::Datum::from(value.unwrap_or_default())),
             &mut columns.map(|value| value.is_none()),
         );
+    })
+});
+
+sql_function!(fate_of_wrapper, pg_finfo_fate_of_wrapper, |call| {
+    let found = fate::of(call.uuid(0).unwrap_or_default());
+    return_set(call, |row| {
+        if let Some(fate) = &found {
+            let event = &fate.logged.event;
+            let (published_at, stream_seq) = fate.stored.unzip();
+            let columns = [
+                Some(pg_sys::Datum::from(fate.logged.seq)),
+                Some(pg_sys::Datum::from(event.sink)),
+                Some(pg_sys::Datum::from(fate.passed)),
+                Some(text_datum(&event.subject())),
+                Some(pg_sys::Datum::from(event.created_at)),
+                event.available_at.map(pg_sys::Datum::from),
+                published_at.map(pg_sys::Datum::from),
+                stream_seq.map(pg_sys::Datum::from),
+            ];
+            let mut nulls = columns.map(|value| value.is_none());
+            row(&mut columns.map(|value| value.unwrap_or(pg_sys::Datum::from(0))), &mut nulls);
+        }
     })
 });
 

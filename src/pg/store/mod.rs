@@ -5,6 +5,7 @@ pub mod consumers;
 pub mod cursors;
 pub mod dlq;
 pub mod event_types;
+pub mod fate;
 pub mod findings;
 pub mod inbox;
 pub mod installation;

@@ -6,6 +6,7 @@ mod atomic;
 mod atomic_batches;
 mod backlog;
 mod capture;
+mod cheap_views;
 mod clock;
 mod cloud_events;
 mod connection;
