@@ -78,7 +78,8 @@ CREATE TABLE sea_mq.dlq_tally (
     discarded bigint NOT NULL,
     last_failed_at timestamptz
 );
-COMMENT ON TABLE sea_mq.dlq_tally IS 'Numbers of dead letters: the sum of a context''s and subscription''s rows';
+COMMENT ON TABLE sea_mq.dlq_tally IS 'Numbers of dead letters: the sum of a context''s and subscription''s rows. Not part of a dump: letters that are restored are counted';
+COMMENT ON SEQUENCE sea_mq.dlq_tally_id_seq IS 'Numbers of the rows of sea_mq.dlq_tally';
 COMMENT ON COLUMN sea_mq.dlq_tally.id IS 'Number of the row';
 COMMENT ON COLUMN sea_mq.dlq_tally.context IS 'Context whose dead letter queue they are in';
 COMMENT ON COLUMN sea_mq.dlq_tally.subscription IS 'Subscription that could not handle them';
@@ -125,6 +126,8 @@ CREATE TRIGGER count_gone AFTER DELETE ON sea_mq.dlq_messages REFERENCING OLD TA
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.count_dead_letters();
 CREATE TRIGGER count_none AFTER TRUNCATE ON sea_mq.dlq_messages
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.count_dead_letters();
+ALTER TABLE sea_mq.dlq_messages ENABLE ALWAYS TRIGGER count_new, ENABLE ALWAYS TRIGGER count_changed,
+    ENABLE ALWAYS TRIGGER count_gone, ENABLE ALWAYS TRIGGER count_none;
 COMMENT ON TRIGGER count_new ON sea_mq.dlq_messages IS 'Keeps the numbers in sea_mq.dlq_tally';
 COMMENT ON TRIGGER count_changed ON sea_mq.dlq_messages IS 'Keeps the numbers in sea_mq.dlq_tally';
 COMMENT ON TRIGGER count_gone ON sea_mq.dlq_messages IS 'Keeps the numbers in sea_mq.dlq_tally';

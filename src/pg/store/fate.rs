@@ -25,7 +25,7 @@ mod journal_column {
 }
 /// Attribute numbers, counted from 1.
 const JOURNAL_SINK: i16 = 2;
-const JOURNAL_LAST_SEQ: i16 = journal_column::LAST_SEQ as i16 + 1;
+const JOURNAL_LAST_SEQ: i16 = 6;
 
 pub struct Fate {
     pub logged: Logged,
