@@ -266,7 +266,7 @@ $$;
 COMMENT ON FUNCTION sea_mq.remove_dead_letter IS 'Has a dead letter removed from the DLQ stream, if it is there; for internal use';
 
 CREATE FUNCTION sea_mq.open_dead_letter(id bigint) RETURNS sea_mq.dlq_messages
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_tempSET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     letter sea_mq.dlq_messages;
 BEGIN
@@ -293,7 +293,7 @@ $$;
 COMMENT ON FUNCTION sea_mq.resolve_failure IS 'Something was decided about an event that the broker had refused; for internal use';
 
 CREATE FUNCTION sea_mq.dlq_replay(id bigint, payload jsonb DEFAULT NULL) RETURNS uuid
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_tempSET enable_seqscan = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     letter sea_mq.dlq_messages := sea_mq.open_dead_letter(id);
     new_id uuid := gen_random_uuid();
@@ -352,7 +352,7 @@ original subject if this database emits that context (other subscriptions of sea
 subscription that had failed; a partner''s message (sea_mq.ingest) is ingested again. Errors: 42704, 55000 (replayed or discarded already, or nowhere to replay it to)';
 
 CREATE FUNCTION sea_mq.dlq_discard(id bigint, reason text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_tempSET enable_seqscan = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     letter sea_mq.dlq_messages := sea_mq.open_dead_letter(id);
 BEGIN
