@@ -15,7 +15,8 @@ CREATE TABLE sea_mq.outbox_log (
     context text NOT NULL,
     subject text,
     aggregate_type text NOT NULL,
-    aggregate_id text NOT NULL,
+    -- Ordered by its bytes, which costs the writer's index less than the rules of a language.
+    aggregate_id text COLLATE "C" NOT NULL,
     event_type text NOT NULL,
     payload json NOT NULL,
     headers json,
@@ -49,6 +50,9 @@ BEGIN
         -- By transaction: the events of those that were in progress when the cursor passed, and that have ended since.
         EXECUTE format('CREATE INDEX outbox_log_%s_xid_seq ON sea_mq.outbox_log_%s (xid, seq)', slot, slot);
         EXECUTE format('CREATE INDEX outbox_log_%s_id ON sea_mq.outbox_log_%s (id)', slot, slot);
+        -- What people ask sea_mq.outbox_events for: the latest events, and those of an aggregate.
+        EXECUTE format('CREATE INDEX outbox_log_%s_seq ON sea_mq.outbox_log_%s (seq)', slot, slot);
+        EXECUTE format('CREATE INDEX outbox_log_%s_aggregate_seq ON sea_mq.outbox_log_%s (aggregate_id, seq)', slot, slot);
         EXECUTE format('COMMENT ON TABLE sea_mq.outbox_log_%s IS %L', slot, 'Slot ' || slot || ' of the outbox log''s ring');
         EXECUTE format('CREATE TABLE sea_mq.relay_journal_%s PARTITION OF sea_mq.relay_journal FOR VALUES IN (%s)', slot, slot);
         EXECUTE format('CREATE INDEX relay_journal_%s_sink_seq ON sea_mq.relay_journal_%s (sink, last_seq)', slot, slot);
@@ -131,7 +135,7 @@ CREATE TABLE sea_mq.scheduled_events (
     context text NOT NULL,
     subject text,
     aggregate_type text NOT NULL,
-    aggregate_id text NOT NULL,
+    aggregate_id text COLLATE "C" NOT NULL,
     event_type text NOT NULL,
     payload json NOT NULL,
     headers json,
@@ -141,6 +145,8 @@ CREATE TABLE sea_mq.scheduled_events (
 );
 CREATE INDEX scheduled_events_due ON sea_mq.scheduled_events (available_at, seq);
 CREATE INDEX scheduled_events_id ON sea_mq.scheduled_events (id);
+CREATE INDEX scheduled_events_sink ON sea_mq.scheduled_events (sink);
+CREATE INDEX scheduled_events_aggregate ON sea_mq.scheduled_events (aggregate_id);
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.scheduled_events', '');
 COMMENT ON TABLE sea_mq.scheduled_events IS 'Events whose available_at has not come; columns as in sea_mq.outbox_log';
 COMMENT ON COLUMN sea_mq.scheduled_events.available_at IS 'When the event enters the log';
@@ -158,6 +164,7 @@ CREATE TABLE sea_mq.publish_failures (
     resolved_at timestamptz,
     PRIMARY KEY (event_id, seq)
 );
+CREATE INDEX publish_failures_open ON sea_mq.publish_failures (sink) WHERE resolved_at IS NULL;
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.publish_failures', '');
 COMMENT ON TABLE sea_mq.publish_failures IS 'Events that the broker refused for a reason of their own; the others went on';
 COMMENT ON COLUMN sea_mq.publish_failures.event_id IS 'The event';

@@ -39,42 +39,69 @@ CREATE FUNCTION sea_mq.sink_id(context text, kind text) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'sink_id_wrapper';
 COMMENT ON FUNCTION sea_mq.sink_id IS 'The id under which a context''s events (kind event) or dead letters (kind dlq) stand in the log';
 
+-- The view is written so that what people ask it is answered from an index, whatever is retained and whatever the planner knows:
+--   * what it reads is one UNION ALL of tables without a condition or join of their own, so that ORDER BY seq LIMIT merges the
+--     slots' indexes, and conditions go down to them;
+--   * the rest of the columns is looked up for the rows that are shown;
+--   * NOT published becomes conditions on sink and seq (sea_mq.unpublished) before a row is looked at.
+-- What the broker has refused stands in publish_failures: shown from there, it does not pull that range down to its place.
+-- reader 0 and the greatest place stand for what is not published and not looked for in the log.
 CREATE VIEW sea_mq.outbox_events AS
 SELECT l.id, l.seq, l.context, l.aggregate_type, l.aggregate_id, l.event_type, l.event_version,
     coalesce(l.subject, l.context || '.event.' || l.event_type || '.v' || l.event_version) AS subject,
     l.payload::jsonb AS payload, l.headers::jsonb AS headers,
     coalesce(l.correlation_id, l.id::text) AS correlation_id, l.causation_id, l.visibility, l.created_at, l.available_at,
-    p.published,
-    (SELECT j.published_at FROM sea_mq.relay_journal j
-        WHERE j.sink = l.sink AND j.last_seq >= l.seq AND j.first_seq <= l.seq AND j.first_stream_seq IS NOT NULL
-            AND pg_visible_in_snapshot(l.xid, j.upto) AND NOT pg_visible_in_snapshot(l.xid, j.done)
-        ORDER BY j.last_seq LIMIT 1) AS published_at,
-    f.error AS publish_error,
-    coalesce(f.attempts, p.published::integer) AS attempts,
-    s.name AS stream,
-    (SELECT j.first_stream_seq + CASE WHEN j.last_seq - j.first_seq + 1 = j.events THEN l.seq - j.first_seq ELSE
-            (SELECT count(*) FROM sea_mq.outbox_log r
-                WHERE r.sink = l.sink AND r.seq >= j.first_seq AND r.seq < l.seq
-                    AND pg_visible_in_snapshot(r.xid, j.upto) AND NOT pg_visible_in_snapshot(r.xid, j.done)) END
-        FROM sea_mq.relay_journal j
-        WHERE j.sink = l.sink AND j.last_seq >= l.seq AND j.first_seq <= l.seq AND j.first_stream_seq IS NOT NULL
-            AND pg_visible_in_snapshot(l.xid, j.upto) AND NOT pg_visible_in_snapshot(l.xid, j.done)
-        ORDER BY j.last_seq LIMIT 1) AS stream_seq
-FROM sea_mq.outbox_log l
-LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
-LEFT JOIN sea_mq.streams s ON s.sink = l.sink
-LEFT JOIN sea_mq.publish_failures f ON f.event_id = l.id AND f.seq = l.seq
+    -- The first two conditions say nothing that the third does not, but to an index.
+    NOT (l.reader = ANY ((SELECT u.sinks FROM sea_mq.unpublished() u)::bigint[])
+        AND l.place BETWEEN (SELECT u.first FROM sea_mq.unpublished() u) AND 9223372036854775807
+        AND NOT p.passed) AS published,
+    CASE WHEN l.xid IS NOT NULL THEN
+        (SELECT j.published_at FROM sea_mq.relay_journal j
+            WHERE j.sink = l.sink AND j.last_seq >= l.seq AND j.first_seq <= l.seq AND j.first_stream_seq IS NOT NULL
+                AND pg_visible_in_snapshot(l.xid, j.upto) AND NOT pg_visible_in_snapshot(l.xid, j.done)
+            ORDER BY j.last_seq LIMIT 1) END AS published_at,
+    l.publish_error,
+    coalesce(l.attempts, p.passed::integer) AS attempts,
+    (SELECT s.name FROM sea_mq.streams s WHERE s.sink = l.sink) AS stream,
+    CASE WHEN l.xid IS NOT NULL THEN
+        -- A run with others' events between its own is counted from its nearer end.
+        (SELECT j.first_stream_seq + CASE WHEN j.last_seq - j.first_seq + 1 = j.events THEN l.seq - j.first_seq
+                WHEN l.seq - j.first_seq <= j.last_seq - l.seq THEN
+                    (SELECT count(*) FROM sea_mq.outbox_log r
+                        WHERE r.sink = l.sink AND r.seq >= j.first_seq AND r.seq < l.seq
+                            AND pg_visible_in_snapshot(r.xid, j.upto) AND NOT pg_visible_in_snapshot(r.xid, j.done))
+                ELSE j.events - 1 -
+                    (SELECT count(*) FROM sea_mq.outbox_log r
+                        WHERE r.sink = l.sink AND r.seq > l.seq AND r.seq <= j.last_seq
+                            AND pg_visible_in_snapshot(r.xid, j.upto) AND NOT pg_visible_in_snapshot(r.xid, j.done)) END
+            FROM sea_mq.relay_journal j
+            WHERE j.sink = l.sink AND j.last_seq >= l.seq AND j.first_seq <= l.seq AND j.first_stream_seq IS NOT NULL
+                AND pg_visible_in_snapshot(l.xid, j.upto) AND NOT pg_visible_in_snapshot(l.xid, j.done)
+            ORDER BY j.last_seq LIMIT 1) END AS stream_seq
+FROM (
+    SELECT o.id, o.seq, o.seq AS place, o.xid, o.sink, o.sink AS reader, o.context, o.aggregate_type, o.aggregate_id, o.event_type,
+        o.event_version, o.subject, o.payload, o.headers, o.correlation_id, o.causation_id, o.visibility, o.created_at,
+        o.available_at, NULL::text AS publish_error, NULL::integer AS attempts, false AS refused
+    FROM sea_mq.outbox_log o
+    UNION ALL
+    SELECT e.id, NULL, 9223372036854775807, NULL, e.sink, 0::bigint, e.context, e.aggregate_type, e.aggregate_id, e.event_type,
+        e.event_version, e.subject, e.payload, e.headers, e.correlation_id, e.causation_id, e.visibility, e.created_at,
+        e.available_at, NULL, 0, NULL
+    FROM sea_mq.scheduled_events e
+    UNION ALL
+    SELECT r.id, f.seq, 9223372036854775807, NULL, r.sink, 0::bigint, r.context, r.aggregate_type, r.aggregate_id, r.event_type,
+        r.event_version, r.subject, r.payload, r.headers, r.correlation_id, r.causation_id, r.visibility, r.created_at,
+        r.available_at, f.error, f.attempts, true
+    FROM sea_mq.publish_failures f
+    CROSS JOIN LATERAL jsonb_populate_record(NULL::sea_mq.outbox_log, f.event) r
+    WHERE r.id IS NOT NULL AND f.seq >= (SELECT min(o.seq) FROM sea_mq.outbox_log o)
+) l
 CROSS JOIN LATERAL (
-    SELECT f.event_id IS NULL AND c.sink IS NOT NULL AND (pg_visible_in_snapshot(l.xid, c.done)
-        OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))) AS published
+    SELECT EXISTS (SELECT FROM sea_mq.cursors c WHERE c.sink = l.sink AND (pg_visible_in_snapshot(l.xid, c.done)
+        OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)))) AS passed
 ) p
-UNION ALL
-SELECT e.id, NULL, e.context, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version,
-    coalesce(e.subject, e.context || '.event.' || e.event_type || '.v' || e.event_version),
-    e.payload::jsonb, e.headers::jsonb, coalesce(e.correlation_id, e.id::text), e.causation_id, e.visibility, e.created_at,
-    e.available_at, false, NULL, NULL, 0, s.name, NULL
-FROM sea_mq.scheduled_events e
-LEFT JOIN sea_mq.streams s ON s.sink = e.sink;
+WHERE l.refused IS DISTINCT FROM false OR l.seq <> ALL (ARRAY(SELECT f.seq FROM sea_mq.publish_failures f
+    WHERE f.event ->> 'id' IS NOT NULL));
 
 COMMENT ON VIEW sea_mq.outbox_events IS
 'One row per retained event. INSERT (aggregate_type, aggregate_id, event_type, payload, …) emits an event';

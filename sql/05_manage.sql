@@ -284,30 +284,6 @@ after another relay of the same installation, which is stopped by it, and after 
 streams hold. In a restored dump, unpublished events are queued anew, in order, and retained published ones are dropped from the log.
 Call it when this database is to go on and no other';
 
-CREATE FUNCTION sea_mq.pending_count(sink bigint, up_to bigint DEFAULT 10000) RETURNS bigint
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*) FROM (
-        SELECT FROM (VALUES (1)) AS one
-        LEFT JOIN sea_mq.cursors c ON c.sink = $1
-        CROSS JOIN LATERAL (
-            SELECT FROM sea_mq.outbox_log l
-            WHERE l.sink = $1 AND l.seq > coalesce(greatest(c.floor, c.batch_at), 0)
-                AND (c.sink IS NULL OR NOT pg_visible_in_snapshot(l.xid, c.done))
-            UNION ALL
-            SELECT FROM sea_mq.outbox_log l
-            WHERE l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.done))) AND l.sink = $1 AND l.seq <= c.floor
-                AND NOT (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))
-            UNION ALL
-            SELECT FROM sea_mq.outbox_log l
-            WHERE l.xid >= pg_snapshot_xmax(c.done) AND l.xid < c.next_xid::text::xid8 AND l.sink = $1 AND l.seq <= c.floor
-                AND NOT (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto))
-        ) AS pending
-        LIMIT $2 + 1
-    ) AS counted
-$$;
-COMMENT ON FUNCTION sea_mq.pending_count IS
-'How many events of a sink are committed and not yet published, as of the cursor last saved; counts up to up_to + 1';
-
 CREATE FUNCTION sea_mq.workers(
     OUT pid integer, OUT backend_type text, OUT state text, OUT wait_event text, OUT backend_start timestamptz)
 RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -76,6 +76,11 @@ BEGIN
             ' WITH (autovacuum_vacuum_insert_threshold = -1)', slot, slot);
         -- Also what makes a second message with the same id impossible; between slots, the lock of sea_mq.inbox_slot does.
         EXECUTE format('CREATE UNIQUE INDEX inbox_log_%s_message ON sea_mq.inbox_log_%s (message_id, subscription)', slot, slot);
+        -- What people ask sea_mq.inbox_messages for: the latest, and those that were not processed. What the consumer appends
+        -- directly is processed, and is not entered into the second (see Appender in src/pg/relation.rs).
+        EXECUTE format('CREATE INDEX inbox_log_%s_id ON sea_mq.inbox_log_%s (id)', slot, slot);
+        EXECUTE format('CREATE INDEX inbox_log_%s_unprocessed ON sea_mq.inbox_log_%s (status, id) WHERE status <> ''processed''',
+            slot, slot);
         EXECUTE format('COMMENT ON TABLE sea_mq.inbox_log_%s IS %L', slot, 'Slot ' || slot || ' of the inbox''s ring');
         EXECUTE format('SELECT pg_catalog.pg_extension_config_dump(%L, '''')', 'sea_mq.inbox_log_' || slot);
     END LOOP;
@@ -99,18 +104,26 @@ COMMENT ON COLUMN sea_mq.inbox_slots.slot IS 'Slot of the ring';
 COMMENT ON COLUMN sea_mq.inbox_slots.opened_at IS 'When it became the current one';
 COMMENT ON COLUMN sea_mq.inbox_slots.closed_at IS 'When the next took over; NULL for the current slot';
 
+-- Of two plain tables, so that an order by id comes from their indexes and conditions on the status go down to them.
 CREATE VIEW sea_mq.inbox_messages AS
-SELECT id, message_id, subscription, source_context, event_type, event_version, subject, aggregate_type, aggregate_id, payload,
-    headers, headers ->> 'X-Correlation-Id' AS correlation_id, headers ->> 'X-Causation-Id' AS causation_id, status,
-    status = 'processed' AS processed, processing_error, errors, attempts, NULL::timestamptz AS next_attempt_at,
-    created_at, delivered_at, processed_at, stream_seq
-FROM sea_mq.inbox_log
-UNION ALL
-SELECT id, message_id, subscription, source_context, event_type, event_version, subject, aggregate_type, aggregate_id, payload,
-    headers, headers ->> 'X-Correlation-Id', headers ->> 'X-Causation-Id', status,
-    false, processing_error, errors, attempts, CASE WHEN status <> 'processing' THEN greatest(due_at, created_at) END,
-    created_at, delivered_at, NULL, stream_seq
-FROM sea_mq.inbox_pending;
+SELECT m.id, m.message_id, m.subscription, m.source_context, m.event_type, m.event_version, m.subject, m.aggregate_type,
+    m.aggregate_id, m.payload, m.headers, m.headers ->> 'X-Correlation-Id' AS correlation_id,
+    m.headers ->> 'X-Causation-Id' AS causation_id, m.status,
+    -- The condition on id says something to the planner alone: NOT processed is about few, and there is an index of those.
+    NOT (m.status IN ('received', 'processing', 'failed', 'skipped', 'dead')
+        AND m.id BETWEEN 0 AND (SELECT 9223372036854775807)) AS processed, m.processing_error, m.errors,
+    m.attempts, m.next_attempt_at, m.created_at, m.delivered_at, m.processed_at, m.stream_seq
+FROM (
+    SELECT l.id, l.message_id, l.subscription, l.source_context, l.event_type, l.event_version, l.subject, l.aggregate_type,
+        l.aggregate_id, l.payload, l.headers, l.status, l.processing_error, l.errors, l.attempts,
+        NULL::timestamptz AS next_attempt_at, l.created_at, l.delivered_at, l.processed_at, l.stream_seq
+    FROM sea_mq.inbox_log l
+    UNION ALL
+    SELECT p.id, p.message_id, p.subscription, p.source_context, p.event_type, p.event_version, p.subject, p.aggregate_type,
+        p.aggregate_id, p.payload, p.headers, p.status, p.processing_error, p.errors, p.attempts,
+        CASE WHEN p.status <> 'processing' THEN greatest(p.due_at, p.created_at) END, p.created_at, p.delivered_at, NULL, p.stream_seq
+    FROM sea_mq.inbox_pending p
+) m;
 COMMENT ON VIEW sea_mq.inbox_messages IS 'One row per received message and subscription, for as long as it is retained';
 COMMENT ON COLUMN sea_mq.inbox_messages.id IS 'Number of the row; what sea_mq.complete and its like take';
 COMMENT ON COLUMN sea_mq.inbox_messages.message_id IS 'Nats-Msg-Id; unique together with subscription';

@@ -30,6 +30,9 @@ CREATE TABLE sea_mq.dlq_messages (
     discarded_by name
 );
 CREATE INDEX dlq_messages_open ON sea_mq.dlq_messages (id) WHERE replayed_at IS NULL AND discarded_at IS NULL;
+CREATE INDEX dlq_messages_open_of ON sea_mq.dlq_messages (context, (coalesce(subscription, '')), id)
+    WHERE replayed_at IS NULL AND discarded_at IS NULL;
+CREATE INDEX dlq_messages_replayed ON sea_mq.dlq_messages (id) WHERE replayed_at IS NOT NULL;
 CREATE INDEX dlq_messages_replay ON sea_mq.dlq_messages (replay_event_id) WHERE replay_event_id IS NOT NULL;
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.dlq_messages', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.dlq_messages_id_seq', '');
@@ -63,6 +66,84 @@ COMMENT ON COLUMN sea_mq.dlq_messages.replayed_by IS 'Who replayed it';
 COMMENT ON COLUMN sea_mq.dlq_messages.discarded_at IS 'When it was discarded';
 COMMENT ON COLUMN sea_mq.dlq_messages.discard_reason IS 'Why it was discarded';
 COMMENT ON COLUMN sea_mq.dlq_messages.discarded_by IS 'Who discarded it';
+
+-- How many there are, so that nobody has to count what is retained. Appended to, since transactions that counted in one row
+-- would wait for each other; the consumer adds rows up.
+CREATE TABLE sea_mq.dlq_tally (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    context text NOT NULL,
+    subscription text,
+    open bigint NOT NULL,
+    replayed bigint NOT NULL,
+    discarded bigint NOT NULL,
+    last_failed_at timestamptz
+);
+COMMENT ON TABLE sea_mq.dlq_tally IS 'Numbers of dead letters: the sum of a context''s and subscription''s rows. Not part of a dump: letters that are restored are counted';
+COMMENT ON SEQUENCE sea_mq.dlq_tally_id_seq IS 'Numbers of the rows of sea_mq.dlq_tally';
+COMMENT ON COLUMN sea_mq.dlq_tally.id IS 'Number of the row';
+COMMENT ON COLUMN sea_mq.dlq_tally.context IS 'Context whose dead letter queue they are in';
+COMMENT ON COLUMN sea_mq.dlq_tally.subscription IS 'Subscription that could not handle them';
+COMMENT ON COLUMN sea_mq.dlq_tally.open IS 'How many more there are about which nothing was decided; negative: fewer';
+COMMENT ON COLUMN sea_mq.dlq_tally.replayed IS 'How many more there are that were replayed';
+COMMENT ON COLUMN sea_mq.dlq_tally.discarded IS 'How many more there are that were discarded';
+COMMENT ON COLUMN sea_mq.dlq_tally.last_failed_at IS 'When the newest of them failed last';
+
+CREATE FUNCTION sea_mq.count_dead_letters() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM sea_mq.dlq_tally;
+    ELSIF TG_OP = 'INSERT' THEN
+        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, last_failed_at)
+        SELECT d.context, d.subscription, count(*) FILTER (WHERE d.replayed_at IS NULL AND d.discarded_at IS NULL),
+            count(d.replayed_at), count(d.discarded_at), max(d.last_failed_at)
+        FROM after d GROUP BY d.context, d.subscription;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded)
+        SELECT d.context, d.subscription, -count(*) FILTER (WHERE d.replayed_at IS NULL AND d.discarded_at IS NULL),
+            -count(d.replayed_at), -count(d.discarded_at)
+        FROM before d GROUP BY d.context, d.subscription;
+    ELSE
+        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, last_failed_at)
+        SELECT d.context, d.subscription, coalesce(sum(d.n) FILTER (WHERE d.replayed_at IS NULL AND d.discarded_at IS NULL), 0),
+            coalesce(sum(d.n) FILTER (WHERE d.replayed_at IS NOT NULL), 0),
+            coalesce(sum(d.n) FILTER (WHERE d.discarded_at IS NOT NULL), 0), max(d.last_failed_at)
+        FROM (SELECT 1 AS n, a.context, a.subscription, a.replayed_at, a.discarded_at, a.last_failed_at FROM after a
+            UNION ALL SELECT -1, b.context, b.subscription, b.replayed_at, b.discarded_at, NULL FROM before b) d
+        GROUP BY d.context, d.subscription
+        -- Most changes are of where a letter stands in the stream.
+        HAVING sum(d.n) <> 0 OR sum(d.n) FILTER (WHERE d.replayed_at IS NOT NULL) <> 0
+            OR sum(d.n) FILTER (WHERE d.discarded_at IS NOT NULL) <> 0;
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION sea_mq.count_dead_letters IS 'Trigger function: keeps the numbers of dead letters';
+CREATE TRIGGER count_new AFTER INSERT ON sea_mq.dlq_messages REFERENCING NEW TABLE AS after
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.count_dead_letters();
+CREATE TRIGGER count_changed AFTER UPDATE ON sea_mq.dlq_messages REFERENCING OLD TABLE AS before NEW TABLE AS after
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.count_dead_letters();
+CREATE TRIGGER count_gone AFTER DELETE ON sea_mq.dlq_messages REFERENCING OLD TABLE AS before
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.count_dead_letters();
+CREATE TRIGGER count_none AFTER TRUNCATE ON sea_mq.dlq_messages
+FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.count_dead_letters();
+ALTER TABLE sea_mq.dlq_messages ENABLE ALWAYS TRIGGER count_new, ENABLE ALWAYS TRIGGER count_changed,
+    ENABLE ALWAYS TRIGGER count_gone, ENABLE ALWAYS TRIGGER count_none;
+COMMENT ON TRIGGER count_new ON sea_mq.dlq_messages IS 'Keeps the numbers in sea_mq.dlq_tally';
+COMMENT ON TRIGGER count_changed ON sea_mq.dlq_messages IS 'Keeps the numbers in sea_mq.dlq_tally';
+COMMENT ON TRIGGER count_gone ON sea_mq.dlq_messages IS 'Keeps the numbers in sea_mq.dlq_tally';
+COMMENT ON TRIGGER count_none ON sea_mq.dlq_messages IS 'Keeps the numbers in sea_mq.dlq_tally';
+
+-- Called by the consumer every second; does something when there are many rows to a sum.
+CREATE FUNCTION sea_mq.fold_dlq_tally() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    WITH counted AS (DELETE FROM sea_mq.dlq_tally t
+        WHERE (SELECT count(*) > 100 + 2 * count(DISTINCT (s.context, s.subscription)) FROM sea_mq.dlq_tally s) RETURNING *)
+    INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, last_failed_at)
+    SELECT c.context, c.subscription, sum(c.open), sum(c.replayed), sum(c.discarded), max(c.last_failed_at)
+    FROM counted c GROUP BY c.context, c.subscription
+    HAVING sum(c.open) <> 0 OR sum(c.replayed) <> 0 OR sum(c.discarded) <> 0
+$$;
+COMMENT ON FUNCTION sea_mq.fold_dlq_tally IS 'Adds up the numbers of dead letters; for internal use';
 
 -- Single messages to be removed from streams: dead letters that were replayed or discarded.
 CREATE TABLE sea_mq.message_deletions (
@@ -108,7 +189,7 @@ COMMENT ON FUNCTION sea_mq.header_time IS 'A time as RFC 3339 has it, in UTC; fo
 
 -- To the dead letter queue: the record, the message for the DLQ stream and the end in the inbox, all in this transaction.
 CREATE FUNCTION sea_mq.bury(message sea_mq.inbox_pending, reason text, error text) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     dlq_context text := coalesce((SELECT s.context FROM sea_mq.subscriptions s WHERE s.subscription = message.subscription),
         message.source_context, split_part(message.subject, '.', 1));
@@ -118,7 +199,8 @@ DECLARE
 BEGIN
     -- A replay that failed again comes back with its history.
     SELECT d.* INTO before FROM sea_mq.dlq_messages d
-    WHERE d.replay_event_id::text = message.message_id AND d.subscription IS NOT DISTINCT FROM message.subscription;
+    WHERE d.replay_event_id = CASE WHEN message.message_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+        THEN message.message_id::uuid END AND d.subscription IS NOT DISTINCT FROM message.subscription;
     INSERT INTO sea_mq.dlq_messages (context, original_subject, subscription, message_id, source_context, event_type,
         event_version, aggregate_type, aggregate_id, payload, headers, reason, failure_count, error, errors, first_failed_at,
         last_failed_at, dlq_message_id)
@@ -184,7 +266,7 @@ $$;
 COMMENT ON FUNCTION sea_mq.remove_dead_letter IS 'Has a dead letter removed from the DLQ stream, if it is there; for internal use';
 
 CREATE FUNCTION sea_mq.open_dead_letter(id bigint) RETURNS sea_mq.dlq_messages
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     letter sea_mq.dlq_messages;
 BEGIN
@@ -206,12 +288,12 @@ COMMENT ON FUNCTION sea_mq.open_dead_letter IS 'A dead letter about which nothin
 CREATE FUNCTION sea_mq.resolve_failure(letter sea_mq.dlq_messages) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     UPDATE sea_mq.publish_failures f SET resolved_at = clock_timestamp()
-    WHERE ($1).reason = 'unpublishable' AND f.event_id::text = ($1).message_id AND f.resolved_at IS NULL
+    WHERE f.event_id = CASE WHEN ($1).reason = 'unpublishable' THEN ($1).message_id::uuid END AND f.resolved_at IS NULL
 $$;
 COMMENT ON FUNCTION sea_mq.resolve_failure IS 'Something was decided about an event that the broker had refused; for internal use';
 
 CREATE FUNCTION sea_mq.dlq_replay(id bigint, payload jsonb DEFAULT NULL) RETURNS uuid
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     letter sea_mq.dlq_messages := sea_mq.open_dead_letter(id);
     new_id uuid := gen_random_uuid();
@@ -270,7 +352,7 @@ original subject if this database emits that context (other subscriptions of sea
 subscription that had failed; a partner''s message (sea_mq.ingest) is ingested again. Errors: 42704, 55000 (replayed or discarded already, or nowhere to replay it to)';
 
 CREATE FUNCTION sea_mq.dlq_discard(id bigint, reason text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     letter sea_mq.dlq_messages := sea_mq.open_dead_letter(id);
 BEGIN
@@ -285,14 +367,35 @@ COMMENT ON FUNCTION sea_mq.dlq_discard IS
 CREATE FUNCTION sea_mq.dlq_list(context text DEFAULT NULL, subscription text DEFAULT NULL, event_type text DEFAULT NULL,
     error text DEFAULT NULL, older_than interval DEFAULT NULL, replayed boolean DEFAULT false, max bigint DEFAULT 1000)
 RETURNS SETOF sea_mq.dlq_messages
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT d.* FROM sea_mq.dlq_messages d
-    WHERE ($1 IS NULL OR d.context = sea_mq.context_name($1)) AND ($2 IS NULL OR d.subscription = $2)
-        AND ($3 IS NULL OR d.event_type = sea_mq.event_name($3)) AND ($4 IS NULL OR d.error ILIKE '%' || $4 || '%')
-        AND ($5 IS NULL OR d.last_failed_at < now() - greatest(least($5, '1000 years'), '-1000 years'))
-        AND CASE $6 WHEN true THEN d.replayed_at IS NOT NULL WHEN false THEN d.replayed_at IS NULL AND d.discarded_at IS NULL ELSE true END
-    ORDER BY d.id LIMIT $7
-$$;
+-- Planned each time, for the filters that are there; and each way to ask has its own condition, which an index has as well.
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    of_context text := sea_mq.context_name($1);
+    of_type text := sea_mq.event_name($3);
+BEGIN
+    IF $6 THEN
+        RETURN QUERY SELECT d.* FROM sea_mq.dlq_messages d
+        WHERE d.replayed_at IS NOT NULL AND ($1 IS NULL OR d.context = of_context) AND ($2 IS NULL OR d.subscription = $2)
+            AND ($3 IS NULL OR d.event_type = of_type) AND ($4 IS NULL OR d.error ILIKE '%' || $4 || '%')
+            AND ($5 IS NULL OR d.last_failed_at < now() - greatest(least($5, '1000 years'), '-1000 years'))
+        ORDER BY d.id LIMIT $7;
+    ELSIF NOT $6 THEN
+        RETURN QUERY SELECT d.* FROM sea_mq.dlq_messages d
+        WHERE d.replayed_at IS NULL AND d.discarded_at IS NULL AND ($1 IS NULL OR d.context = of_context)
+            AND ($2 IS NULL OR coalesce(d.subscription, '') = $2)
+            AND ($3 IS NULL OR d.event_type = of_type) AND ($4 IS NULL OR d.error ILIKE '%' || $4 || '%')
+            AND ($5 IS NULL OR d.last_failed_at < now() - greatest(least($5, '1000 years'), '-1000 years'))
+        ORDER BY d.id LIMIT $7;
+    ELSE
+        RETURN QUERY SELECT d.* FROM sea_mq.dlq_messages d
+        WHERE ($1 IS NULL OR d.context = of_context) AND ($2 IS NULL OR d.subscription = $2)
+            AND ($3 IS NULL OR d.event_type = of_type) AND ($4 IS NULL OR d.error ILIKE '%' || $4 || '%')
+            AND ($5 IS NULL OR d.last_failed_at < now() - greatest(least($5, '1000 years'), '-1000 years'))
+        ORDER BY d.id LIMIT $7;
+    END IF;
+END $$;
 COMMENT ON FUNCTION sea_mq.dlq_list IS
 'Dead letters, oldest first: of a context, a subscription, an event type, with a part of the error''s text, that failed last longer
 ago than older_than. replayed: false for those about which nothing was decided, true for the replayed, NULL for all';
@@ -410,7 +513,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
         sum(c.dead) AS dead, max(c.at) FILTER (WHERE c.processed > 0) AS at FROM counted c GROUP BY c.subscription)
     UPDATE sea_mq.subscription_state t SET processed = t.processed + s.processed, skipped = t.skipped + s.skipped,
         failed = t.failed + s.failed, dead = t.dead + s.dead, last_processed_at = greatest(t.last_processed_at, s.at)
-    FROM summed s WHERE s.subscription = t.subscription
+    FROM summed s WHERE s.subscription = t.subscription;
+    SELECT sea_mq.fold_dlq_tally();
 $$;
 COMMENT ON FUNCTION sea_mq.fold_tally IS 'Adds the outcomes counted since the last time to the subscriptions'' state; for internal use';
 

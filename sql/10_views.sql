@@ -1,18 +1,8 @@
-CREATE FUNCTION sea_mq.pending_events_of(
-    sink bigint, OUT pending bigint, OUT oldest timestamptz)
-RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT sea_mq.pending_count($1),
-        (SELECT l.created_at FROM sea_mq.outbox_log l
-         LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
-         WHERE l.sink = $1 AND l.seq > coalesce(greatest(c.floor, c.batch_at), 0)
-            AND (c.sink IS NULL OR NOT pg_visible_in_snapshot(l.xid, c.done))
-         ORDER BY l.seq LIMIT 1)
-$$;
-COMMENT ON FUNCTION sea_mq.pending_events_of IS 'Unpublished events of a sink: how many (10,001 stands for more than 10,000) and since when';
-
 CREATE FUNCTION sea_mq.log_size(OUT bytes bigint, OUT dead_tuples bigint)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT sum(pg_total_relation_size(i.inhrelid))::bigint, sum(pg_stat_get_dead_tuples(i.inhrelid))::bigint
+    -- An empty slot's indexes are a page each, and not worth opening them.
+    SELECT sum(CASE WHEN pg_relation_size(i.inhrelid) > 0 THEN pg_total_relation_size(i.inhrelid) ELSE 0 END)::bigint,
+        sum(pg_stat_get_dead_tuples(i.inhrelid))::bigint
     FROM pg_inherits i WHERE i.inhparent = 'sea_mq.outbox_log'::regclass
 $$;
 COMMENT ON FUNCTION sea_mq.log_size IS 'Bytes that the log takes, indexes included, and its dead tuples';
@@ -25,7 +15,7 @@ COMMENT ON FUNCTION sea_mq.unpublished_bytes IS
 CREATE VIEW sea_mq.outbox_status AS
 SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, now() - p.oldest AS oldest_pending_age,
     coalesce(c.published, 0) AS published, c.updated_at AS last_published_at,
-    (SELECT count(*) FROM sea_mq.scheduled_events e WHERE e.sink = s.sink) AS scheduled,
+    (SELECT count(*) FROM (SELECT FROM sea_mq.scheduled_events e WHERE e.sink = s.sink LIMIT 10001) w) AS scheduled,
     (SELECT count(*) FROM sea_mq.publish_failures f WHERE f.sink = s.sink AND f.resolved_at IS NULL) AS failed,
     coalesce((SELECT r.current_slot FROM sea_mq.outbox_ring r), 0::smallint) AS current_slot,
     z.bytes AS log_bytes, z.dead_tuples AS log_dead_tuples, sea_mq.unpublished_bytes(s.sink) AS unpublished_bytes
@@ -42,7 +32,7 @@ COMMENT ON COLUMN sea_mq.outbox_status.oldest_pending_at IS 'When the oldest of 
 COMMENT ON COLUMN sea_mq.outbox_status.oldest_pending_age IS 'How long ago that was';
 COMMENT ON COLUMN sea_mq.outbox_status.published IS 'Events published so far';
 COMMENT ON COLUMN sea_mq.outbox_status.last_published_at IS 'When the last of them was recorded';
-COMMENT ON COLUMN sea_mq.outbox_status.scheduled IS 'Events whose available_at has not come';
+COMMENT ON COLUMN sea_mq.outbox_status.scheduled IS 'Events whose available_at has not come; counted up to 10,001';
 COMMENT ON COLUMN sea_mq.outbox_status.failed IS 'Events that the broker refused for a reason of their own, and about which nothing was decided';
 COMMENT ON COLUMN sea_mq.outbox_status.current_slot IS 'Slot of the ring that writers append to';
 COMMENT ON COLUMN sea_mq.outbox_status.log_bytes IS 'Size of the whole log with its indexes, in bytes';
@@ -134,15 +124,18 @@ WHERE r.running AND r.state <> 'connected'
     AND NOT (r.state = 'unconfigured' AND EXISTS (SELECT FROM sea_mq.subscriptions))
 UNION ALL
 SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(t.hint, 'See its row in sea_mq.stream_status, and the server''s log.')
-FROM sea_mq.stream_status t WHERE t.state IN ('refused', 'paused')
+FROM (SELECT s.name AS stream, x.* FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
+WHERE t.state IN ('refused', 'paused')
 UNION ALL
-SELECT 4, format('%s events of stream %s were refused by the broker', o.failed, o.stream),
+SELECT 4, format('%s events of stream %s were refused by the broker', f.events, s.name),
     'See sea_mq.dlq_list() for the reasons; once mended, sea_mq.retry_failed() sends them.'
-FROM sea_mq.outbox_status o WHERE o.failed > 0
+FROM (SELECT p.sink, count(*) AS events FROM sea_mq.publish_failures p WHERE p.resolved_at IS NULL GROUP BY p.sink) f
+JOIN sea_mq.streams s ON s.sink = f.sink
 UNION ALL
-SELECT 5, format('more than 1000 events wait for stream %s', o.stream),
+SELECT 5, format('more than 1000 events wait for stream %s', s.name),
     'If the number does not fall, see sea_mq.relay_status and the broker''s load.'
-FROM sea_mq.outbox_status o, sea_mq.relay_status r WHERE o.pending > 1000 AND r.state <> 'unconfigured'
+FROM sea_mq.relay_status r, sea_mq.streams s CROSS JOIN LATERAL sea_mq.pending_events_of(s.sink) o
+WHERE o.pending > 1000 AND r.state <> 'unconfigured'
 UNION ALL
 SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error),
     'Describe it anew with sea_mq.create_consumer under the same name, or give it up with sea_mq.drop_consumer.'
@@ -152,32 +145,36 @@ SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error),
     format('Delete it there by hand, or wait; the relay tries again. If it is to stay: SELECT sea_mq.drop_stream(%L).', d.name)
 FROM sea_mq.stream_deletions d WHERE d.error IS NOT NULL
 UNION ALL
-SELECT 3, 'consumer is not running' || coalesce(': ' || w.problem, ''),
-    coalesce(w.hint, 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.')
-FROM sea_mq.inbox_status i CROSS JOIN sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true
-WHERE r.running AND i.subscriptions > 0 AND NOT i.consumer_running
-UNION ALL
-SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See its row in sea_mq.subscription_status, and the server''s log.')
-FROM sea_mq.subscription_status s WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind = 'ConsumerPaused')
-UNION ALL
 SELECT 6, format('consumer %s on stream %s could not be removed in NATS: %s', d.name, d.stream, d.error),
     'Remove it there by hand, or wait; it is tried again.'
 FROM (SELECT c.name, c.stream, c.error FROM sea_mq.consumer_deletions c
     UNION ALL SELECT c.name, c.stream, c.error FROM sea_mq.consumers c WHERE c.state = 'removing') d WHERE d.error IS NOT NULL
+UNION ALL
+SELECT 3, 'consumer is not running' || coalesce(': ' || w.problem, ''),
+    coalesce(w.hint, 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.')
+FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true WHERE r.running AND EXISTS (SELECT FROM sea_mq.subscriptions)
+    AND NOT EXISTS (SELECT FROM sea_mq.workers() w WHERE w.backend_type = 'sea_mq consumer')
+UNION ALL
+SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See its row in sea_mq.subscription_status, and the server''s log.')
+FROM (SELECT b.subscription, CASE WHEN b.paused THEN 'paused' ELSE x.state END AS state, x.error_kind, x.error, x.hint
+    FROM sea_mq.subscriptions b JOIN sea_mq.subscription_state x ON x.subscription = b.subscription) s
+WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind = 'ConsumerPaused')
 UNION ALL
 SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'
 FROM sea_mq.dlq_status d WHERE d.open > 0
 UNION ALL
 SELECT 6, format('more than 1000 messages wait for subscription %s', s.subscription), CASE
-    WHEN s.state = 'paused' THEN 'It is paused; sea_mq.resume_subscription ends that.'
-    WHEN s.handler IS NULL THEN 'Receive more at a time or with more clients, or raise max_ack_pending.'
+    WHEN b.paused THEN 'It is paused; sea_mq.resume_subscription ends that.'
+    WHEN b.handler IS NULL THEN 'Receive more at a time or with more clients, or raise max_ack_pending.'
     ELSE 'Raise max_ack_pending or workers, or make the handler faster.' END
-FROM sea_mq.subscription_status s WHERE s.pending > 1000
+FROM sea_mq.subscription_state s JOIN sea_mq.subscriptions b ON b.subscription = s.subscription WHERE s.pending > 1000
 UNION ALL
 SELECT 6, format('transactions are not published to stream %s as one: allow_atomic is %s', t.stream, t.differences -> 'allow_atomic' ->> 1),
     'Use nats-server 2.12 or later and allow atomic publishing in the stream, or call sea_mq.alter_stream(..., atomic_transactions => false).'
-FROM sea_mq.stream_status t WHERE t.atomic_transactions AND t.differences ? 'allow_atomic'
+FROM (SELECT s.name AS stream, s.atomic_transactions, x.differences
+    FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
+WHERE t.atomic_transactions AND t.differences ? 'allow_atomic'
 UNION ALL
 SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
     'Add sea_mq to shared_preload_libraries and restart the server.'
@@ -218,25 +215,37 @@ COMMENT ON COLUMN sea_mq.status.streams IS 'Streams described';
 COMMENT ON COLUMN sea_mq.status.log_bytes IS 'Size of the log with its indexes, in bytes';
 COMMENT ON COLUMN sea_mq.status.version IS 'Version of the extension';
 
+CREATE FUNCTION sea_mq.fate_of(event_id uuid, OUT seq bigint, OUT sink bigint, OUT passed boolean, OUT subject text,
+    OUT created_at timestamptz, OUT available_at timestamptz, OUT published_at timestamptz, OUT stream_seq bigint)
+RETURNS SETOF record LANGUAGE c STABLE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'fate_of_wrapper';
+COMMENT ON FUNCTION sea_mq.fate_of IS
+'What became of an event of the log (the last, if the id stands there more than once): whether the cursor has passed it, and when and
+where it was stored; no row: it is not there. For internal use';
+
 CREATE FUNCTION sea_mq.event_status(event_id uuid)
 RETURNS TABLE (id uuid, status text, subject text, created_at timestamptz, available_at timestamptz, published_at timestamptz,
     attempts integer, error text, stream text, stream_seq bigint)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT e.id,
-        CASE WHEN e.publish_error IS NOT NULL THEN 'failed'
-            WHEN e.published THEN 'delivered'
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+    SELECT $1,
+        CASE WHEN f.error IS NOT NULL THEN 'failed'
+            WHEN e.passed THEN 'delivered'
             WHEN w.error IS NOT NULL THEN 'retrying'
             ELSE 'pending' END,
-        e.subject, e.created_at, e.available_at, e.published_at,
-        e.attempts,
-        coalesce(e.publish_error, CASE WHEN NOT e.published THEN w.error END), e.stream, e.stream_seq
-    FROM sea_mq.outbox_events e
-    LEFT JOIN LATERAL (
-        SELECT coalesce(
-            (SELECT t.error FROM sea_mq.stream_state t JOIN sea_mq.streams s ON s.sink = t.sink WHERE s.name = e.stream),
-            (SELECT r.error FROM sea_mq.relay_state r)) AS error) w ON true
-    -- What was tried again stands in two places.
-    WHERE e.id = $1 ORDER BY e.seq DESC NULLS LAST LIMIT 1
+        e.subject, e.created_at, e.available_at, CASE WHEN f.error IS NULL THEN e.published_at END,
+        coalesce(f.attempts, e.passed::integer), coalesce(f.error, CASE WHEN NOT e.passed THEN w.error END), s.name,
+        CASE WHEN f.error IS NULL THEN e.stream_seq END
+    -- What was tried again stands in two places, of which the last counts.
+    FROM (SELECT l.* FROM sea_mq.fate_of($1) l
+        UNION ALL
+        SELECT NULL, h.sink, false, coalesce(h.subject, h.context || '.event.' || h.event_type || '.v' || h.event_version),
+            h.created_at, h.available_at, NULL, NULL
+        FROM sea_mq.scheduled_events h WHERE h.id = $1) e
+    LEFT JOIN sea_mq.publish_failures f ON f.event_id = $1 AND f.seq = e.seq
+    LEFT JOIN sea_mq.streams s ON s.sink = e.sink
+    CROSS JOIN LATERAL (SELECT coalesce((SELECT t.error FROM sea_mq.stream_state t WHERE t.sink = e.sink),
+        (SELECT r.error FROM sea_mq.relay_state r)) AS error) w
+    ORDER BY e.seq DESC NULLS LAST LIMIT 1
 $$;
 COMMENT ON FUNCTION sea_mq.event_status IS
 'What became of an event: pending, retrying (the broker or the stream is not available), delivered or failed (refused for good),

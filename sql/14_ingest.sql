@@ -189,7 +189,7 @@ COMMENT ON FUNCTION sea_mq.partner_event_id IS 'The id of the event that a partn
 
 CREATE FUNCTION sea_mq.ingest(partner text, signal jsonb, message_id text DEFAULT NULL, correlation_id text DEFAULT NULL,
     headers jsonb DEFAULT NULL)
-RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     -- What has no id is known by its content.

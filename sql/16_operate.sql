@@ -1,10 +1,14 @@
 -- For callers who must know, and for operators.
 
 CREATE FUNCTION sea_mq.publication(event_id text, OUT state text, OUT error text, OUT available_at text)
-RETURNS SETOF record LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN o.publish_error IS NOT NULL THEN 'failed' WHEN o.published THEN 'published'
-            WHEN o.seq IS NULL THEN 'scheduled' ELSE 'waiting' END, o.publish_error, sea_mq.header_time(o.available_at)
-    FROM sea_mq.outbox_events o WHERE o.id = $1::uuid ORDER BY o.seq DESC NULLS LAST LIMIT 1
+RETURNS SETOF record LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+    SELECT CASE WHEN f.error IS NOT NULL THEN 'failed' WHEN e.passed THEN 'published' WHEN e.seq IS NULL THEN 'scheduled'
+            ELSE 'waiting' END, f.error, sea_mq.header_time(e.available_at)
+    FROM (SELECT l.seq, l.passed, l.available_at FROM sea_mq.fate_of($1::uuid) l
+        UNION ALL SELECT NULL, false, h.available_at FROM sea_mq.scheduled_events h WHERE h.id = $1::uuid) e
+    LEFT JOIN sea_mq.publish_failures f ON f.event_id = $1::uuid AND f.seq = e.seq
+    ORDER BY e.seq DESC NULLS LAST LIMIT 1
 $$;
 COMMENT ON FUNCTION sea_mq.publication IS 'What became of an event: failed, published, scheduled or waiting; for internal use';
 
@@ -68,7 +72,7 @@ held back for longer, refused by the broker for good, or no broker)';
 
 -- An event that the broker will never take as it is: kept whole, and listed among the dead letters.
 CREATE FUNCTION sea_mq.set_aside(event_id uuid, seq bigint, sink bigint, error text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     l sea_mq.outbox_log;
@@ -92,7 +96,7 @@ END $$;
 COMMENT ON FUNCTION sea_mq.set_aside IS 'Notes that the broker will never take an event as it is; for internal use';
 
 CREATE FUNCTION sea_mq.retry_failed(event_id uuid DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     f sea_mq.publish_failures;

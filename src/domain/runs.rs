@@ -4,6 +4,10 @@
 
 use super::position::Snapshot;
 
+/// Events at most of a run with other sinks' events between its own: to tell where one of them is in the stream, those before
+/// it have to be counted (`sea_mq.outbox_events`). Where there is none between, a subtraction does it.
+const MOST_BETWEEN_OTHERS: u64 = 1000;
+
 /// The events of a sink that `upto` shows and `done` does not, from `first_seq` to `last_seq`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -29,12 +33,14 @@ impl Run {
         // seq is the order in which they were stored.
         let batches_meet = self.upto == next.done || (self.done == next.done && self.upto == next.upto);
         let logs_meet = self.place + self.events == next.place && next.first_seq > self.last_seq;
-        if !streams_meet || !batches_meet || !logs_meet {
+        let events = self.events + next.events;
+        let countable = self.first_seq.abs_diff(next.last_seq) + 1 == events || events <= MOST_BETWEEN_OTHERS;
+        if !streams_meet || !batches_meet || !logs_meet || !countable {
             return Some(next);
         }
         self.upto = next.upto;
         self.last_seq = next.last_seq;
-        self.events += next.events;
+        self.events = events;
         None
     }
 }
@@ -89,6 +95,19 @@ mod tests {
         runs.push(Run { place: 5, ..run("1:1:", "9:9:", (6, 6), 1, Some(5)) });
         runs.push(Run { place: 6, ..run("9:9:", "20:20:", (8, 9), 2, Some(6)) });
         assert_eq!(runs.as_slice(), [run("1:1:", "20:20:", (1, 9), 7, Some(1))]);
+    }
+
+    #[test]
+    fn a_run_between_other_sinks_events_stays_short() {
+        for (step, expected) in [(1, 1), (2, 5)] {
+            let mut runs = Runs::default();
+            for n in 0..50 {
+                let seqs = (n * 100 * step + 1, (n + 1) * 100 * step);
+                let one = run("1:1:", "9:9:", seqs, 100, Some(n.unsigned_abs() * 100 + 1));
+                runs.push(Run { place: n.unsigned_abs() * 100, ..one });
+            }
+            assert_eq!(runs.as_slice().len(), expected, "every {step}");
+        }
     }
 
     #[test]

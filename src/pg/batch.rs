@@ -72,7 +72,7 @@ impl Batch {
 /// # Safety
 /// The slots hold rows of the table, and its indexes are open. Called behind a guard: an ERROR passes by jumping.
 unsafe fn insert(to: &Appender, slots: &mut [*mut pg_sys::TupleTableSlot]) {
-    // SAFETY: as the caller's. No index of ours has expressions or a predicate.
+    // SAFETY: as the caller's. No index of ours has expressions; those with a predicate are left out.
     unsafe {
         let table = to.relation.raw();
         let count = i32::try_from(slots.len()).unwrap_or(0);
@@ -88,6 +88,9 @@ unsafe fn insert(to: &Appender, slots: &mut [*mut pg_sys::TupleTableSlot]) {
         for place in 0..usize::try_from(indexes.ri_NumIndices).unwrap_or(0) {
             let index = *indexes.ri_IndexRelationDescs.add(place);
             let info = *indexes.ri_IndexRelationInfo.add(place);
+            if !(*info).ii_ReadyForInserts {
+                continue;
+            }
             let check = if (*(*index).rd_index).indisunique {
                 pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
             } else {

@@ -246,10 +246,22 @@ pub struct Appender {
 
 impl Appender {
     /// Opens a table of the schema `sea_mq`; its lock is kept until the transaction ends.
+    ///
+    /// Rows are entered into every index but the partial ones, whose conditions nobody looks at here: what is appended must
+    /// not be of those that they are about.
     pub fn open(table: pg_sys::Oid) -> Self {
         let relation = Relation::open_for_write(table);
-        // SAFETY: the relation is open for the life of the index state.
-        let indexes = unsafe { pg_sys::CatalogOpenIndexes(relation.raw()) };
+        // SAFETY: the relation is open for the life of the index state, which has as many indexes as it says.
+        let indexes = unsafe {
+            let indexes = pg_sys::CatalogOpenIndexes(relation.raw());
+            for place in 0..(*indexes).ri_NumIndices as usize {
+                let info = *(*indexes).ri_IndexRelationInfo.add(place);
+                if !(*info).ii_Predicate.is_null() {
+                    (*info).ii_ReadyForInserts = false;
+                }
+            }
+            indexes
+        };
         Self { relation, indexes }
     }
 

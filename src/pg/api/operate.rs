@@ -3,10 +3,10 @@
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use crate::pg::datum::{nullable_text, return_set, sql_function};
-use crate::pg::door::as_owner;
-use crate::pg::store::backlog;
+use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
 use crate::pg::store::spi::{self, Arg};
+use crate::pg::door::as_owner;
+use crate::pg::store::{backlog, fate, unread};
 use crate::pg::{gucs, pending};
 
 sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {
@@ -22,6 +22,49 @@ sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| 
 sql_function!(unpublished_bytes_wrapper, pg_finfo_unpublished_bytes_wrapper, |call| {
     let bytes = as_owner(|| call.int8(0).map_or_else(backlog::bytes, backlog::bytes_of));
     pg_sys::Datum::from(i64::try_from(bytes).unwrap_or(i64::MAX))
+});
+
+sql_function!(backlog_of_wrapper, pg_finfo_backlog_of_wrapper, |call| {
+    let found = unread::of(call.int8(0).unwrap_or_default(), call.int8(1).unwrap_or_default());
+    return_set(call, |row| {
+        let (seq, created_at) = found.first.unzip();
+        let columns = [Some(found.count), seq, created_at];
+        row(
+            &mut columns.map(|value| pg_sys::Datum::from(value.unwrap_or_default())),
+            &mut columns.map(|value| value.is_none()),
+        );
+    })
+});
+
+sql_function!(fate_of_wrapper, pg_finfo_fate_of_wrapper, |call| {
+    let found = fate::of(call.uuid(0).unwrap_or_default());
+    return_set(call, |row| {
+        if let Some(fate) = &found {
+            let event = &fate.logged.event;
+            let (published_at, stream_seq) = fate.stored.unzip();
+            let columns = [
+                Some(pg_sys::Datum::from(fate.logged.seq)),
+                Some(pg_sys::Datum::from(event.sink)),
+                Some(pg_sys::Datum::from(fate.passed)),
+                Some(text_datum(&event.subject())),
+                Some(pg_sys::Datum::from(event.created_at)),
+                event.available_at.map(pg_sys::Datum::from),
+                published_at.map(pg_sys::Datum::from),
+                stream_seq.map(pg_sys::Datum::from),
+            ];
+            let mut nulls = columns.map(|value| value.is_none());
+            row(&mut columns.map(|value| value.unwrap_or(pg_sys::Datum::from(0))), &mut nulls);
+        }
+    })
+});
+
+sql_function!(unpublished_sinks_wrapper, pg_finfo_unpublished_sinks_wrapper, |call| {
+    let found = unread::sinks();
+    return_set(call, |row| {
+        for (sink, first) in &found {
+            row(&mut [pg_sys::Datum::from(*sink), pg_sys::Datum::from(*first)], &mut [false; 2]);
+        }
+    })
 });
 
 /// State, error and time until which it is held back; `None` for an event that is not known.

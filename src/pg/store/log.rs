@@ -354,7 +354,7 @@ fn has_more(slot: i16, xid: u64, sink: SinkId, batch: &position::Batch) -> bool 
 
 /// The transactions from `first` and below `end` that have rows in a slot. Skips from one to the next, so it costs as many
 /// looks at the index as there are.
-fn xids_in(slot: i16, first: u64, end: u64) -> Vec<u64> {
+pub(super) fn xids_in(slot: i16, first: u64, end: u64) -> Vec<u64> {
     let mut found = Vec::new();
     let mut from = first;
     while from < end {

@@ -180,6 +180,11 @@ pub fn log_sink(columns: Columns<LOG_COLUMNS>) -> i64 {
     Reader(columns).int8(2)
 }
 
+/// When a row of the log was emitted: microseconds since 2000-01-01 UTC.
+pub fn log_created_at(columns: Columns<LOG_COLUMNS>) -> i64 {
+    Reader(columns).int8(3)
+}
+
 /// Bytes of a row of the log that are stored apart from it.
 pub fn log_bytes_apart(columns: Columns<LOG_COLUMNS>) -> u64 {
     const FIRST_TEXT: usize = 9;

@@ -8,6 +8,7 @@ mod atomic_batches;
 mod backlog;
 mod budget;
 mod capture;
+mod cheap_views;
 mod clock;
 mod cloud_events;
 mod connection;
