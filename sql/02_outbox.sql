@@ -1,6 +1,9 @@
 -- The log: rows are appended at pre-commit and never updated or deleted. See docs/concepts.md.
 CREATE SEQUENCE sea_mq.outbox_seq AS bigint;
 COMMENT ON SEQUENCE sea_mq.outbox_seq IS 'Order of the log; taken at pre-commit, after the transaction id';
+CREATE SEQUENCE sea_mq.position_number AS bigint;
+COMMENT ON SEQUENCE sea_mq.position_number IS 'Numbers of rows that are only told apart by them, as those of positions: the newest has the greatest';
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.position_number', '');
 
 CREATE TABLE sea_mq.outbox_log (
     seq bigint NOT NULL,
@@ -34,7 +37,8 @@ CREATE TABLE sea_mq.relay_journal (
     last_seq bigint NOT NULL,
     events bigint NOT NULL,
     first_stream_seq bigint,
-    published_at timestamptz NOT NULL
+    published_at timestamptz NOT NULL,
+    number bigint NOT NULL DEFAULT nextval('sea_mq.position_number')
 ) PARTITION BY LIST (slot);
 
 DO $$
@@ -50,7 +54,9 @@ BEGIN
         EXECUTE format('CREATE INDEX outbox_log_%s_xid_seq ON sea_mq.outbox_log_%s (xid, seq)', slot, slot);
         EXECUTE format('CREATE INDEX outbox_log_%s_id ON sea_mq.outbox_log_%s (id)', slot, slot);
         EXECUTE format('COMMENT ON TABLE sea_mq.outbox_log_%s IS %L', slot, 'Slot ' || slot || ' of the outbox log''s ring');
-        EXECUTE format('CREATE TABLE sea_mq.relay_journal_%s PARTITION OF sea_mq.relay_journal FOR VALUES IN (%s)', slot, slot);
+        -- Rows are deleted, so they have a key: a publication FOR ALL TABLES asks for one.
+        EXECUTE format('CREATE TABLE sea_mq.relay_journal_%s PARTITION OF sea_mq.relay_journal (PRIMARY KEY (number)) FOR VALUES IN (%s)',
+            slot, slot);
         EXECUTE format('CREATE INDEX relay_journal_%s_sink_seq ON sea_mq.relay_journal_%s (sink, last_seq)', slot, slot);
         EXECUTE format('CREATE INDEX relay_journal_%s_sink_stream ON sea_mq.relay_journal_%s (sink, first_stream_seq)', slot, slot);
         EXECUTE format('COMMENT ON TABLE sea_mq.relay_journal_%s IS %L', slot, 'Slot ' || slot || ' of the relay''s journal');
@@ -90,6 +96,7 @@ COMMENT ON COLUMN sea_mq.relay_journal.last_seq IS '… to this one';
 COMMENT ON COLUMN sea_mq.relay_journal.events IS 'How many they are';
 COMMENT ON COLUMN sea_mq.relay_journal.first_stream_seq IS 'Stream sequence of the first; the others follow. NULL: refused by the broker';
 COMMENT ON COLUMN sea_mq.relay_journal.published_at IS 'When the broker had acknowledged all of them';
+COMMENT ON COLUMN sea_mq.relay_journal.number IS 'Number of the row';
 
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.outbox_seq', '');
 
@@ -137,9 +144,10 @@ CREATE TABLE sea_mq.scheduled_events (
     headers json,
     correlation_id text,
     causation_id text,
-    visibility text NOT NULL
+    visibility text NOT NULL,
+    -- What adopt() queues anew may have the seq of another installation.
+    PRIMARY KEY (available_at, seq, id)
 );
-CREATE INDEX scheduled_events_due ON sea_mq.scheduled_events (available_at, seq);
 CREATE INDEX scheduled_events_id ON sea_mq.scheduled_events (id);
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.scheduled_events', '');
 COMMENT ON TABLE sea_mq.scheduled_events IS 'Events whose available_at has not come; columns as in sea_mq.outbox_log';

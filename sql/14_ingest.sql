@@ -162,7 +162,7 @@ BEGIN
         RAISE EXCEPTION 'no mapping of partner "%" matches', ingest_once.partner USING ERRCODE = 'no_data_found';
     END IF;
     PERFORM sea_mq.emit_mapped(m, signal, ingest_once.event_id, ingest_once.correlation_id, ingest_once.headers);
-    PERFORM sea_mq.inbox_accept(ingest_once.message_id, own_context, m.event_type, signal, 'ingest:' || ingest_once.partner,
+    PERFORM sea_mq.accept_once(ingest_once.message_id, own_context, m.event_type, signal, 'ingest:' || ingest_once.partner,
         m.event_version, own_subject, ingest_once.headers);
     RETURN true;
 EXCEPTION WHEN data_exception OR no_data_found OR check_violation OR undefined_object OR program_limit_exceeded THEN

@@ -112,10 +112,11 @@ fn keep(event: Cow<'_, Event>, given_id: bool) -> bool {
 /// The facts about a sink, looked up once in a transaction.
 pub fn facts(sink: SinkId, context: &str, kind: SinkKind) -> Facts {
     PENDING.with_borrow_mut(|pending| {
-        if let Some((facts, ..)) = pending.sinks.iter().find(|(facts, ..)| facts.sink == sink) {
+        let known = pending.sinks.iter().find(|(facts, name, _)| facts.sink == sink && name == context);
+        if let Some((facts, ..)) = known {
             return *facts;
         }
-        let facts = streams::known_facts(sink);
+        let facts = streams::known_facts(sink, context, kind);
         pending.sinks.push((facts, context.to_owned(), kind));
         facts
     })

@@ -5,6 +5,7 @@
 mod atomic;
 mod atomic_batches;
 mod backlog;
+mod bloat;
 mod capture;
 mod clock;
 mod cloud_events;
