@@ -166,6 +166,7 @@ CREATE TABLE sea_mq.publish_failures (
     resolved_at timestamptz,
     PRIMARY KEY (event_id, seq)
 );
+CREATE INDEX publish_failures_resolved ON sea_mq.publish_failures (resolved_at) WHERE resolved_at IS NOT NULL;
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.publish_failures', '');
 COMMENT ON TABLE sea_mq.publish_failures IS 'Events that the broker refused for a reason of their own; the others went on';
 COMMENT ON COLUMN sea_mq.publish_failures.event_id IS 'The event';

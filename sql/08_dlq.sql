@@ -427,6 +427,19 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $
 $$;
 COMMENT ON FUNCTION sea_mq.settle_processed IS 'Moves messages that were handled at the first attempt to what is done; for internal use';
 
+CREATE FUNCTION sea_mq.forget_letters(age interval) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    DELETE FROM sea_mq.dlq_messages d
+    WHERE coalesce(d.replayed_at, d.discarded_at) IS NOT NULL AND coalesce(d.replayed_at, d.discarded_at) < now() - $1
+$$;
+COMMENT ON FUNCTION sea_mq.forget_letters IS 'Removes dead letters that were decided about longer ago than this; for internal use';
+
+CREATE FUNCTION sea_mq.forget_failures(age interval) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    DELETE FROM sea_mq.publish_failures f WHERE f.resolved_at < now() - $1
+$$;
+COMMENT ON FUNCTION sea_mq.forget_failures IS 'Removes refused events that were decided about longer ago than this; for internal use';
+
 CREATE FUNCTION sea_mq.advance_inbox(current smallint, next smallint) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.inbox_slots AS s (slot, opened_at, closed_at) SELECT $1, i.installed_at, clock_timestamp() FROM sea_mq.installation i

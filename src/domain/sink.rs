@@ -73,4 +73,11 @@ mod tests {
         assert_eq!(sink_id("orders", SinkKind::Event), -6_261_037_628_114_152_376);
         assert_ne!(sink_id("orders", SinkKind::Event), sink_id("orders", SinkKind::DeadLetter));
     }
+
+    #[test]
+    fn names_that_were_made_to_have_one_simple_hash_have_two_ids() {
+        let [one, other] = ["hq6nehk80yy4mqid", "n4kk89x203ozp3ac"];
+        assert_eq!(stable_hash(one.bytes()), stable_hash(other.bytes()));
+        assert_ne!(sink_id(one, SinkKind::Event), sink_id(other, SinkKind::Event));
+    }
 }

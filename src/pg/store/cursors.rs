@@ -205,7 +205,7 @@ pub fn failures(sink: SinkId) -> Vec<i64> {
 
 /// Forgets refused events about which something was decided longer ago than the log is kept.
 pub fn forget_resolved(retention: Duration) {
-    let sql = "DELETE FROM sea_mq.publish_failures WHERE resolved_at < clock_timestamp() - make_interval(secs => $1)";
+    let sql = "SELECT sea_mq.forget_failures(make_interval(secs => $1))";
     spi::execute(sql, &[Arg::Int8(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX))]);
 }
 

@@ -71,8 +71,6 @@ pub fn save_removals(removals: &[Removal]) {
 
 /// Removes dead letters that were replayed or discarded longer ago than this.
 pub fn forget_old(age: Duration) {
-    let sql = "DELETE FROM sea_mq.dlq_messages
-        WHERE coalesce(replayed_at, discarded_at) IS NOT NULL
-            AND coalesce(replayed_at, discarded_at) < clock_timestamp() - make_interval(secs => $1::float8 / 1000)";
+    let sql = "SELECT sea_mq.forget_letters(make_interval(secs => $1::float8 / 1000))";
     spi::execute(sql, &[Arg::Int8(millis(age))]);
 }

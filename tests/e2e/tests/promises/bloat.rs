@@ -1,6 +1,6 @@
 //! A snapshot that somebody holds costs nobody anything: positions are appended, and nothing is updated for each batch.
 
-use harness::{Database, EVENTS, Stage, StageOptions, until};
+use harness::{Database, EVENTS, Stage, StageOptions, until, until_some};
 
 use crate::receiving::{LONG, kill_consumer, make_recorder, until_state};
 use crate::SOON;
@@ -33,13 +33,14 @@ async fn dead(db: &Database) -> i64 {
     .await
 }
 
-/// Positions appended so far, and blocks looked at for them.
+/// Positions appended so far and blocks looked at for them, as far as the workers have reported both.
 async fn cost(db: &Database) -> (i64, i64) {
     let row = db
         .query_one(
-            "SELECT (SELECT last_value FROM sea_mq.position_number),
-                (SELECT sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit)::bigint
-                 FROM pg_statio_all_tables WHERE schemaname = 'sea_mq' AND relname ~ '^(cursor|progress)_log_')",
+            "SELECT sum(t.n_tup_ins)::bigint,
+                sum(o.heap_blks_read + o.heap_blks_hit + o.idx_blks_read + o.idx_blks_hit)::bigint
+             FROM pg_stat_all_tables t JOIN pg_statio_all_tables o USING (relid)
+             WHERE t.schemaname = 'sea_mq' AND t.relname ~ '^(cursor|progress)_log_'",
             &[],
         )
         .await
@@ -52,17 +53,11 @@ async fn blocks_per_position(db: &Database, events: usize, done: impl AsyncFn())
     let before = cost(db).await;
     emit_each_alone(db, events).await;
     done().await;
-    // The workers report at the ends of their transactions, at most once a second.
-    let mut last = before;
-    until("the statistics are reported", SOON, async || {
+    let after = until_some("the statistics are reported", LONG, async || {
         emit_each_alone(db, 1).await;
-        let now = cost(db).await;
-        let same = now.1 > before.1 && now.1 - last.1 < 100;
-        last = now;
-        same
+        Some(cost(db).await).filter(|now| now.0 > before.0 + 100)
     })
     .await;
-    let after = cost(db).await;
     (after.1 - before.1) as f64 / (after.0 - before.0) as f64
 }
 
