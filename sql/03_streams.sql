@@ -52,6 +52,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.register_sink IS 'Trigger function: a sink is that of one context and kind. Error 42710';
 CREATE TRIGGER register_sink BEFORE INSERT ON sea_mq.streams FOR EACH ROW EXECUTE FUNCTION sea_mq.register_sink();
+ALTER TABLE sea_mq.streams ENABLE ALWAYS TRIGGER register_sink;
 COMMENT ON TRIGGER register_sink ON sea_mq.streams IS 'A sink is that of one context and kind';
 
 -- How far each sink has come. Outlives its stream's description, so that a stream that is dropped and described anew

@@ -193,6 +193,12 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.remove_dead_letter IS 'Has a dead letter removed from the DLQ stream, if it is there; for internal use';
 
+CREATE FUNCTION sea_mq.next_removals() RETURNS TABLE (stream text, sequence bigint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_sort = off AS $$
+    SELECT m.stream, m.sequence FROM sea_mq.message_deletions m ORDER BY m.stream, m.sequence LIMIT 1000
+$$;
+COMMENT ON FUNCTION sea_mq.next_removals IS 'Messages that are to be removed from their streams, some at once; for internal use';
+
 CREATE FUNCTION sea_mq.note_removals(gone json, failed json) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     DELETE FROM sea_mq.message_deletions m USING json_to_recordset($1) AS r(stream text, sequence bigint)

@@ -43,10 +43,9 @@ pub fn mirror(stream: &str, sequence: u64, message: &Message) {
     );
 }
 
-/// Messages that are to be removed from their streams.
+/// Messages that are to be removed from their streams, some at once.
 pub fn removals() -> Vec<(String, u64)> {
-    let rows =
-        spi::query("SELECT stream, sequence FROM sea_mq.message_deletions ORDER BY stream, sequence LIMIT 1000", &[]);
+    let rows = spi::query("SELECT stream, sequence FROM sea_mq.next_removals()", &[]);
     rows.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
 }
 

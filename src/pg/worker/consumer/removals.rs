@@ -7,6 +7,9 @@ use crate::broker::{Fault, Request};
 use crate::pg::store::dlq::{self, Removal};
 use crate::pg::worker::session::{self, Failed};
 
+/// While so many are under way, no more are looked for.
+const ENOUGH: usize = 500;
+
 /// What was asked of the broker and what it has answered.
 #[derive(Default)]
 pub(super) struct Removals {
@@ -35,6 +38,9 @@ impl Removals {
 impl Worker {
     /// Has the broker remove messages, those that it was asked for already left out.
     pub(super) fn request_message_removals(&mut self) -> Result<(), Failed> {
+        if self.removals.asked.values().filter(|refused| !**refused).count() > ENOUGH {
+            return Ok(());
+        }
         for (stream, sequence) in session::transaction(dlq::removals)? {
             let key = (stream, sequence);
             if !self.removals.asked.contains_key(&key) {
