@@ -1,6 +1,9 @@
 -- The log: rows are appended at pre-commit and never updated or deleted. See docs/concepts.md.
 CREATE SEQUENCE sea_mq.outbox_seq AS bigint;
 COMMENT ON SEQUENCE sea_mq.outbox_seq IS 'Order of the log; taken at pre-commit, after the transaction id';
+CREATE SEQUENCE sea_mq.position_number AS bigint;
+COMMENT ON SEQUENCE sea_mq.position_number IS 'Numbers of rows that are only told apart by them, as those of positions: the newest has the greatest';
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.position_number', '');
 
 CREATE TABLE sea_mq.outbox_log (
     seq bigint NOT NULL,
@@ -35,7 +38,8 @@ CREATE TABLE sea_mq.relay_journal (
     last_seq bigint NOT NULL,
     events bigint NOT NULL,
     first_stream_seq bigint,
-    published_at timestamptz NOT NULL
+    published_at timestamptz NOT NULL,
+    number bigint NOT NULL DEFAULT nextval('sea_mq.position_number')
 ) PARTITION BY LIST (slot);
 
 DO $$
@@ -54,7 +58,9 @@ BEGIN
         EXECUTE format('CREATE INDEX outbox_log_%s_seq ON sea_mq.outbox_log_%s (seq)', slot, slot);
         EXECUTE format('CREATE INDEX outbox_log_%s_aggregate_seq ON sea_mq.outbox_log_%s (aggregate_id, seq)', slot, slot);
         EXECUTE format('COMMENT ON TABLE sea_mq.outbox_log_%s IS %L', slot, 'Slot ' || slot || ' of the outbox log''s ring');
-        EXECUTE format('CREATE TABLE sea_mq.relay_journal_%s PARTITION OF sea_mq.relay_journal FOR VALUES IN (%s)', slot, slot);
+        -- Rows are deleted, so they have a key: a publication FOR ALL TABLES asks for one.
+        EXECUTE format('CREATE TABLE sea_mq.relay_journal_%s PARTITION OF sea_mq.relay_journal (PRIMARY KEY (number)) FOR VALUES IN (%s)',
+            slot, slot);
         EXECUTE format('CREATE INDEX relay_journal_%s_sink_seq ON sea_mq.relay_journal_%s (sink, last_seq)', slot, slot);
         EXECUTE format('CREATE INDEX relay_journal_%s_sink_stream ON sea_mq.relay_journal_%s (sink, first_stream_seq)', slot, slot);
         EXECUTE format('COMMENT ON TABLE sea_mq.relay_journal_%s IS %L', slot, 'Slot ' || slot || ' of the relay''s journal');
@@ -94,6 +100,7 @@ COMMENT ON COLUMN sea_mq.relay_journal.last_seq IS '… to this one';
 COMMENT ON COLUMN sea_mq.relay_journal.events IS 'How many they are';
 COMMENT ON COLUMN sea_mq.relay_journal.first_stream_seq IS 'Stream sequence of the first; the others follow. NULL: refused by the broker';
 COMMENT ON COLUMN sea_mq.relay_journal.published_at IS 'When the broker had acknowledged all of them';
+COMMENT ON COLUMN sea_mq.relay_journal.number IS 'Number of the row';
 
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.outbox_seq', '');
 
@@ -141,9 +148,10 @@ CREATE TABLE sea_mq.scheduled_events (
     headers json,
     correlation_id text,
     causation_id text,
-    visibility text NOT NULL
+    visibility text NOT NULL,
+    -- What adopt() queues anew may have the seq of another installation.
+    PRIMARY KEY (available_at, seq, id)
 );
-CREATE INDEX scheduled_events_due ON sea_mq.scheduled_events (available_at, seq);
 CREATE INDEX scheduled_events_id ON sea_mq.scheduled_events (id);
 CREATE INDEX scheduled_events_sink ON sea_mq.scheduled_events (sink);
 CREATE INDEX scheduled_events_aggregate ON sea_mq.scheduled_events (aggregate_id);
@@ -165,6 +173,7 @@ CREATE TABLE sea_mq.publish_failures (
     PRIMARY KEY (event_id, seq)
 );
 CREATE INDEX publish_failures_open ON sea_mq.publish_failures (sink) WHERE resolved_at IS NULL;
+CREATE INDEX publish_failures_resolved ON sea_mq.publish_failures (resolved_at) WHERE resolved_at IS NOT NULL;
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.publish_failures', '');
 COMMENT ON TABLE sea_mq.publish_failures IS 'Events that the broker refused for a reason of their own; the others went on';
 COMMENT ON COLUMN sea_mq.publish_failures.event_id IS 'The event';

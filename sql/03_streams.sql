@@ -1,10 +1,18 @@
+-- What each sink is. Outlives its stream's description: a sink is one context's and kind's for ever.
+CREATE TABLE sea_mq.sinks (
+    sink bigint PRIMARY KEY,
+    context text NOT NULL,
+    kind text NOT NULL,
+    UNIQUE (context, kind)
+);
+
 -- Streams as they should be. The relay provisions them; sea_mq.cursors and sea_mq.stream_state say how that went.
 CREATE TABLE sea_mq.streams (
     name text PRIMARY KEY CHECK (name ~ E'^[^[:space:].*>/\\\\]{1,255}$')
         CONSTRAINT streams_name_not_reserved CHECK (name <> 'SEA_MQ_RELAYS'),
     context text NOT NULL,
     kind text NOT NULL CHECK (kind IN ('event', 'dlq')),
-    sink bigint NOT NULL UNIQUE,
+    sink bigint NOT NULL UNIQUE REFERENCES sea_mq.sinks,
     subjects text[] NOT NULL CHECK (cardinality(subjects) > 0),
     retention text NOT NULL CHECK (retention IN ('limits', 'interest', 'workqueue')),
     max_age interval NOT NULL CHECK (max_age = '0' OR max_age BETWEEN '100 ms' AND '100 years'),
@@ -30,10 +38,35 @@ FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.streams ENABLE ALWAYS TRIGGER changed;
 COMMENT ON TRIGGER changed ON sea_mq.streams IS 'Tells backends to read the streams anew';
 
+CREATE FUNCTION sea_mq.register_sink() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    other record;
+BEGIN
+    INSERT INTO sea_mq.sinks (sink, context, kind) VALUES (NEW.sink, NEW.context, NEW.kind) ON CONFLICT DO NOTHING;
+    SELECT s.context, s.kind INTO other FROM sea_mq.sinks s
+    WHERE s.sink = NEW.sink AND (s.context, s.kind) IS DISTINCT FROM (NEW.context, NEW.kind);
+    IF FOUND THEN
+        RAISE EXCEPTION 'context "%" (%) has the sink id of context "%" (%)', NEW.context, NEW.kind, other.context, other.kind
+            USING ERRCODE = 'duplicate_object', HINT = 'Give the context another name.';
+    END IF;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION sea_mq.register_sink IS 'Trigger function: a sink is that of one context and kind. Error 42710';
+CREATE TRIGGER register_sink BEFORE INSERT ON sea_mq.streams FOR EACH ROW EXECUTE FUNCTION sea_mq.register_sink();
+ALTER TABLE sea_mq.streams ENABLE ALWAYS TRIGGER register_sink;
+COMMENT ON TRIGGER register_sink ON sea_mq.streams IS 'A sink is that of one context and kind';
+
 -- How far each sink has come. Outlives its stream's description, so that a stream that is dropped and described anew
 -- does not get the retained events a second time.
-CREATE TABLE sea_mq.cursors (
-    sink bigint PRIMARY KEY,
+--
+-- A position is appended, and the one with the greatest number counts: a row that is updated for ever leaves its dead versions
+-- behind for as long as somebody's snapshot is older, and each save would walk past them. There are two slots. When one has
+-- grown, the other is emptied by TRUNCATE and gets the newest row of each sink, in one transaction that excludes all who write
+-- here (src/pg/store/positions.rs). So it does not matter which slot a row is appended to.
+CREATE TABLE sea_mq.cursor_log (
+    slot smallint NOT NULL,
+    number bigint NOT NULL DEFAULT nextval('sea_mq.position_number'),
+    sink bigint NOT NULL,
     done pg_snapshot NOT NULL,
     next_xid bigint NOT NULL,
     floor bigint NOT NULL,
@@ -46,8 +79,26 @@ CREATE TABLE sea_mq.cursors (
     published bigint NOT NULL DEFAULT 0,
     tail_from bigint,
     refilling boolean NOT NULL DEFAULT false,
-    updated_at timestamptz NOT NULL DEFAULT now()
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+    not_atomic bigint NOT NULL DEFAULT 0,
+    last_not_atomic text,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) PARTITION BY LIST (slot);
+DO $$
+BEGIN
+    FOR slot IN 0 .. 1 LOOP
+        EXECUTE format('CREATE TABLE sea_mq.cursor_log_%s PARTITION OF sea_mq.cursor_log (PRIMARY KEY (sink, number)) FOR VALUES IN (%s)'
+            ' WITH (autovacuum_vacuum_insert_threshold = -1)', slot, slot);
+        EXECUTE format('COMMENT ON TABLE sea_mq.cursor_log_%s IS %L', slot, 'Slot ' || slot || ' of the cursors');
+        EXECUTE format('SELECT pg_catalog.pg_extension_config_dump(%L, '''')', 'sea_mq.cursor_log_' || slot);
+    END LOOP;
+END $$;
+
+-- The rows that count.
+CREATE VIEW sea_mq.cursors AS
+SELECT k.sink, p.done, p.next_xid, p.floor, p.batch_upto, p.batch_next_xid, p.batch_ceiling, p.batch_at, p.stream_sequence,
+    p.stream_created_us, p.published, p.tail_from, p.refilling, p.not_atomic, p.last_not_atomic, p.updated_at
+FROM sea_mq.sinks k
+CROSS JOIN LATERAL (SELECT l.* FROM sea_mq.cursor_log l WHERE l.sink = k.sink ORDER BY l.number DESC LIMIT 1) p;
 
 CREATE TABLE sea_mq.stream_state (
     sink bigint PRIMARY KEY,
@@ -59,8 +110,6 @@ CREATE TABLE sea_mq.stream_state (
     differences jsonb NOT NULL DEFAULT '{}',
     losses bigint NOT NULL DEFAULT 0,
     last_loss text,
-    not_atomic bigint NOT NULL DEFAULT 0,
-    last_not_atomic text,
     since timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
@@ -97,10 +146,11 @@ CREATE TABLE sea_mq.consumers (
 );
 
 -- Contexts whose stream could not be described by the emitting transaction itself, because another open transaction
--- was doing so. No unique key: nobody waits here. The relay turns them into streams.
+-- was doing so. The key is a number, so nobody waits here. The relay turns them into streams.
 CREATE TABLE sea_mq.stream_requests (
     context text NOT NULL,
-    kind text NOT NULL
+    kind text NOT NULL,
+    number bigint PRIMARY KEY DEFAULT nextval('sea_mq.position_number')
 );
 
 -- Streams whose deletion in NATS was asked for, until the broker has confirmed it.
@@ -128,7 +178,7 @@ CREATE TABLE sea_mq.stream_divergences (
 );
 
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.streams', '');
-SELECT pg_catalog.pg_extension_config_dump('sea_mq.cursors', '');
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.sinks', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.consumers', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.stream_requests', '');
 
@@ -154,7 +204,14 @@ COMMENT ON COLUMN sea_mq.streams.take_over IS 'Whether the relay may take the st
 COMMENT ON COLUMN sea_mq.streams.created_at IS 'When it was described';
 COMMENT ON COLUMN sea_mq.streams.updated_at IS 'When its description changed last';
 
-COMMENT ON TABLE sea_mq.cursors IS 'How far each sink has come; written by the relay alone';
+COMMENT ON TABLE sea_mq.sinks IS 'The context and kind that each sink stands for';
+COMMENT ON COLUMN sea_mq.sinks.sink IS 'sea_mq.sink_id(context, kind)';
+COMMENT ON COLUMN sea_mq.sinks.context IS 'Context';
+COMMENT ON COLUMN sea_mq.sinks.kind IS 'event or dlq';
+COMMENT ON TABLE sea_mq.cursor_log IS 'How far each sink has come: appended by the relay, the greatest number counts. Query sea_mq.cursors instead';
+COMMENT ON COLUMN sea_mq.cursor_log.slot IS 'Slot of the ring';
+COMMENT ON COLUMN sea_mq.cursor_log.number IS 'Of a sink''s rows the one with the greatest counts';
+COMMENT ON VIEW sea_mq.cursors IS 'How far each sink has come, as the relay saved it last. Nothing in a transaction whose snapshot is older than a whole turn of the ring';
 COMMENT ON COLUMN sea_mq.cursors.sink IS 'sea_mq.sink_id(context, kind)';
 COMMENT ON COLUMN sea_mq.cursors.done IS 'All events that are visible in this snapshot are stored in the stream';
 COMMENT ON COLUMN sea_mq.cursors.next_xid IS 'Transactions with this id or a greater one began after done was taken';
@@ -168,7 +225,24 @@ COMMENT ON COLUMN sea_mq.cursors.stream_created_us IS 'Creation time of the stre
 COMMENT ON COLUMN sea_mq.cursors.published IS 'Events stored so far';
 COMMENT ON COLUMN sea_mq.cursors.tail_from IS 'Stream sequence beyond which later events may be stored already; null: beyond stream_sequence';
 COMMENT ON COLUMN sea_mq.cursors.refilling IS 'Whether what was published is looked at once more, and published if the stream does not hold it';
-COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When the row was written last';
+COMMENT ON COLUMN sea_mq.cursors.not_atomic IS 'Transactions of several events that were published one by one although the stream is to be atomic';
+COMMENT ON COLUMN sea_mq.cursors.last_not_atomic IS 'The last of them, and why';
+COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When the relay saved it';
+
+-- The table of the view, of which the same is true.
+DO $$
+DECLARE
+    remark record;
+BEGIN
+    FOR remark IN
+        SELECT t.attname AS col, col_description(v.attrelid, v.attnum) AS words
+        FROM pg_catalog.pg_attribute t
+        JOIN pg_catalog.pg_attribute v ON v.attrelid = 'sea_mq.cursors'::regclass AND v.attname = t.attname
+        WHERE t.attrelid = 'sea_mq.cursor_log'::regclass AND t.attnum > 0
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN sea_mq.cursor_log.%I IS %L', remark.col, remark.words);
+    END LOOP;
+END $$;
 
 COMMENT ON TABLE sea_mq.stream_state IS 'What the relay found when it provisioned each stream';
 COMMENT ON COLUMN sea_mq.stream_state.sink IS 'sea_mq.sink_id(context, kind)';
@@ -180,8 +254,6 @@ COMMENT ON COLUMN sea_mq.stream_state.ordering IS 'strict: every publish names t
 COMMENT ON COLUMN sea_mq.stream_state.differences IS 'Settings that differ from the description and were left alone: {name: [wanted, found]}';
 COMMENT ON COLUMN sea_mq.stream_state.losses IS 'How often the broker had lost data that it had acknowledged';
 COMMENT ON COLUMN sea_mq.stream_state.last_loss IS 'What was lost last';
-COMMENT ON COLUMN sea_mq.stream_state.not_atomic IS 'Transactions of several events that were published one by one although the stream is to be atomic';
-COMMENT ON COLUMN sea_mq.stream_state.last_not_atomic IS 'The last of them, and why';
 COMMENT ON COLUMN sea_mq.stream_state.since IS 'When this state began';
 
 COMMENT ON TABLE sea_mq.stream_divergences IS 'Events that a stream holds and this database has lost, by a recovery to an earlier time or a failover; a row each time that some were found';
@@ -226,6 +298,7 @@ COMMENT ON COLUMN sea_mq.consumers.updated_at IS 'When the row changed last';
 COMMENT ON TABLE sea_mq.stream_requests IS 'Contexts whose stream the relay is still to describe; normally empty';
 COMMENT ON COLUMN sea_mq.stream_requests.context IS 'Context';
 COMMENT ON COLUMN sea_mq.stream_requests.kind IS 'event or dlq';
+COMMENT ON COLUMN sea_mq.stream_requests.number IS 'Number of the request';
 COMMENT ON TABLE sea_mq.stream_deletions IS 'Streams that the relay is still to delete in NATS; normally empty';
 COMMENT ON COLUMN sea_mq.stream_deletions.name IS 'Stream';
 COMMENT ON COLUMN sea_mq.stream_deletions.stream_created_us IS 'Creation time of the stream that is meant (microseconds since 1970 UTC); NULL: not known';

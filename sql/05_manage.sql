@@ -100,6 +100,18 @@ COMMENT ON FUNCTION sea_mq.alter_stream IS
 'Changes the description of a stream; NULL leaves a setting as it is. The relay updates the stream in JetStream; what JetStream
 refuses to change (storage, retention) shows in sea_mq.stream_status. Errors: 42704 (no such stream), 22023';
 
+-- Any slot will do: see sea_mq.cursor_log.
+CREATE FUNCTION sea_mq.move_cursor(sink bigint, done pg_snapshot, known boolean DEFAULT true) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO sea_mq.cursor_log (slot, sink, done, next_xid, floor, stream_sequence, stream_created_us, published, tail_from,
+        refilling, not_atomic, last_not_atomic, updated_at)
+    SELECT 0, $1, $2, 0, 0, coalesce(c.stream_sequence, 0), CASE WHEN $3 THEN c.stream_created_us END, coalesce(c.published, 0),
+        c.tail_from, coalesce(c.refilling, false), coalesce(c.not_atomic, 0), c.last_not_atomic, coalesce(c.updated_at, clock_timestamp())
+    FROM (VALUES (1)) AS one LEFT JOIN sea_mq.cursors c ON c.sink = $1
+$$;
+COMMENT ON FUNCTION sea_mq.move_cursor IS
+'Puts a sink''s cursor behind what a snapshot shows. known => false: the stream may be another one. For internal use';
+
 CREATE FUNCTION sea_mq.drop_stream(name text, delete_remote boolean DEFAULT false, discard_pending boolean DEFAULT false)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -127,16 +139,18 @@ BEGIN
     END IF;
     PERFORM sea_mq.restart_at_commit();
     IF pending > 0 THEN
-        INSERT INTO sea_mq.cursors AS c (sink, done, next_xid, floor) VALUES (dropped.sink, pg_current_snapshot(), 0, 0)
-        ON CONFLICT (sink) DO UPDATE SET done = excluded.done, next_xid = 0, floor = 0, batch_upto = NULL, batch_next_xid = NULL,
-            batch_ceiling = NULL, batch_at = NULL;
+        PERFORM sea_mq.move_cursor(dropped.sink, pg_current_snapshot());
     END IF;
     DELETE FROM sea_mq.stream_deletions d WHERE d.name = dropped.name;
     IF delete_remote THEN
         INSERT INTO sea_mq.stream_deletions (name, stream_created_us)
         VALUES (dropped.name, (SELECT c.stream_created_us FROM sea_mq.cursors c WHERE c.sink = dropped.sink));
         -- A stream that takes its place has not lost anything.
-        UPDATE sea_mq.cursors SET stream_sequence = 0, stream_created_us = NULL WHERE sink = dropped.sink;
+        INSERT INTO sea_mq.cursor_log (slot, sink, done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at,
+            published, tail_from, refilling, not_atomic, last_not_atomic, updated_at)
+        SELECT 0, c.sink, c.done, c.next_xid, c.floor, c.batch_upto, c.batch_next_xid, c.batch_ceiling, c.batch_at, c.published,
+            c.tail_from, c.refilling, c.not_atomic, c.last_not_atomic, c.updated_at
+        FROM sea_mq.cursors c WHERE c.sink = dropped.sink;
     END IF;
     -- Removals that were asked for go on without the description.
     INSERT INTO sea_mq.consumer_deletions (stream, name)
@@ -241,7 +255,7 @@ CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SE
 DECLARE
     moved bigint := 0;
 BEGIN
-    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursors, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursor_log, sea_mq.progress_log, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM sea_mq.streams s, sea_mq.installation i WHERE s.owner <> i.install_id)
         OR EXISTS (SELECT FROM sea_mq.outbox_log l, sea_mq.outbox_ring r WHERE l.origin <> r.origin)
     THEN
@@ -259,8 +273,8 @@ BEGIN
             OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)));
         GET DIAGNOSTICS moved = ROW_COUNT;
         TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
-        UPDATE sea_mq.cursors SET done = '1:1:', next_xid = 0, floor = 0, batch_upto = NULL, batch_next_xid = NULL,
-            batch_ceiling = NULL, batch_at = NULL, stream_created_us = NULL;
+        PERFORM sea_mq.move_cursor(c.sink, '1:1:', known => false) FROM sea_mq.cursors c;
+        PERFORM sea_mq.begin_log_again();
     END IF;
     -- A copied data directory or database brings its identity along, which belongs to the original.
     UPDATE sea_mq.installation i SET install_id = gen_random_uuid(), system_identifier = here.system_identifier, database_oid = here.oid

@@ -100,7 +100,7 @@ COMMENT ON COLUMN sea_mq.subscriptions.take_over IS 'Whether its consumer may be
 COMMENT ON COLUMN sea_mq.subscriptions.created_at IS 'When it was subscribed';
 COMMENT ON COLUMN sea_mq.subscriptions.updated_at IS 'When its description changed last';
 
-CREATE TABLE sea_mq.subscription_state (
+CREATE TABLE sea_mq.subscription_health (
     subscription text COLLATE "C" PRIMARY KEY,
     state text NOT NULL,
     error_kind text,
@@ -108,9 +108,24 @@ CREATE TABLE sea_mq.subscription_state (
     hint text,
     since timestamptz NOT NULL DEFAULT now(),
     lanes smallint,
-    stream_created_us bigint,
+    stream_max_age interval
+) WITH (fillfactor = 50);
+
+-- How far each subscription has come, in the stream or (without a broker) in this database's log, and what it has done so far:
+-- appended by the consumer in the transaction of each batch, in a ring as that of sea_mq.cursor_log.
+CREATE TABLE sea_mq.progress_log (
+    slot smallint NOT NULL,
+    number bigint NOT NULL DEFAULT nextval('sea_mq.position_number'),
+    subscription_id bigint NOT NULL,
+    done pg_snapshot,
+    next_xid bigint,
+    floor bigint,
+    batch_upto pg_snapshot,
+    batch_next_xid bigint,
+    batch_ceiling bigint,
+    batch_at bigint,
     stream_sequence bigint NOT NULL DEFAULT 0,
-    stream_max_age interval,
+    stream_created_us bigint,
     pending bigint,
     processed bigint NOT NULL DEFAULT 0,
     skipped bigint NOT NULL DEFAULT 0,
@@ -119,8 +134,38 @@ CREATE TABLE sea_mq.subscription_state (
     duplicates bigint NOT NULL DEFAULT 0,
     redelivered bigint NOT NULL DEFAULT 0,
     last_processed_at timestamptz
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
-COMMENT ON TABLE sea_mq.subscription_state IS 'How each subscription is doing; see sea_mq.subscription_status';
+) PARTITION BY LIST (slot);
+DO $$
+BEGIN
+    FOR slot IN 0 .. 1 LOOP
+        EXECUTE format('CREATE TABLE sea_mq.progress_log_%s PARTITION OF sea_mq.progress_log (PRIMARY KEY (subscription_id, number))'
+            ' FOR VALUES IN (%s) WITH (autovacuum_vacuum_insert_threshold = -1)', slot, slot);
+        EXECUTE format('COMMENT ON TABLE sea_mq.progress_log_%s IS %L', slot, 'Slot ' || slot || ' of the subscriptions'' progress');
+        EXECUTE format('SELECT pg_catalog.pg_extension_config_dump(%L, '''')', 'sea_mq.progress_log_' || slot);
+    END LOOP;
+END $$;
+COMMENT ON TABLE sea_mq.progress_log IS 'How far each subscription has come: appended by the consumer, the greatest number counts. Query sea_mq.subscription_state instead';
+COMMENT ON COLUMN sea_mq.progress_log.slot IS 'Slot of the ring';
+COMMENT ON COLUMN sea_mq.progress_log.number IS 'Of a subscription''s rows the one with the greatest counts';
+COMMENT ON COLUMN sea_mq.progress_log.subscription_id IS 'Number of the subscription, which no other ever has';
+COMMENT ON COLUMN sea_mq.progress_log.done IS 'Position in this database''s log, without a broker; this and the next six as in sea_mq.cursors';
+COMMENT ON COLUMN sea_mq.progress_log.next_xid IS 'See done';
+COMMENT ON COLUMN sea_mq.progress_log.floor IS 'See done';
+COMMENT ON COLUMN sea_mq.progress_log.batch_upto IS 'See done';
+COMMENT ON COLUMN sea_mq.progress_log.batch_next_xid IS 'See done';
+COMMENT ON COLUMN sea_mq.progress_log.batch_ceiling IS 'See done';
+COMMENT ON COLUMN sea_mq.progress_log.batch_at IS 'See done';
+
+CREATE VIEW sea_mq.subscription_state AS
+SELECT h.subscription, h.state, h.error_kind, h.error, h.hint, h.since, h.lanes, p.stream_created_us,
+    coalesce(p.stream_sequence, 0) AS stream_sequence, h.stream_max_age, p.pending, coalesce(p.processed, 0) AS processed,
+    coalesce(p.skipped, 0) AS skipped, coalesce(p.failed, 0) AS failed, coalesce(p.dead, 0) AS dead,
+    coalesce(p.duplicates, 0) AS duplicates, coalesce(p.redelivered, 0) AS redelivered, p.last_processed_at
+FROM sea_mq.subscription_health h
+LEFT JOIN sea_mq.subscriptions s ON s.subscription = h.subscription
+LEFT JOIN LATERAL (SELECT l.* FROM sea_mq.progress_log l WHERE l.subscription_id = s.id ORDER BY l.number DESC LIMIT 1) p ON true;
+COMMENT ON TABLE sea_mq.subscription_health IS 'Whether each subscription can receive and handle';
+COMMENT ON VIEW sea_mq.subscription_state IS 'How each subscription is doing, what is in sea_mq.inbox_tally left out; see sea_mq.subscription_status';
 COMMENT ON COLUMN sea_mq.subscription_state.subscription IS 'Subscription';
 COMMENT ON COLUMN sea_mq.subscription_state.state IS 'pending, active, waiting, blocked or refused';
 COMMENT ON COLUMN sea_mq.subscription_state.error_kind IS 'Kind of the error, if there is one';
@@ -140,9 +185,24 @@ COMMENT ON COLUMN sea_mq.subscription_state.duplicates IS 'Messages so far that 
 COMMENT ON COLUMN sea_mq.subscription_state.redelivered IS 'Deliveries so far that were not the first of their message';
 COMMENT ON COLUMN sea_mq.subscription_state.last_processed_at IS 'When the last message was handled';
 
+-- The tables of the view, of which the same is true.
+DO $$
+DECLARE
+    remark record;
+BEGIN
+    FOR remark IN
+        SELECT t.attrelid::regclass AS tab, t.attname AS col, col_description(v.attrelid, v.attnum) AS words
+        FROM pg_catalog.pg_attribute t
+        JOIN pg_catalog.pg_attribute v ON v.attrelid = 'sea_mq.subscription_state'::regclass AND v.attname = t.attname
+        WHERE t.attrelid IN ('sea_mq.subscription_health'::regclass, 'sea_mq.progress_log'::regclass) AND t.attnum > 0
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', remark.tab, remark.col, remark.words);
+    END LOOP;
+END $$;
+
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.subscriptions', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.subscriptions_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('sea_mq.subscription_state', '');
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.subscription_health', '');
 
 -- Consumers of subscriptions that are gone, to be removed in NATS; until the broker has confirmed it.
 CREATE TABLE sea_mq.consumer_deletions (
@@ -460,16 +520,27 @@ no-op. Errors: 22004, 22023, 42710 (another one has that name), 42P13 (not a han
 
 CREATE FUNCTION sea_mq.begin_subscription(subscription text, from_now boolean) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sea_mq.subscription_state (subscription, state, lanes)
+    INSERT INTO sea_mq.subscription_health (subscription, state, lanes)
     SELECT $1, 'pending', s.workers FROM sea_mq.subscriptions s WHERE s.subscription = $1 ON CONFLICT DO NOTHING;
-    INSERT INTO sea_mq.cursors (sink, done, next_xid, floor)
-    SELECT sea_mq.sink_id($1, 'local'), (p.log_position ->> 'done')::pg_snapshot, (p.log_position ->> 'next_xid')::bigint,
+    INSERT INTO sea_mq.progress_log (slot, subscription_id, done, next_xid, floor)
+    SELECT 0, s.id, (p.log_position ->> 'done')::pg_snapshot, (p.log_position ->> 'next_xid')::bigint,
         (p.log_position ->> 'floor')::bigint
-    FROM sea_mq.log_position() AS p(log_position)
-    WHERE $2
-    ON CONFLICT DO NOTHING;
+    FROM sea_mq.subscriptions s, sea_mq.log_position() AS p(log_position)
+    WHERE $2 AND s.subscription = $1 AND NOT EXISTS (SELECT FROM sea_mq.progress_log l WHERE l.subscription_id = s.id);
 $$;
 COMMENT ON FUNCTION sea_mq.begin_subscription IS 'Where a new subscription begins; for internal use';
+
+-- Where the log is not what it was: in a restored dump.
+CREATE FUNCTION sea_mq.begin_log_again() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO sea_mq.progress_log (slot, subscription_id, done, next_xid, floor, stream_sequence, stream_created_us, pending,
+        processed, skipped, failed, dead, duplicates, redelivered, last_processed_at)
+    SELECT 0, p.subscription_id, CASE WHEN p.done IS NOT NULL THEN '1:1:'::pg_snapshot END, 0, 0, p.stream_sequence,
+        p.stream_created_us, p.pending, p.processed, p.skipped, p.failed, p.dead, p.duplicates, p.redelivered, p.last_processed_at
+    FROM sea_mq.subscriptions s
+    CROSS JOIN LATERAL (SELECT l.* FROM sea_mq.progress_log l WHERE l.subscription_id = s.id ORDER BY l.number DESC LIMIT 1) p
+$$;
+COMMENT ON FUNCTION sea_mq.begin_log_again IS 'Puts the positions of all subscriptions in this database''s log back to its beginning; for internal use';
 
 CREATE FUNCTION sea_mq.unsubscribe(subscription text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -489,8 +560,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO sea_mq.consumer_deletions (stream, name) VALUES (OLD.stream, OLD.subscription) ON CONFLICT DO NOTHING;
     DELETE FROM sea_mq.inbox_pending p WHERE p.subscription = OLD.subscription;
-    DELETE FROM sea_mq.subscription_state t WHERE t.subscription = OLD.subscription;
-    DELETE FROM sea_mq.cursors c WHERE c.sink = sea_mq.sink_id(OLD.subscription, 'local');
+    DELETE FROM sea_mq.subscription_health t WHERE t.subscription = OLD.subscription;
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION sea_mq.end_subscription IS 'Trigger function: what goes with a subscription';

@@ -186,29 +186,60 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.settle IS 'Moves a message from what waits to what is done; for internal use';
 
--- Counts not added to the subscriptions' state yet. Appended to, since transactions that counted in one row would wait for each
--- other; the consumer adds them up.
-CREATE TABLE sea_mq.inbox_tally (
-    subscription text COLLATE "C" NOT NULL,
+-- Counts not added to the subscriptions' progress yet. Appended to, since transactions that counted in one row would wait for
+-- each other. The consumer adds up a slot that has grown and empties it by TRUNCATE, in one transaction. Writers move on by the
+-- clock, so that a slot gets free of them; which one they append to makes no difference to the sum.
+CREATE TABLE sea_mq.outcome_log (
+    slot smallint NOT NULL,
+    subscription_id bigint NOT NULL,
     processed bigint NOT NULL,
     skipped bigint NOT NULL,
     failed bigint NOT NULL,
     dead bigint NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
-);
-SELECT pg_catalog.pg_extension_config_dump('sea_mq.inbox_tally', '');
-COMMENT ON TABLE sea_mq.inbox_tally IS 'Outcomes not added to sea_mq.subscription_state yet';
+) PARTITION BY LIST (slot);
+DO $$
+BEGIN
+    FOR slot IN 0 .. 3 LOOP
+        EXECUTE format('CREATE TABLE sea_mq.outcome_log_%s PARTITION OF sea_mq.outcome_log FOR VALUES IN (%s)'
+            ' WITH (autovacuum_vacuum_insert_threshold = -1)', slot, slot);
+        EXECUTE format('COMMENT ON TABLE sea_mq.outcome_log_%s IS %L', slot, 'Slot ' || slot || ' of the outcomes');
+        EXECUTE format('SELECT pg_catalog.pg_extension_config_dump(%L, '''')', 'sea_mq.outcome_log_' || slot);
+    END LOOP;
+END $$;
+COMMENT ON TABLE sea_mq.outcome_log IS 'Outcomes not added to sea_mq.progress_log yet';
+COMMENT ON COLUMN sea_mq.outcome_log.slot IS 'Slot of the ring: sea_mq.outcome_slot()';
+COMMENT ON COLUMN sea_mq.outcome_log.subscription_id IS 'Number of the subscription';
+
+CREATE VIEW sea_mq.inbox_tally AS
+SELECT s.subscription, o.processed, o.skipped, o.failed, o.dead, o.at
+FROM sea_mq.outcome_log o JOIN sea_mq.subscriptions s ON s.id = o.subscription_id;
+COMMENT ON VIEW sea_mq.inbox_tally IS 'Outcomes not added to sea_mq.subscription_state yet';
 COMMENT ON COLUMN sea_mq.inbox_tally.subscription IS 'Subscription';
-COMMENT ON COLUMN sea_mq.inbox_tally.processed IS 'Messages handled';
-COMMENT ON COLUMN sea_mq.inbox_tally.skipped IS 'Messages skipped';
-COMMENT ON COLUMN sea_mq.inbox_tally.failed IS 'Failed attempts';
-COMMENT ON COLUMN sea_mq.inbox_tally.dead IS 'Dead letters';
-COMMENT ON COLUMN sea_mq.inbox_tally.at IS 'When';
+DO $$
+DECLARE
+    remark record;
+BEGIN
+    FOR remark IN
+        SELECT * FROM (VALUES ('processed', 'Messages handled'), ('skipped', 'Messages skipped'), ('failed', 'Failed attempts'),
+            ('dead', 'Dead letters'), ('at', 'When')) AS r(col, words)
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN sea_mq.inbox_tally.%I IS %L', remark.col, remark.words);
+        EXECUTE format('COMMENT ON COLUMN sea_mq.outcome_log.%I IS %L', remark.col, remark.words);
+    END LOOP;
+END $$;
+
+CREATE FUNCTION sea_mq.outcome_slot() RETURNS smallint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT (extract(epoch FROM clock_timestamp())::bigint / 4 % 4)::smallint
+$$;
+COMMENT ON FUNCTION sea_mq.outcome_slot IS 'The slot of sea_mq.outcome_log to append to: each for four seconds; for internal use';
 
 CREATE FUNCTION sea_mq.count_outcomes(subscription text, processed bigint DEFAULT 0, skipped bigint DEFAULT 0,
     failed bigint DEFAULT 0, dead bigint DEFAULT 0) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sea_mq.inbox_tally (subscription, processed, skipped, failed, dead) VALUES ($1, $2, $3, $4, $5)
+    INSERT INTO sea_mq.outcome_log (slot, subscription_id, processed, skipped, failed, dead)
+    SELECT sea_mq.outcome_slot(), s.id, $2, $3, $4, $5 FROM sea_mq.subscriptions s WHERE s.subscription = $1
 $$;
 COMMENT ON FUNCTION sea_mq.count_outcomes IS 'Adds to a subscription''s counters; for internal use';
 
@@ -405,16 +436,16 @@ END $$;
 COMMENT ON FUNCTION sea_mq.extend_lease IS 'Keeps a received message for longer, from now on. Returns until when. Errors: 22023 (not
 positive, or more than a day), 55000 (the lease has run out)';
 
--- Stores a message as processed; false if the inbox has it. Waits for a concurrent transaction that accepts the same message.
+CREATE FUNCTION sea_mq.is_reserved(subscription text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT $1 LIKE 'ingest:%' $$;
+COMMENT ON FUNCTION sea_mq.is_reserved IS 'Whether a name is not for subscriptions and applications: those that begin with "ingest:"; for internal use';
+
 CREATE FUNCTION sea_mq.accept_once(message_id text, source_context text, event_type text, payload jsonb, subscription text,
     event_version integer, subject text, headers jsonb) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     slot smallint := sea_mq.inbox_slot();
-    -- Other publishers may have names that are no token of a subject.
-    kind text := CASE WHEN accept_once.event_type ~ '^[^[:space:].*>]+$' THEN sea_mq.event_name(accept_once.event_type)
-        ELSE accept_once.event_type END;
     accepted bigint;
 BEGIN
     IF sea_mq.inbox_holds(accept_once.message_id, accept_once.subscription) THEN
@@ -423,8 +454,8 @@ BEGIN
     INSERT INTO sea_mq.inbox_log (slot, id, subscription, message_id, status, attempts, source_context, event_type, event_version,
         subject, payload, headers, event_at, created_at, delivered_at, processed_at)
     VALUES (slot, nextval('sea_mq.inbox_id'), accept_once.subscription, accept_once.message_id, 'processed', 1,
-        accept_once.source_context, kind, accept_once.event_version,
-        coalesce(accept_once.subject, concat_ws('.', accept_once.source_context, 'event', kind,
+        accept_once.source_context, accept_once.event_type, accept_once.event_version,
+        coalesce(accept_once.subject, concat_ws('.', accept_once.source_context, 'event', accept_once.event_type,
             'v' || coalesce(accept_once.event_version, 1))),
         coalesce(accept_once.payload, 'null'), coalesce(accept_once.headers, '{}'), clock_timestamp(), clock_timestamp(),
         clock_timestamp(), clock_timestamp())
@@ -437,16 +468,24 @@ COMMENT ON FUNCTION sea_mq.accept_once IS 'Stores a message as processed; false 
 CREATE FUNCTION sea_mq.inbox_accept(message_id text, source_context text, event_type text, payload jsonb, subscription text,
     event_version integer DEFAULT NULL, subject text DEFAULT NULL, headers jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    -- Other publishers may have names that are no token of a subject.
+    kind text := CASE WHEN inbox_accept.event_type ~ '^[^[:space:].*>]+$' THEN sea_mq.event_name(inbox_accept.event_type)
+        ELSE inbox_accept.event_type END;
 BEGIN
-    IF message_id IS NULL OR subscription IS NULL OR event_type IS NULL THEN
+    IF inbox_accept.message_id IS NULL OR inbox_accept.subscription IS NULL OR inbox_accept.event_type IS NULL THEN
         RAISE EXCEPTION 'message_id, event_type and subscription must not be null'
             USING ERRCODE = 'null_value_not_allowed', HINT = 'message_id is the Nats-Msg-Id of the message.';
-    ELSIF subscription LIKE 'ingest:%' THEN
-        RAISE EXCEPTION 'subscription "%" is a name of sea_mq.ingest', subscription
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use another name: what partners send is accepted by sea_mq.ingest.';
     END IF;
-    PERFORM sea_mq.claim_name(subscription);
-    RETURN sea_mq.accept_once(message_id, source_context, event_type, payload, subscription, event_version, subject, headers);
+    IF sea_mq.is_reserved(inbox_accept.subscription) THEN
+        RAISE EXCEPTION 'the name "%" is reserved', inbox_accept.subscription
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Names that begin with "ingest:" stand for the messages of partners (sea_mq.ingest): choose another.';
+    END IF;
+    PERFORM sea_mq.claim_name(inbox_accept.subscription);
+    RETURN sea_mq.accept_once(inbox_accept.message_id, inbox_accept.source_context, kind, inbox_accept.payload,
+        inbox_accept.subscription, inbox_accept.event_version, inbox_accept.subject, inbox_accept.headers);
 END $$;
 COMMENT ON FUNCTION sea_mq.inbox_accept IS
 'For applications with a NATS consumer of their own: true the first time that a message is accepted for a subscription, false

@@ -34,6 +34,9 @@ CREATE INDEX dlq_messages_open_of ON sea_mq.dlq_messages (context, (coalesce(sub
     WHERE replayed_at IS NULL AND discarded_at IS NULL;
 CREATE INDEX dlq_messages_replayed ON sea_mq.dlq_messages (id) WHERE replayed_at IS NOT NULL;
 CREATE INDEX dlq_messages_replay ON sea_mq.dlq_messages (replay_event_id) WHERE replay_event_id IS NOT NULL;
+CREATE INDEX dlq_messages_place ON sea_mq.dlq_messages (stream, stream_seq) WHERE stream_seq IS NOT NULL;
+CREATE INDEX dlq_messages_decided ON sea_mq.dlq_messages (coalesce(replayed_at, discarded_at))
+    WHERE coalesce(replayed_at, discarded_at) IS NOT NULL;
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.dlq_messages', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.dlq_messages_id_seq', '');
 COMMENT ON SEQUENCE sea_mq.dlq_messages_id_seq IS 'Numbers of dead letters';
@@ -187,6 +190,13 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.header_time IS 'A time as RFC 3339 has it, in UTC; for internal use';
 
+CREATE FUNCTION sea_mq.as_uuid(id text) RETURNS uuid
+-- Without a search_path of its own, so that it can be inlined; those who call it have one.
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN $1 ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN $1::uuid END
+$$;
+COMMENT ON FUNCTION sea_mq.as_uuid IS 'A message id as a uuid; NULL if it is none; for internal use';
+
 -- To the dead letter queue: the record, the message for the DLQ stream and the end in the inbox, all in this transaction.
 CREATE FUNCTION sea_mq.bury(message sea_mq.inbox_pending, reason text, error text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
@@ -199,8 +209,7 @@ DECLARE
 BEGIN
     -- A replay that failed again comes back with its history.
     SELECT d.* INTO before FROM sea_mq.dlq_messages d
-    WHERE d.replay_event_id = CASE WHEN message.message_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-        THEN message.message_id::uuid END AND d.subscription IS NOT DISTINCT FROM message.subscription;
+    WHERE d.replay_event_id = sea_mq.as_uuid(message.message_id) AND d.subscription IS NOT DISTINCT FROM message.subscription;
     INSERT INTO sea_mq.dlq_messages (context, original_subject, subscription, message_id, source_context, event_type,
         event_version, aggregate_type, aggregate_id, payload, headers, reason, failure_count, error, errors, first_failed_at,
         last_failed_at, dlq_message_id)
@@ -265,6 +274,24 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.remove_dead_letter IS 'Has a dead letter removed from the DLQ stream, if it is there; for internal use';
 
+CREATE FUNCTION sea_mq.next_removals() RETURNS TABLE (stream text, sequence bigint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_sort = off AS $$
+    SELECT m.stream, m.sequence FROM sea_mq.message_deletions m ORDER BY m.stream, m.sequence LIMIT 1000
+$$;
+COMMENT ON FUNCTION sea_mq.next_removals IS 'Messages that are to be removed from their streams, some at once; for internal use';
+
+CREATE FUNCTION sea_mq.note_removals(gone json, failed json) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    DELETE FROM sea_mq.message_deletions m USING json_to_recordset($1) AS r(stream text, sequence bigint)
+    WHERE m.stream = r.stream AND m.sequence = r.sequence;
+    UPDATE sea_mq.dlq_messages d SET stream_seq = NULL FROM json_to_recordset($1) AS r(stream text, sequence bigint)
+    WHERE d.stream = r.stream AND d.stream_seq = r.sequence;
+    UPDATE sea_mq.message_deletions m SET error = r.error
+    FROM json_to_recordset($2) AS r(stream text, sequence bigint, error text)
+    WHERE m.stream = r.stream AND m.sequence = r.sequence AND m.error IS DISTINCT FROM r.error;
+$$;
+COMMENT ON FUNCTION sea_mq.note_removals IS 'Notes which messages were removed from their streams, and which could not be; for internal use';
+
 CREATE FUNCTION sea_mq.open_dead_letter(id bigint) RETURNS sea_mq.dlq_messages
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
@@ -288,7 +315,7 @@ COMMENT ON FUNCTION sea_mq.open_dead_letter IS 'A dead letter about which nothin
 CREATE FUNCTION sea_mq.resolve_failure(letter sea_mq.dlq_messages) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     UPDATE sea_mq.publish_failures f SET resolved_at = clock_timestamp()
-    WHERE f.event_id = CASE WHEN ($1).reason = 'unpublishable' THEN ($1).message_id::uuid END AND f.resolved_at IS NULL
+    WHERE ($1).reason = 'unpublishable' AND f.event_id = sea_mq.as_uuid(($1).message_id) AND f.resolved_at IS NULL
 $$;
 COMMENT ON FUNCTION sea_mq.resolve_failure IS 'Something was decided about an event that the broker had refused; for internal use';
 
@@ -331,7 +358,7 @@ BEGIN
             aggregate_type, aggregate_id, payload, headers, event_at)
         VALUES (letter.subscription, new_id::text, 'received', sea_mq.lane(letter.aggregate_type, letter.aggregate_id, new_id::text,
                 (SELECT coalesce(t.lanes, s.workers) FROM sea_mq.subscriptions s
-                    LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
+                    LEFT JOIN sea_mq.subscription_health t ON t.subscription = s.subscription
                     WHERE s.subscription = letter.subscription)), letter.source_context, letter.event_type, letter.event_version,
             letter.original_subject, letter.aggregate_type, letter.aggregate_id, coalesce(dlq_replay.payload, letter.payload),
             letter.headers || new_headers || jsonb_build_object('Nats-Msg-Id', new_id)
@@ -425,7 +452,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
         subject text, aggregate_type text, aggregate_id text, payload text, headers text, stream_seq bigint, event_at bigint))
         WITH ORDINALITY AS m(message_id, source_context, event_type, event_version, subject, aggregate_type, aggregate_id, payload,
             headers, stream_seq, event_at, place)
-    CROSS JOIN sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
+    CROSS JOIN sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_health t ON t.subscription = s.subscription
     WHERE s.subscription = $1
     ORDER BY m.place
     RETURNING id
@@ -448,7 +475,7 @@ BEGIN
     THEN
         RETURN false;
     END IF;
-    UPDATE sea_mq.subscription_state t SET lanes = assign_lanes.lanes WHERE t.subscription = assign_lanes.subscription;
+    UPDATE sea_mq.subscription_health t SET lanes = assign_lanes.lanes WHERE t.subscription = assign_lanes.subscription;
     -- What is left are retries, which keep no order.
     UPDATE sea_mq.inbox_pending p SET lane = sea_mq.lane(p.aggregate_type, p.aggregate_id, p.message_id, assign_lanes.lanes)
     WHERE p.subscription = assign_lanes.subscription;
@@ -501,22 +528,25 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $
             d.created_at, now(), clock_timestamp()
         FROM (SELECT sea_mq.inbox_slot() AS slot) s, done d
         RETURNING subscription)
-    INSERT INTO sea_mq.inbox_tally (subscription, processed, skipped, failed, dead)
-    SELECT l.subscription, count(*), 0, 0, 0 FROM logged l GROUP BY l.subscription
+    INSERT INTO sea_mq.outcome_log (slot, subscription_id, processed, skipped, failed, dead)
+    SELECT sea_mq.outcome_slot(), t.id, l.count, 0, 0, 0
+    FROM (SELECT g.subscription, count(*) FROM logged g GROUP BY g.subscription) l
+    JOIN sea_mq.subscriptions t ON t.subscription = l.subscription
 $$;
 COMMENT ON FUNCTION sea_mq.settle_processed IS 'Moves messages that were handled at the first attempt to what is done; for internal use';
 
-CREATE FUNCTION sea_mq.fold_tally() RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    WITH counted AS (DELETE FROM sea_mq.inbox_tally RETURNING *),
-    summed AS (SELECT c.subscription, sum(c.processed) AS processed, sum(c.skipped) AS skipped, sum(c.failed) AS failed,
-        sum(c.dead) AS dead, max(c.at) FILTER (WHERE c.processed > 0) AS at FROM counted c GROUP BY c.subscription)
-    UPDATE sea_mq.subscription_state t SET processed = t.processed + s.processed, skipped = t.skipped + s.skipped,
-        failed = t.failed + s.failed, dead = t.dead + s.dead, last_processed_at = greatest(t.last_processed_at, s.at)
-    FROM summed s WHERE s.subscription = t.subscription;
-    SELECT sea_mq.fold_dlq_tally();
+CREATE FUNCTION sea_mq.forget_letters(age interval) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    DELETE FROM sea_mq.dlq_messages d
+    WHERE coalesce(d.replayed_at, d.discarded_at) IS NOT NULL AND coalesce(d.replayed_at, d.discarded_at) < now() - $1
 $$;
-COMMENT ON FUNCTION sea_mq.fold_tally IS 'Adds the outcomes counted since the last time to the subscriptions'' state; for internal use';
+COMMENT ON FUNCTION sea_mq.forget_letters IS 'Removes dead letters that were decided about longer ago than this; for internal use';
+
+CREATE FUNCTION sea_mq.forget_failures(age interval) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    DELETE FROM sea_mq.publish_failures f WHERE f.resolved_at < now() - $1
+$$;
+COMMENT ON FUNCTION sea_mq.forget_failures IS 'Removes refused events that were decided about longer ago than this; for internal use';
 
 CREATE FUNCTION sea_mq.advance_inbox(current smallint, next smallint) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
@@ -534,7 +564,7 @@ COMMENT ON FUNCTION sea_mq.advance_inbox IS 'Makes the next slot of the inbox''s
 CREATE FUNCTION sea_mq.inbox_floor() RETURNS timestamptz
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT least(
-        now() - (SELECT max(t.stream_max_age) + interval '30 s' FROM sea_mq.subscription_state t),
+        now() - (SELECT max(t.stream_max_age) + interval '30 s' FROM sea_mq.subscription_health t),
         (SELECT min(coalesce(s.opened_at, i.installed_at)) FROM sea_mq.installation i CROSS JOIN generate_series(0, 7) n(slot)
             LEFT JOIN sea_mq.outbox_slots s ON s.slot = n.slot
             WHERE pg_relation_size(format('sea_mq.outbox_log_%s', n.slot)::regclass) > 0))

@@ -67,7 +67,7 @@ CREATE VIEW sea_mq.stream_status AS
 SELECT s.name AS stream, s.context, s.kind, coalesce(t.state, 'pending') AS state, t.error_kind, t.error, t.hint,
     coalesce(t.ordering, 'strict') AS ordering, t.differences, coalesce(t.losses, 0) AS losses, t.last_loss,
     c.stream_sequence AS last_sequence, coalesce(c.published, 0) AS published, p.pending, s.managed, t.since,
-    s.atomic_transactions, coalesce(t.not_atomic, 0) AS not_atomic, t.last_not_atomic
+    s.atomic_transactions, coalesce(c.not_atomic, 0) AS not_atomic, c.last_not_atomic
 FROM sea_mq.streams s
 LEFT JOIN sea_mq.stream_state t ON t.sink = s.sink
 LEFT JOIN sea_mq.cursors c ON c.sink = s.sink

@@ -100,8 +100,13 @@ impl Relation {
 
     /// Whether the table has no pages, which costs one look at its length.
     pub fn is_empty(&self) -> bool {
+        self.blocks() == 0
+    }
+
+    /// Pages of the table itself, without indexes.
+    pub fn blocks(&self) -> u32 {
         // SAFETY: the relation is open.
-        unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.raw, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 }
+        unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.raw, pg_sys::ForkNumber::MAIN_FORKNUM) }
     }
 
     /// Scans in index order what `snapshot` shows; null stands for a snapshot taken now.
@@ -235,6 +240,15 @@ impl Row {
             pg_sys::heap_deform_tuple(self.tuple, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
         }
         std::array::from_fn(|i| (!nulls[i]).then_some(values[i]))
+    }
+}
+
+impl Row {
+    /// All columns, copied into the current memory context.
+    pub fn copied_values<const N: usize>(&self) -> [Option<pg_sys::Datum>; N] {
+        // SAFETY: the tuple is valid; its copy lives as long as the memory context.
+        let copy = Row::new(unsafe { pg_sys::heap_copytuple(self.tuple) }, self.descriptor);
+        copy.values()
     }
 }
 

@@ -37,7 +37,7 @@ sql_function!(emit_raw_wrapper, pg_finfo_emit_raw_wrapper, |call| {
     let subject = match kind {
         // A dead letter must not fail; X-Original-Subject says what it was.
         SinkKind::DeadLetter => event::fit_subject(&subject),
-        SinkKind::Event | SinkKind::Local => {
+        SinkKind::Event => {
             event::check_subject(&subject).or_refuse();
             subject
         }

@@ -8,9 +8,9 @@ use pgrx::pg_sys;
 
 use super::cursors;
 use super::log;
+use super::progress;
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
-use super::subscriptions;
 use crate::broker::SinkId;
 use crate::domain::position::Position;
 use crate::pg::gucs;
@@ -30,13 +30,10 @@ pub fn bytes() -> u64 {
 
 /// Of one sink. Without a broker its events go to the subscriptions of the same database, if there are any.
 pub fn bytes_of(sink: SinkId) -> u64 {
-    let local = if gucs::has_broker() { Vec::new() } else { subscriptions::local_cursors(sink) };
-    let readers = if local.is_empty() { vec![sink] } else { local };
-    let ahead_of = |reader| {
-        let at = cursors::load(reader).position;
-        (0..SLOTS).map(|slot| bytes_in(slot, sink, &at)).sum()
-    };
-    readers.into_iter().map(ahead_of).max().unwrap_or(0)
+    let local = if gucs::has_broker() { Vec::new() } else { progress::local_positions(sink) };
+    let readers = if local.is_empty() { vec![cursors::load(sink).position] } else { local };
+    let ahead_of = |at: &Position| (0..SLOTS).map(|slot| bytes_in(slot, sink, at)).sum();
+    readers.iter().map(ahead_of).max().unwrap_or(0)
 }
 
 fn bytes_in(slot: i16, sink: SinkId, at: &Position) -> u64 {

@@ -3,74 +3,108 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use pgrx::pg_sys::Datum;
 use uuid::Uuid;
 
+use super::positions::{self, Columns, Ring};
 use super::spi::{self, Arg, TextRow};
 use crate::broker::SinkId;
 use crate::domain::position::{Batch, Moment, Position, Snapshot};
 use crate::domain::runs::Run;
+use crate::pg::clock;
+use crate::pg::datum::{text, text_datum};
 use crate::relay::sink::Cursor;
+use crate::relay::transactions::Splits;
+
+const COLUMNS: usize = 18;
+const RING: Ring<COLUMNS> = Ring {
+    table: "cursor_log",
+    current_sql: "SELECT slot FROM sea_mq.cursor_log ORDER BY number DESC LIMIT 1",
+    keys_sql: "SELECT DISTINCT sink FROM sea_mq.cursor_log",
+};
+
+/// Places of the columns behind those of the position in the log.
+mod column {
+    pub const SINK: usize = 2;
+    pub const STREAM_SEQUENCE: usize = 10;
+    pub const STREAM_CREATED_US: usize = 11;
+    pub const PUBLISHED: usize = 12;
+    pub const TAIL_FROM: usize = 13;
+    pub const REFILLING: usize = 14;
+    pub const NOT_ATOMIC: usize = 15;
+    pub const LAST_NOT_ATOMIC: usize = 16;
+    pub const UPDATED_AT: usize = 17;
+}
+
+/// The ring of cursors, for the janitor.
+pub fn ring() -> &'static Ring<COLUMNS> {
+    &RING
+}
 
 /// The cursor of a sink; that of the beginning if it has none.
 pub fn load(sink: SinkId) -> Cursor {
-    let rows = spi::query(
-        "SELECT done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at, stream_sequence, stream_created_us,
-            tail_from, refilling
-         FROM sea_mq.cursors WHERE sink = $1",
-        &[Arg::Int8(sink)],
-    );
-    let Some(row) = rows.first() else { return Cursor::start() };
-    let batch = spi::optional::<Snapshot>(row, 3).map(|snapshot| Batch {
-        upto: Moment { snapshot, next_xid: spi::parsed(row, 4), ceiling: spi::parsed(row, 5) },
-        at: spi::parsed(row, 6),
-    });
+    let Some(row) = RING.newest(sink) else { return Cursor::start() };
+    let int8 = |column: usize| row[column].map(|datum| datum.value() as i64);
     Cursor {
-        position: Position {
-            done: spi::optional(row, 0).unwrap_or_else(Snapshot::empty),
-            next_xid: spi::parsed(row, 1),
-            floor: spi::parsed(row, 2),
-            batch,
-        },
-        stream_sequence: spi::parsed(row, 7),
-        stream_created_us: spi::optional(row, 8),
-        tail_from: spi::optional(row, 9),
-        refilling: spi::flag(row, 10),
+        position: positions::position(&row).unwrap_or_else(Position::start),
+        stream_sequence: int8(column::STREAM_SEQUENCE).map_or(0, i64::cast_unsigned),
+        stream_created_us: int8(column::STREAM_CREATED_US),
+        tail_from: int8(column::TAIL_FROM).map(i64::cast_unsigned),
+        refilling: row[column::REFILLING].is_some_and(|datum| datum.value() != 0),
     }
 }
 
-/// Saves a cursor and what was stored since it was saved last. `slot`: the current slot of the ring.
+/// Saves a cursor and what was stored since it was saved last. `slot`: the current slot of the log's ring.
 pub fn save(sink: SinkId, cursor: &Cursor, runs: &[Run], slot: i16) {
-    let Position { done, next_xid, floor, batch } = &cursor.position;
-    let published: u64 = runs.iter().filter(|run| run.first_stream_seq.is_some()).map(|run| run.events).sum();
-    let upto = batch.as_ref().map(|batch| batch.upto.snapshot.to_string());
-    spi::execute(
-        "INSERT INTO sea_mq.cursors AS c (sink, done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at,
-            stream_sequence, stream_created_us, published, tail_from, refilling, updated_at)
-         VALUES ($1, $2::pg_snapshot, $3, $4, $5::pg_snapshot, $6, $7, $8, $9, $10, $11, $12, $13 <> 0, clock_timestamp())
-         ON CONFLICT (sink) DO UPDATE SET done = excluded.done, next_xid = excluded.next_xid, floor = excluded.floor,
-            batch_upto = excluded.batch_upto, batch_next_xid = excluded.batch_next_xid,
-            batch_ceiling = excluded.batch_ceiling, batch_at = excluded.batch_at, stream_sequence = excluded.stream_sequence,
-            stream_created_us = excluded.stream_created_us, published = c.published + excluded.published, tail_from = excluded.tail_from,
-            refilling = excluded.refilling, updated_at = excluded.updated_at",
-        &[
-            Arg::Int8(sink),
-            Arg::Text(&done.to_string()),
-            Arg::Int8(next_xid.cast_signed()),
-            Arg::Int8(*floor),
-            Arg::OptionalText(upto.as_deref()),
-            Arg::OptionalInt8(batch.as_ref().map(|batch| batch.upto.next_xid.cast_signed())),
-            Arg::OptionalInt8(batch.as_ref().map(|batch| batch.upto.ceiling)),
-            Arg::OptionalInt8(batch.as_ref().map(|batch| batch.at)),
-            Arg::Int8(cursor.stream_sequence.cast_signed()),
-            Arg::OptionalInt8(cursor.stream_created_us),
-            Arg::Int8(published.cast_signed()),
-            Arg::OptionalInt8(cursor.tail_from.map(u64::cast_signed)),
-            Arg::Int8(i64::from(cursor.refilling)),
-        ],
-    );
+    let stored: u64 = runs.iter().filter(|run| run.first_stream_seq.is_some()).map(|run| run.events).sum();
+    let mut row = newest(sink);
+    positions::set_position(&mut row, &cursor.position);
+    row[column::STREAM_SEQUENCE] = int8(cursor.stream_sequence.cast_signed());
+    row[column::STREAM_CREATED_US] = cursor.stream_created_us.and_then(int8);
+    add(&mut row, column::PUBLISHED, stored);
+    row[column::TAIL_FROM] = cursor.tail_from.and_then(|tail| int8(tail.cast_signed()));
+    row[column::REFILLING] = Some(Datum::from(cursor.refilling));
+    row[column::UPDATED_AT] = int8(clock::now());
+    RING.append(row);
     for run in runs {
         append_run(sink, run, slot);
     }
+}
+
+/// Records that transactions were not published as one. One that a restart cut in two counts once.
+pub fn save_splits(sink: SinkId, splits: &Splits) {
+    let what = format!("transaction {}: {}", splits.xid, splits.reason.words());
+    let mut row = newest(sink);
+    // SAFETY: the column has the type text.
+    let last = row[column::LAST_NOT_ATOMIC].map(|datum| unsafe { text(datum) });
+    if last.as_ref() != Some(&what) {
+        add(&mut row, column::NOT_ATOMIC, splits.count);
+        row[column::LAST_NOT_ATOMIC] = Some(text_datum(&what));
+        RING.append(row);
+    }
+}
+
+/// The newest row of a sink; that of the beginning if it has none.
+fn newest(sink: SinkId) -> Columns<COLUMNS> {
+    RING.newest(sink).unwrap_or_else(|| {
+        let mut row = [None; COLUMNS];
+        row[column::SINK] = int8(sink);
+        positions::set_position(&mut row, &Position::start());
+        for counter in [column::STREAM_SEQUENCE, column::PUBLISHED, column::NOT_ATOMIC] {
+            row[counter] = int8(0);
+        }
+        row[column::REFILLING] = Some(Datum::from(false));
+        row[column::UPDATED_AT] = int8(clock::now());
+        row
+    })
+}
+
+fn int8(value: i64) -> Option<Datum> {
+    Some(Datum::from(value))
+}
+
+fn add(row: &mut Columns<COLUMNS>, column: usize, more: u64) {
+    row[column] = int8(row[column].map_or(0, |datum| datum.value() as i64).saturating_add(more.cast_signed()));
 }
 
 fn append_run(sink: SinkId, run: &Run, slot: i16) {
@@ -171,7 +205,7 @@ pub fn failures(sink: SinkId) -> Vec<i64> {
 
 /// Forgets refused events about which something was decided longer ago than the log is kept.
 pub fn forget_resolved(retention: Duration) {
-    let sql = "DELETE FROM sea_mq.publish_failures WHERE resolved_at < clock_timestamp() - make_interval(secs => $1)";
+    let sql = "SELECT sea_mq.forget_failures(make_interval(secs => $1))";
     spi::execute(sql, &[Arg::Int8(i64::try_from(retention.as_secs()).unwrap_or(i64::MAX))]);
 }
 

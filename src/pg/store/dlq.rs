@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::inbox::millis;
 use super::spi::{self, Arg};
 use crate::broker::SinkId;
@@ -41,34 +43,38 @@ pub fn mirror(stream: &str, sequence: u64, message: &Message) {
     );
 }
 
-/// Messages that are to be removed from their streams.
+/// Messages that are to be removed from their streams, some at once.
 pub fn removals() -> Vec<(String, u64)> {
-    let rows =
-        spi::query("SELECT stream, sequence FROM sea_mq.message_deletions ORDER BY stream, sequence LIMIT 1000", &[]);
+    let rows = spi::query("SELECT stream, sequence FROM sea_mq.next_removals()", &[]);
     rows.iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
 }
 
-/// Notes how a removal went.
-pub fn save_removal(stream: &str, sequence: u64, error: Option<&str>) {
-    let (name, number) = (Arg::Text(stream), Arg::Int8(sequence.cast_signed()));
-    match error {
-        None => {
-            spi::execute("DELETE FROM sea_mq.message_deletions WHERE stream = $1 AND sequence = $2", &[name, number]);
-            spi::execute(
-                "UPDATE sea_mq.dlq_messages SET stream_seq = NULL WHERE stream = $1 AND stream_seq = $2",
-                &[name, number],
-            );
-        }
-        Some(error) => {
-            let sql = "UPDATE sea_mq.message_deletions SET error = $3 WHERE stream = $1 AND sequence = $2";
-            spi::execute(sql, &[name, number, Arg::Text(error)]);
-        }
-    }
+/// How a removal went.
+pub struct Removal {
+    pub stream: String,
+    pub sequence: u64,
+    pub error: Option<String>,
+}
+
+/// Notes how removals went.
+pub fn save_removals(removals: &[Removal]) {
+    let list = |failed: bool| {
+        let some = removals.iter().filter(|removal| removal.error.is_some() == failed);
+        let values = some.map(|removal| {
+            json!({ "stream": removal.stream, "sequence": removal.sequence, "error": removal.error })
+        });
+        serde_json::Value::Array(values.collect()).to_string()
+    };
+    spi::execute("SELECT sea_mq.note_removals($1::json, $2::json)", &[Arg::Text(&list(false)), Arg::Text(&list(true))]);
 }
 
 /// Removes dead letters that were replayed or discarded longer ago than this.
 pub fn forget_old(age: Duration) {
-    let sql = "DELETE FROM sea_mq.dlq_messages
-        WHERE coalesce(replayed_at, discarded_at) < clock_timestamp() - make_interval(secs => $1::float8 / 1000)";
+    let sql = "SELECT sea_mq.forget_letters(make_interval(secs => $1::float8 / 1000))";
     spi::execute(sql, &[Arg::Int8(millis(age))]);
+}
+
+/// Adds up the numbers of dead letters.
+pub fn fold_tally() {
+    spi::execute("SELECT sea_mq.fold_dlq_tally()", &[]);
 }

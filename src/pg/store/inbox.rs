@@ -217,13 +217,6 @@ pub fn release_expired() {
     spi::execute(sql, &[]);
 }
 
-/// Adds up what was counted since the last time.
-pub fn fold_tally() {
-    if spi::query("SELECT EXISTS (SELECT FROM sea_mq.inbox_tally)", &[]).first().is_some_and(|row| spi::flag(row, 0)) {
-        spi::execute("SELECT sea_mq.fold_tally()", &[]);
-    }
-}
-
 /// Moves on to the next slot if the current one is old and the next is empty. `false`: not now.
 pub fn advance_if_old(age: Duration) -> bool {
     let current = current_slot();

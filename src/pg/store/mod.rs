@@ -10,6 +10,8 @@ pub mod findings;
 pub mod inbox;
 pub mod installation;
 pub mod log;
+pub mod positions;
+pub mod progress;
 pub mod ring;
 pub mod rows;
 pub mod scheduled;

@@ -3,23 +3,26 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys, warning};
 use uuid::Uuid;
 
+use super::log::next_seq;
 use super::spi::{self, Arg, TextRow};
 use crate::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
 use crate::domain::envelope::BodyFormat;
-use crate::domain::sink::{SinkKind, sink_id};
+use crate::domain::sink::{SinkKind, sink_id, stable_hash};
 use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::datum::{text, text_datum};
 use crate::pg::door::as_owner;
+use crate::pg::error::raise;
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
 use crate::pg::watch::{Kept, Table};
 use crate::relay::sink::Described;
-use crate::relay::transactions::Splits;
 
 /// Columns of `sea_mq.streams`, and where `emit` finds what it must know.
 const COLUMNS: usize = 20;
+const CONTEXT: usize = 1;
+const KIND: usize = 2;
 const SINK: i16 = 4;
 const MAX_MSG_SIZE: usize = 9;
 const BODY: usize = 13;
@@ -36,19 +39,30 @@ pub struct Facts {
 }
 
 thread_local! {
-    static KNOWN: Kept<SinkId, Facts> = Kept::new(&[Table::Streams]);
+    static KNOWN: Kept<(SinkId, u64), Facts> = Kept::new(&[Table::Streams]);
 }
 
 /// The facts as this process knows them.
-pub fn known_facts(sink: SinkId) -> Facts {
-    KNOWN.with(|known| known.get(&sink, || facts(sink)))
+pub fn known_facts(sink: SinkId, context: &str, kind: SinkKind) -> Facts {
+    // By another hash of the name as well, so that one name does not stand for another.
+    let name = stable_hash(context.bytes().chain([b'.']).chain(kind.token().bytes()));
+    KNOWN.with(|known| known.get(&(sink, name), || facts(sink, context, kind)))
 }
 
 /// Looks the facts up as of now.
-fn facts(sink: SinkId) -> Facts {
+fn facts(sink: SinkId, context: &str, kind: SinkKind) -> Facts {
     let table = Relation::open("streams");
     let mut scan = table.scan("streams_sink_key", &[Key::Int8(SINK, Compare::Equal, sink)], std::ptr::null_mut());
     let row = scan.next().map(|row| row.values::<COLUMNS>());
+    // SAFETY: the columns have the type text.
+    let is = |column: usize, name: &str| row.and_then(|row| row[column]).is_none_or(|it| unsafe { text(it) } == name);
+    if !is(CONTEXT, context) || !is(KIND, kind.token()) {
+        raise(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("context \"{context}\" ({}) has the sink id of another context", kind.token()),
+            "Give the context another name.",
+        );
+    }
     let facts = Facts {
         sink,
         described: row.is_some(),
@@ -70,7 +84,8 @@ fn facts(sink: SinkId) -> Facts {
 pub fn describe_default(context: &str, kind: SinkKind, sink: SinkId) {
     if !try_lock(sink) {
         let mut requests = Appender::open(relation::require("stream_requests"));
-        requests.append([Some(text_datum(context)), Some(text_datum(kind.token()))]);
+        let number = next_seq(relation::require("position_number"));
+        requests.append([Some(text_datum(context)), Some(text_datum(kind.token())), Some(pg_sys::Datum::from(number))]);
         return;
     }
     describe_locked(context, kind, sink);
@@ -78,7 +93,7 @@ pub fn describe_default(context: &str, kind: SinkKind, sink: SinkId) {
 
 /// Whoever had the lock before has committed or rolled back.
 fn describe_locked(context: &str, kind: SinkKind, sink: SinkId) {
-    if !facts(sink).described {
+    if !facts(sink, context, kind).described {
         as_owner(|| {
             spi::execute(
                 "SELECT sea_mq.describe_default_stream($1, $2)::text",
@@ -173,16 +188,30 @@ pub fn requests() -> Vec<(String, SinkKind)> {
 /// Turns a request into a description, unless an open transaction is doing so: then it stays for a later time.
 pub fn grant(context: &str, kind: SinkKind) {
     let sink = sink_id(context, kind);
-    if !facts(sink).described {
+    if belongs_to_another(sink, context, kind) {
+        warning!("sea_mq relay: context \"{context}\" ({}) has the sink id of another context", kind.token());
+        return forget_request(context, kind);
+    }
+    if !facts(sink, context, kind).described {
         if !try_lock(sink) {
             return;
         }
         describe_locked(context, kind, sink);
     }
+    forget_request(context, kind);
+}
+
+fn forget_request(context: &str, kind: SinkKind) {
     spi::execute(
         "DELETE FROM sea_mq.stream_requests WHERE context = $1 AND kind = $2",
         &[Arg::Text(context), Arg::Text(kind.token())],
     );
+}
+
+fn belongs_to_another(sink: SinkId, context: &str, kind: SinkKind) -> bool {
+    let sql = "SELECT EXISTS (SELECT FROM sea_mq.sinks WHERE sink = $1 AND (context, kind) <> ($2, $3))";
+    let args = [Arg::Int8(sink), Arg::Text(context), Arg::Text(kind.token())];
+    spi::query(sql, &args).first().is_some_and(|row| spi::flag(row, 0))
 }
 
 /// The state of a stream, for `sea_mq.stream_status`.

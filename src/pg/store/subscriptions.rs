@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::consumers::Trouble;
 use super::inbox::millis;
 use super::spi::{self, Arg, TextRow};
-use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Resume, SinkId, SubscriptionId};
+use crate::broker::{ConsumerSpec, DeliverFrom, Resume, SubscriptionId};
 use crate::domain::message::POSTGRES_EPOCH_US;
 use crate::domain::policy::ContractPolicy;
 use crate::pg::gucs;
@@ -145,7 +145,7 @@ pub fn taken_over(name: &str) {
 pub fn fingerprint() -> String {
     let sql = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(s::text, coalesce(t.lanes, 0))), 0)
             || ' ' || (SELECT count(*) FROM sea_mq.streams d WHERE d.kind = 'dlq')
-        FROM sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription";
+        FROM sea_mq.subscriptions s LEFT JOIN sea_mq.subscription_health t ON t.subscription = s.subscription";
     spi::query(sql, &[]).first().map(|row| spi::parsed(row, 0)).unwrap_or_default()
 }
 
@@ -265,7 +265,7 @@ pub fn due_in(name: &str, lane: i16) -> Option<Duration> {
 /// Notes how a subscription is doing.
 pub fn save_state(name: &str, state: &str, trouble: Option<&Trouble>) {
     spi::execute(
-        "INSERT INTO sea_mq.subscription_state AS t (subscription, state, error_kind, error, hint) VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO sea_mq.subscription_health AS t (subscription, state, error_kind, error, hint) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (subscription) DO UPDATE SET state = excluded.state, error_kind = excluded.error_kind,
             error = excluded.error, hint = excluded.hint, since = now()",
         &[
@@ -278,55 +278,12 @@ pub fn save_state(name: &str, state: &str, trouble: Option<&Trouble>) {
     );
 }
 
-/// Notes what the broker says of a subscription's consumer.
-pub fn save_info(name: &str, info: &ConsumerInfo) {
-    spi::execute(
-        "UPDATE sea_mq.subscription_state SET pending = $2, stream_max_age = make_interval(secs => $3::float8 / 1000),
-            stream_sequence = CASE WHEN stream_created_us = $4 THEN stream_sequence ELSE 0 END, stream_created_us = $4
-         WHERE subscription = $1",
-        &[
-            Arg::Text(name),
-            Arg::Int8(info.pending.cast_signed()),
-            Arg::OptionalInt8(info.stream_max_age.map(millis)),
-            Arg::Int8(info.stream_created_us),
-        ],
-    );
-}
-
 /// Notes for how long a subscription's stream keeps messages.
 pub fn save_max_age(name: &str, max_age: Option<Duration>) {
     spi::execute(
-        "UPDATE sea_mq.subscription_state SET stream_max_age = make_interval(secs => $2::float8 / 1000)
-         WHERE subscription = $1",
+        "UPDATE sea_mq.subscription_health SET stream_max_age = make_interval(secs => $2::float8 / 1000)
+         WHERE subscription = $1 AND stream_max_age IS DISTINCT FROM make_interval(secs => $2::float8 / 1000)",
         &[Arg::Text(name), Arg::OptionalInt8(max_age.map(millis))],
-    );
-}
-
-/// What a batch adds to a subscription's state.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
-    pub processed: i64,
-    pub duplicates: i64,
-    pub redelivered: i64,
-    pub pending: Option<u64>,
-    pub resume: Option<Resume>,
-}
-
-/// Notes a subscription's progress.
-pub fn save_progress(name: &str, progress: &Progress) {
-    spi::execute(
-        "UPDATE sea_mq.subscription_state SET processed = processed + $2, duplicates = duplicates + $3, redelivered = redelivered + $4,
-            pending = coalesce($5, pending), stream_sequence = coalesce($6, stream_sequence),
-            last_processed_at = CASE WHEN $2 > 0 THEN clock_timestamp() ELSE last_processed_at END
-         WHERE subscription = $1",
-        &[
-            Arg::Text(name),
-            Arg::Int8(progress.processed),
-            Arg::Int8(progress.duplicates),
-            Arg::Int8(progress.redelivered),
-            Arg::OptionalInt8(progress.pending.map(u64::cast_signed)),
-            Arg::OptionalInt8(progress.resume.map(|resume| resume.sequence.cast_signed())),
-        ],
     );
 }
 
@@ -350,11 +307,4 @@ pub fn save_deletion(stream: &str, name: &str, error: Option<&str>) {
             spi::execute(sql, &[stream, name, Arg::Text(error)])
         }
     };
-}
-
-/// Keys of the cursors with which subscriptions read a sink's events where there is no broker.
-pub fn local_cursors(sink: SinkId) -> Vec<SinkId> {
-    let sql = "SELECT sea_mq.sink_id(subscription, 'local') FROM sea_mq.subscriptions
-        WHERE source_context IS NOT NULL AND sea_mq.sink_id(source_context, 'event') = $1";
-    spi::query(sql, &[Arg::Int8(sink)]).iter().map(|row| spi::parsed(row, 0)).collect()
 }

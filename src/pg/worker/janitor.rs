@@ -7,9 +7,11 @@ use std::time::Duration;
 use pgrx::{log, pg_sys};
 
 use super::session::{self, Failed};
+use crate::domain::position::Position;
 use crate::pg::gucs;
 use crate::pg::relation::Relation;
-use crate::pg::store::{cursors, log, ring, spi, subscriptions};
+use crate::pg::store::positions::{self, Ring};
+use crate::pg::store::{cursors, log, progress, ring, spi};
 
 /// How often there can be something to do.
 pub fn interval() -> Duration {
@@ -33,7 +35,19 @@ pub fn run_once() -> Result<(), Failed> {
             log!("sea_mq: slot {slot} of the outbox log was emptied");
         }
     }
+    turn(cursors::ring())?;
     session::transaction(|| cursors::forget_resolved(gucs::retention()))
+}
+
+/// Lets a ring of positions move on to its other slot, if it has grown.
+pub fn turn<const N: usize>(ring: &'static Ring<N>) -> Result<(), Failed> {
+    if session::transaction(|| ring.has_grown())? {
+        // A failure to get the locks is no failure: somebody uses the slots, and the next round tries again.
+        if let Ok(moved) = session::transaction(|| ring.move_on()) {
+            moved.remember();
+        }
+    }
+    Ok(())
 }
 
 fn must_advance(current: i16) -> bool {
@@ -50,23 +64,20 @@ fn is_empty(slot: i16) -> bool {
 
 /// Bytes of the table itself, without indexes.
 fn size(slot: i16) -> u64 {
-    let table = Relation::open(&ring::log_table(slot));
-    // SAFETY: the relation is open.
-    let blocks = unsafe { pg_sys::RelationGetNumberOfBlocksInFork(table.raw(), pg_sys::ForkNumber::MAIN_FORKNUM) };
-    u64::from(blocks) * u64::from(pg_sys::BLCKSZ)
+    u64::from(Relation::open(&ring::log_table(slot)).blocks()) * u64::from(pg_sys::BLCKSZ)
 }
 
 /// Whether every event of the slot was handed over, as far as the saved cursors say.
 fn is_spent(slot: i16) -> bool {
     let now = log::now();
-    let unread = |sink, cursor| log::slot_has_unread(slot, sink, &cursors::load(cursor).position, &now);
+    let unread = |sink, at: &Position| log::slot_has_unread(slot, sink, at, &now);
     let without_broker = !gucs::has_broker();
     log::sinks_in(slot).into_iter().all(|sink| {
         // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
         // stream would not hold any more is not kept for it either.
-        let read_here =
-            !without_broker || subscriptions::local_cursors(sink).into_iter().all(|cursor| !unread(sink, cursor));
-        read_here && (!unread(sink, sink) || (without_broker && ring::outlived(slot, sink)))
+        let read_here = !without_broker || progress::local_positions(sink).iter().all(|at| !unread(sink, at));
+        read_here
+            && (!unread(sink, &cursors::load(sink).position) || (without_broker && ring::outlived(slot, sink)))
     })
 }
 
@@ -76,11 +87,7 @@ fn truncate(slot: i16) -> bool {
     spi::execute_dynamic(&format!(
         "LOCK TABLE ONLY sea_mq.outbox_log_{slot}, ONLY sea_mq.relay_journal_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
     ));
-    // SAFETY: a snapshot taken under the lock, popped below.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let spent = is_spent(slot);
-    // SAFETY: pushed above.
-    unsafe { pg_sys::PopActiveSnapshot() };
+    let spent = positions::with_latest_snapshot(|| is_spent(slot));
     if spent {
         spi::execute_dynamic(&format!("TRUNCATE ONLY sea_mq.outbox_log_{slot}, ONLY sea_mq.relay_journal_{slot}"));
     }

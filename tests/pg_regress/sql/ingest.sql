@@ -66,3 +66,8 @@ SELECT sea_mq.register_mapping('acme', 'x', '$.a == 1', 'PaymentSettled', 'payme
 SELECT count(*) FROM sea_mq.partner_mappings;
 RESET ROLE;
 DROP ROLE ingest_producer;
+
+-- Nobody takes a partner's message away by accepting it beforehand.
+SELECT sea_mq.inbox_accept('m11', 'orders', 'OrderCreated', '{}', 'ingest:acme');
+SELECT sea_mq.subscribe('ingest:acme', 'orders');
+SELECT sea_mq.ingest('acme', '{"id": "m11", "type": "settled", "data": {"ref": 11, "order": "o-11", "amount": {"value": 11}}}') IS NOT NULL AS ingested;

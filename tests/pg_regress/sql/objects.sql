@@ -54,6 +54,14 @@ WHERE c.relnamespace = 'sea_mq'::regnamespace AND c.relkind IN ('r', 'S')
     AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'sea_mq' AND c.oid = ANY (e.extconfig))
 ORDER BY 1;
 
+-- Tables without a replica identity, whose rows a publication FOR ALL TABLES would not let anybody update or delete: those
+-- whose rows are only appended, and go by TRUNCATE. (Unlogged tables are not published.)
+SELECT c.oid::regclass AS only_appended
+FROM pg_class c
+WHERE c.relnamespace = 'sea_mq'::regnamespace AND c.relkind = 'r' AND c.relpersistence = 'p' AND NOT EXISTS (
+    SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident))
+ORDER BY 1;
+
 -- The log is never updated or deleted from: nothing refers to it, no foreign key and no rule needs that.
 SELECT conrelid::regclass, conname FROM pg_constraint WHERE confrelid = 'sea_mq.outbox_log'::regclass;
 

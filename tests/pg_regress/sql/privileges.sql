@@ -48,7 +48,7 @@ INSERT INTO public.attempts (command) VALUES
     ($$SELECT * FROM sea_mq.installation$$),
     ($$UPDATE sea_mq.installation SET install_id = gen_random_uuid()$$),
     ($$UPDATE sea_mq.streams SET max_msgs = 1$$),
-    ($$UPDATE sea_mq.cursors SET floor = 0$$),
+    ($$INSERT INTO sea_mq.cursor_log (slot) VALUES (0)$$),
     ($$SELECT sea_mq.describe_default_stream('x', 'event')$$),
     ($$SELECT sea_mq.restart_at_commit()$$),
     ($$SET sea_mq.context = 'orders'$$),

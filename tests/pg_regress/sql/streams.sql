@@ -48,3 +48,15 @@ SELECT stream, atomic_transactions, not_atomic, last_not_atomic FROM sea_mq.stre
 SELECT sea_mq.alter_stream('ATOMS_EVENTS', atomic_transactions => false);
 SELECT name, atomic_transactions FROM sea_mq.streams WHERE context = 'atoms' ORDER BY name;
 SELECT sea_mq.create_stream('neither', atomic_transactions => NULL);
+-- Two contexts never share a sink: not those whose names were made to have one simple hash …
+SELECT sea_mq.create_stream('hq6nehk80yy4mqid'), sea_mq.create_stream('n4kk89x203ozp3ac');
+SELECT count(DISTINCT sink) FROM sea_mq.streams WHERE context IN ('hq6nehk80yy4mqid', 'n4kk89x203ozp3ac');
+-- … and where the id of one is another's (as if there were such names), neither its stream is described nor its events are taken.
+INSERT INTO sea_mq.sinks VALUES (sea_mq.sink_id('twin', 'event'), 'original', 'event');
+\set VERBOSITY sqlstate
+SELECT sea_mq.create_stream('twin');
+SELECT sea_mq.emit('a', '1', 'Done', '{}', context => 'twin') IS NOT NULL AS emitted;
+\set VERBOSITY default
+UPDATE sea_mq.streams SET context = 'original' WHERE context = 'hq6nehk80yy4mqid';
+SELECT sea_mq.emit('a', '1', 'Done', '{}', context => 'hq6nehk80yy4mqid') IS NOT NULL AS emitted;
+SELECT count(*) FROM sea_mq.outbox_events WHERE context IN ('twin', 'hq6nehk80yy4mqid');

@@ -12,7 +12,8 @@ use crate::consume::intake::Intake;
 use crate::domain::message::Message;
 use crate::domain::outcome::Failure;
 use crate::domain::subject::covers;
-use crate::pg::store::subscriptions::{self, Progress, Subscription};
+use crate::pg::store::progress::{self, Progress};
+use crate::pg::store::subscriptions::Subscription;
 use crate::pg::worker::session::Failed;
 
 /// Messages handed to one transaction.
@@ -154,7 +155,8 @@ pub(super) fn save(
         redelivered: i64::try_from(redelivered).unwrap_or(0),
         pending: done.last().map(|delivery| delivery.pending),
         resume: intake.advance(done, undone),
+        position: None,
     };
-    subscriptions::save_progress(&subscription.name, &progress);
+    progress::save(subscription.id, &progress);
     progress.resume
 }

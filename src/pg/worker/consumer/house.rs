@@ -6,7 +6,8 @@ use pgrx::log;
 
 use super::worker::Worker;
 use crate::pg::gucs;
-use crate::pg::store::{dlq, inbox};
+use crate::pg::store::{dlq, inbox, progress};
+use crate::pg::worker::janitor;
 use crate::pg::worker::session::{self, Failed};
 
 /// An attempt that began so long ago and has not ended is nobody's any more; settings allow a day at most.
@@ -17,7 +18,7 @@ const LETTERS: Duration = Duration::from_secs(60);
 const ROUND: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Removes dead letters that were decided about long ago. It looks at all of them, so it does that less often.
+    /// Removes dead letters that were decided about long ago.
     fn forget_letters(&mut self) -> Result<(), Failed> {
         let (now, age) = (Instant::now(), gucs::dlq_retention());
         if now >= self.letters_at {
@@ -32,11 +33,15 @@ impl Worker {
         if self.served.iter().any(|served| !served.subscription.has_handler) {
             session::transaction(inbox::release_expired)?;
         }
-        session::transaction(inbox::fold_tally)?;
+        for slot in session::transaction(progress::grown_outcomes)? {
+            // Failing to get the lock is no failure, here and below: somebody uses the slot, and another round tries again.
+            let _ = session::transaction(|| progress::add_outcomes(slot));
+        }
+        session::transaction(dlq::fold_tally)?;
+        janitor::turn(progress::ring())?;
         // No handler runs for so long that its process is not gone.
         self.recover(STALE)?;
         let retention = gucs::inbox_retention();
-        // Failing to get the lock is no failure: somebody uses the slot, and another round tries again.
         if session::transaction(|| inbox::advance_if_old(retention / 2)).is_ok_and(|advanced| advanced) {
             log!("sea_mq: the inbox moved on to its next slot");
         }

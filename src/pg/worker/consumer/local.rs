@@ -10,10 +10,10 @@ use crate::domain::position::{Moment, Position};
 use crate::domain::sink::{SinkKind, sink_id};
 use crate::domain::subject::covers;
 use crate::pg::handler;
-use crate::pg::store::subscriptions::{self, Progress, Subscription};
-use crate::pg::store::{cursors, log};
+use crate::pg::store::log;
+use crate::pg::store::progress::{self, Progress};
+use crate::pg::store::subscriptions::Subscription;
 use crate::pg::worker::session::{self, Failed};
-use crate::relay::sink::Cursor;
 
 /// Bytes of payload read at once.
 const BYTES: usize = 4 << 20;
@@ -34,13 +34,12 @@ impl Worker {
         if served.exhausted || !served.has_room(now) {
             return Ok(false);
         }
-        let cursor = sink_id(&subscription.name, SinkKind::Local);
         let sink = sink_id(context, SinkKind::Event);
         let room = if subscription.is_direct() { AT_ONCE } else { subscription.max_ack_pending - served.waiting };
         let limit = log::Limit { events: room.min(AT_ONCE), bytes: BYTES };
         let before = served.position.clone();
         let (at, read) = session::transaction(|| {
-            let at = before.unwrap_or_else(|| cursors::load(cursor).position);
+            let at = before.unwrap_or_else(|| progress::position(subscription.id));
             let read = log::read(sink, &at, moment, limit);
             (at, read)
         })?;
@@ -52,7 +51,7 @@ impl Worker {
             served.position = Some(read.after);
             return Ok(false);
         }
-        let chunk = Chunk { cursor, at, after: read.after, events: read.events, moment };
+        let chunk = Chunk { at, after: read.after, events: read.events, moment };
         let careful = served.careful > 0;
         served.careful = served.careful.saturating_sub(chunk.events.len());
         let (handled, position) = handle(served, &subscription, &chunk, careful)?;
@@ -68,8 +67,6 @@ impl Worker {
 
 /// What was read of the log.
 struct Chunk<'a> {
-    /// Key of the subscription's cursor.
-    cursor: i64,
     at: Position,
     after: Position,
     events: Vec<Logged>,
@@ -84,12 +81,6 @@ impl Chunk<'_> {
         }
         let last = handled.checked_sub(1).map(|place| self.events[place].seq);
         self.at.after(self.at.batch_or(self.moment), last, false)
-    }
-
-    /// Saves the cursor, in the current transaction.
-    fn save(&self, handled: usize) {
-        let cursor = Cursor { position: self.position(handled), ..Cursor::start() };
-        cursors::save(self.cursor, &cursor, &[], 0);
     }
 }
 
@@ -110,8 +101,8 @@ fn handle(
     // How many of the chunk are dealt with once so many of the wanted ones are.
     let passed = |handled: usize| wanted.get(handled).copied().unwrap_or(chunk.events.len());
     let save = |handled: usize, processed: i64, duplicates: i64| {
-        chunk.save(passed(handled));
-        subscriptions::save_progress(&subscription.name, &Progress { processed, duplicates, ..Progress::default() });
+        let position = Some(chunk.position(passed(handled)));
+        progress::save(subscription.id, &Progress { processed, duplicates, position, ..Progress::default() });
     };
     let failed = |failure: crate::domain::outcome::Failure| Failed(failure.message);
     let handled = if messages.is_empty() {

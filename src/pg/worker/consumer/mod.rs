@@ -15,6 +15,7 @@ mod handlers;
 mod house;
 mod local;
 mod mirror;
+mod removals;
 mod reports;
 mod served;
 mod stored;

@@ -14,7 +14,7 @@ use crate::consume::intake::Described;
 use crate::domain::outcome::Outcome;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::subscriptions::{self, Subscription};
-use crate::pg::store::{dlq, waiting};
+use crate::pg::store::{dlq, progress, waiting};
 use crate::pg::worker::session::{self, Failed};
 
 /// Messages of one subscription that the I/O thread may hold, whatever `max_ack_pending` is.
@@ -24,6 +24,7 @@ impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
         let (requests, effects) = self.consumer.report(report, Instant::now(), rand::random());
         if effects.contains(&Effect::Connection { fault: None }) {
+            self.letters.forget();
             // Before any consumer is asked for: one that is to be removed may come again under the same name.
             self.request_removals()?;
         }
@@ -56,9 +57,10 @@ impl Worker {
                     subscriptions::save_deletion(&rest.stream, &rest.name, rest.error.as_deref());
                 })
             }
-            Effect::Removed { stream, sequence, fault } => session::transaction(|| {
-                dlq::save_removal(&stream, sequence, fault.as_ref().map(|fault| fault.message.as_str()));
-            }),
+            Effect::Removed { stream, sequence, fault } => {
+                self.letters.answered(stream, sequence, fault);
+                Ok(())
+            }
         }
     }
 
@@ -80,7 +82,11 @@ impl Worker {
         };
         let Some(fault) = fault else {
             if let Some(info) = info {
-                session::transaction(|| subscriptions::save_info(&served.subscription.name, &info))?;
+                let Subscription { id, name, .. } = &*served.subscription;
+                session::transaction(|| {
+                    subscriptions::save_max_age(name, info.stream_max_age);
+                    progress::save_info(*id, &info);
+                })?;
             }
             if served.subscription.take_over {
                 session::transaction(|| subscriptions::taken_over(&served.subscription.name))?;
@@ -186,8 +192,7 @@ impl Worker {
 
     /// Has the broker remove consumers of subscriptions that are gone, and dead letters that were dealt with.
     fn request_removals(&mut self) -> Result<(), Failed> {
-        let (consumers, messages, owner) =
-            session::transaction(|| (subscriptions::deletions(), dlq::removals(), subscriptions::owner()))?;
+        let (consumers, owner) = session::transaction(|| (subscriptions::deletions(), subscriptions::owner()))?;
         let now = Instant::now();
         for (stream, name) in consumers {
             // One that was asked for in this session is not asked for again: the name may have come back meanwhile.
@@ -195,10 +200,7 @@ impl Worker {
                 self.io.send(Request::DeleteConsumer { stream, name, owner });
             }
         }
-        for (stream, sequence) in messages {
-            self.io.send(Request::DeleteMessage { stream, sequence });
-        }
-        Ok(())
+        self.request_message_removals()
     }
 
     /// Has as many handlers run as the subscriptions ask for.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::{log, pg_sys};
 
+use super::removals::LetterRemovals;
 use super::served::Served;
 use crate::broker::{BrokerConfig, Fault, Request, SubscriptionId};
 use crate::consume::Consumer;
@@ -23,6 +24,8 @@ use crate::pg::{clock, gucs};
 
 /// Least pause between looks at what waits: each completed message of an application asks for one.
 const LOOK: Duration = Duration::from_millis(5);
+/// Reports that are taken in before handlers get a turn.
+const REPORTS: usize = 1000;
 /// What handlers leave behind in their session (temporary tables, prepared statements) goes with the process.
 pub(super) const RECYCLE: Duration = Duration::from_secs(3600);
 
@@ -49,11 +52,13 @@ pub struct Worker {
     /// When the descriptions and what waits were looked at last.
     looked_at: Instant,
     /// They are to be looked at again.
-    look_due: bool,
+    pub(super) look_due: bool,
     pub(super) house_at: Instant,
     /// When dead letters are looked at for old ones.
     pub(super) letters_at: Instant,
     clock: WallClock,
+    /// Dead letters whose removal was asked for.
+    pub(super) letters: LetterRemovals,
     started: Instant,
     /// Consumers whose removal was asked for.
     pub(super) removals: Removals,
@@ -80,6 +85,7 @@ impl Worker {
             house_at: now,
             letters_at: now,
             clock: WallClock::new(now, clock::now()),
+            letters: LetterRemovals::default(),
             started: now,
             removals: Removals::default(),
             mirrors: HashMap::new(),
@@ -99,6 +105,19 @@ impl Worker {
     /// Whether events come from this database's own log, there being no broker.
     pub(super) fn is_local(&self) -> bool {
         self.settings.as_ref().is_some_and(|settings| settings.broker.is_none())
+    }
+
+    /// Takes in what the I/O thread has to report, up to a bound. Returns whether there may be more.
+    fn take_in_some(&mut self) -> Result<bool, Failed> {
+        let mut taken = 0;
+        while taken < REPORTS
+            && let Some(report) = self.io.try_recv()
+        {
+            self.take_in(report)?;
+            taken += 1;
+        }
+        self.note_removals()?;
+        Ok(taken == REPORTS)
     }
 
     /// Looks for changed descriptions and new work, if somebody says that there is some, or if it is time.
@@ -128,6 +147,7 @@ impl Worker {
         (self.look_due, self.looked_at) = (false, now);
         if poll {
             self.poll_at = now + gucs::poll_interval();
+            self.letters.retry();
             if self.process.extension_changed().is_some() {
                 return Err(Failed("the extension was dropped or installed anew".into()));
             }
@@ -234,6 +254,7 @@ impl Work for Worker {
         if self.settings.is_some() {
             // A thread of its own for each beginning: what the one before still reports is nobody's.
             self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
+            self.letters.forget();
         }
         self.consumer = Consumer::new(settings.broker.clone(), settings.reconnect_max, settings.fetch_memory);
         self.served.clear();
@@ -257,15 +278,13 @@ impl Work for Worker {
     /// One pass: take in, handle, keep house. Returns how long to sleep.
     fn run_once(&mut self) -> Result<Duration, Failed> {
         let now = Instant::now();
-        while let Some(report) = self.io.try_recv() {
-            self.take_in(report)?;
-        }
+        let reports = self.take_in_some()?;
         self.notice(now)?;
         let requests = self.consumer.tick(now);
         self.send(requests);
-        let mut more = false;
+        let mut more = reports;
         if self.held.is_none() {
-            more = self.handle()?;
+            more |= self.handle()?;
             if now >= self.house_at {
                 self.keep_house()?;
             }

@@ -9,7 +9,7 @@ use pgrx::warning;
 use super::worker::Worker;
 use crate::broker::SinkId;
 use crate::domain::position::Position;
-use crate::pg::store::{cursors, log, ring, scheduled, streams};
+use crate::pg::store::{cursors, log, ring, scheduled};
 use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
@@ -169,7 +169,7 @@ impl Worker {
             for (sink, (cursor, runs)) in &unsaved {
                 cursors::save(*sink, cursor, runs.as_slice(), slot);
             }
-            splits.iter().for_each(|(sink, splits)| streams::save_splits(*sink, splits));
+            splits.iter().for_each(|(sink, splits)| cursors::save_splits(*sink, splits));
         })?;
         self.saved_at = Instant::now();
         Ok(())

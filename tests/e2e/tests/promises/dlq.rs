@@ -432,3 +432,93 @@ async fn decided_dead_letters_are_removed_after_their_retention_and_open_ones_ar
     .await;
     until_dlq_holds(&stage, 2).await;
 }
+
+/// Blocks that a statement looks at, those of the functions that it calls included.
+async fn blocks(db: &Database, sql: &str) -> i64 {
+    let plan: Value = db.value(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}"), &[]).await;
+    let top = &plan[0]["Plan"];
+    top["Shared Hit Blocks"].as_i64().unwrap_or(0) + top["Shared Read Blocks"].as_i64().unwrap_or(0)
+}
+
+/// Dead letters about which something was decided.
+async fn make_decided(db: &Database, count: i32) {
+    db.run(&format!(
+        "INSERT INTO sea_mq.dlq_messages (context, original_subject, subscription, message_id, payload, headers, reason,
+            failure_count, dlq_message_id, stream, stream_seq, discarded_at)
+         SELECT 'orders', 'orders.event.x.v1', 'gone', gen_random_uuid(), jsonb_build_object('text', repeat('x', 200)), '{{}}',
+            'poison', 1, gen_random_uuid(), '{DLQ}', 1000000 + n, now() FROM generate_series(1, {count}) n"
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_removed_or_forgotten_is_found_without_reading_all_letters() {
+    let stage = receiving::prepared("dlq_many").await;
+    let db = stage.connect().await;
+    make_decided(&db, 30_000).await;
+    let removal = "SELECT sea_mq.note_removals('[{\"stream\": \"ORDERS_DLQ\", \"sequence\": 1000007}]',
+        '[{\"stream\": \"ORDERS_DLQ\", \"sequence\": 1000008, \"error\": \"no\"}]')";
+    // What is read of the catalog the first time is not counted.
+    blocks(&db, removal).await;
+    let count = blocks(&db, &removal.replace("1000007", "1000017")).await;
+    assert!(count < 100, "a removal looks at {count} blocks");
+    let noted = "SELECT count(*) FROM sea_mq.dlq_messages WHERE stream_seq IS NULL";
+    assert_eq!(db.value::<i64>(noted, &[]).await, 2);
+    let forget = "SELECT sea_mq.forget_letters('1 hour')";
+    blocks(&db, forget).await;
+    let count = blocks(&db, forget).await;
+    assert!(count < 50, "a look for old letters looks at {count} blocks");
+    db.run("UPDATE sea_mq.dlq_messages SET discarded_at = now() - interval '2 hours' WHERE id % 10000 = 0").await;
+    blocks(&db, forget).await;
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM sea_mq.dlq_messages", &[]).await, 29_997);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_letters_are_removed_while_a_subscription_goes_on() {
+    let (stage, db) = prepared("dlq_removals").await;
+    db.run("SELECT sea_mq.alter_subscription('app__orders', max_deliver => 1)").await;
+    emit_numbers(&db, 1, 3000).await;
+    until("all are in the stream", LONG, async || {
+        let sql = "SELECT count(*) = 3000 FROM sea_mq.dlq_list(max => NULL) WHERE stream_seq IS NOT NULL";
+        db.value(sql, &[]).await
+    })
+    .await;
+    make_decided(&db, 30_000).await;
+    // Each alone: each wakes the consumer, which asks for no removal twice.
+    let ids: Vec<i64> = db.values("SELECT id FROM sea_mq.dlq_list(max => 400)", &[]).await;
+    for id in ids {
+        db.run(&format!("SELECT sea_mq.dlq_discard({id})")).await;
+    }
+    db.run(
+        "SELECT sea_mq.dlq_discard(id) FROM sea_mq.dlq_list(max => NULL);
+         SELECT sea_mq.emit('order', '1', 'Counted', '{\"n\": 3001, \"good\": 1}')",
+    )
+    .await;
+    until_recorded(&stage, 3000 + 2).await;
+    until_dlq_holds(&stage, 0).await;
+    until("all removals are noted", SOON, async || {
+        let sql = "SELECT (SELECT count(*) FROM sea_mq.message_deletions) = 0
+            AND NOT EXISTS (SELECT FROM sea_mq.dlq_messages WHERE subscription <> 'gone' AND stream_seq IS NOT NULL)";
+        db.value(sql, &[]).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replaying_many_letters_costs_each_as_much_as_replaying_few() {
+    let stage = receiving::prepared("dlq_replay_many").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.stop()").await;
+    make_decided(&db, 20_000).await;
+    let replayed = async |count: i64| {
+        make_decided(&db, i32::try_from(count).expect("few")).await;
+        let open = "UPDATE sea_mq.dlq_messages SET discarded_at = NULL, subscription = 'again'
+            WHERE id > (SELECT max(id) - $1 FROM sea_mq.dlq_messages)";
+        db.execute(open, &[&count]).await.expect("cannot open them");
+        blocks(&db, "SELECT sea_mq.dlq_replay_all(subscription => 'again')").await / count
+    };
+    replayed(10).await;
+    let few = replayed(100).await;
+    let many = replayed(2000).await;
+    assert!(many <= few * 2, "{few} blocks each, of many {many}");
+}

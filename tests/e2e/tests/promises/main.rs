@@ -6,6 +6,7 @@ mod addresses;
 mod atomic;
 mod atomic_batches;
 mod backlog;
+mod bloat;
 mod budget;
 mod capture;
 mod cheap_views;
