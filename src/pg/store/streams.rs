@@ -255,17 +255,6 @@ pub fn save_loss(sink: SinkId, what: &str) {
     );
 }
 
-/// Records that transactions were not published as one. One that a restart cut in two counts once.
-pub fn save_splits(sink: SinkId, splits: &Splits) {
-    let what = format!("transaction {}: {}", splits.xid, splits.reason.words());
-    spi::execute(
-        "INSERT INTO sea_mq.stream_state AS s (sink, state, not_atomic, last_not_atomic) VALUES ($1, 'ready', $2, $3)
-         ON CONFLICT (sink) DO UPDATE SET last_not_atomic = excluded.last_not_atomic, not_atomic = s.not_atomic
-            + CASE WHEN s.last_not_atomic = excluded.last_not_atomic THEN 0 ELSE excluded.not_atomic END",
-        &[Arg::Int8(sink), Arg::Int8(splits.count.cast_signed()), Arg::Text(&what)],
-    );
-}
-
 /// A stream that is to be deleted in NATS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deletion {
