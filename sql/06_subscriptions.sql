@@ -526,7 +526,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT 0, s.id, (p.log_position ->> 'done')::pg_snapshot, (p.log_position ->> 'next_xid')::bigint,
         (p.log_position ->> 'floor')::bigint
     FROM sea_mq.subscriptions s, sea_mq.log_position() AS p(log_position)
-    WHERE $2 AND s.subscription = $1 AND NOT EXISTS (SELECT FROM sea_mq.progress_log l WHERE l.subscription_id = s.id);
+    WHERE $2 AND s.subscription = $1 AND s.start_from = 'new'
+        AND NOT EXISTS (SELECT FROM sea_mq.progress_log l WHERE l.subscription_id = s.id);
 $$;
 COMMENT ON FUNCTION sea_mq.begin_subscription IS 'Where a new subscription begins; for internal use';
 

@@ -267,11 +267,13 @@ END $$;
 COMMENT ON FUNCTION sea_mq.mirror_dead_letter IS 'Notes a message of the DLQ stream; for internal use';
 
 CREATE FUNCTION sea_mq.remove_dead_letter(letter sea_mq.dlq_messages) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sea_mq.message_deletions (stream, sequence) SELECT ($1).stream, ($1).stream_seq WHERE ($1).stream_seq IS NOT NULL
-    ON CONFLICT DO NOTHING;
-    SELECT sea_mq.inbox_wake_at_commit();
-$$;
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF letter.stream_seq IS NOT NULL THEN
+        INSERT INTO sea_mq.message_deletions (stream, sequence) VALUES (letter.stream, letter.stream_seq) ON CONFLICT DO NOTHING;
+    END IF;
+    PERFORM sea_mq.inbox_wake_at_commit();
+END $$;
 COMMENT ON FUNCTION sea_mq.remove_dead_letter IS 'Has a dead letter removed from the DLQ stream, if it is there; for internal use';
 
 CREATE FUNCTION sea_mq.next_removals() RETURNS TABLE (stream text, sequence bigint)
@@ -313,10 +315,13 @@ END $$;
 COMMENT ON FUNCTION sea_mq.open_dead_letter IS 'A dead letter about which nothing was decided, locked. Errors 42704, 55000; for internal use';
 
 CREATE FUNCTION sea_mq.resolve_failure(letter sea_mq.dlq_messages) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE sea_mq.publish_failures f SET resolved_at = clock_timestamp()
-    WHERE ($1).reason = 'unpublishable' AND f.event_id = sea_mq.as_uuid(($1).message_id) AND f.resolved_at IS NULL
-$$;
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF letter.reason = 'unpublishable' THEN
+        UPDATE sea_mq.publish_failures f SET resolved_at = clock_timestamp()
+        WHERE f.event_id = sea_mq.as_uuid(letter.message_id) AND f.resolved_at IS NULL;
+    END IF;
+END $$;
 COMMENT ON FUNCTION sea_mq.resolve_failure IS 'Something was decided about an event that the broker had refused; for internal use';
 
 CREATE FUNCTION sea_mq.dlq_replay(id bigint, payload jsonb DEFAULT NULL) RETURNS uuid

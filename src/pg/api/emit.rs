@@ -81,8 +81,7 @@ sql_function!(sink_id_wrapper, pg_finfo_sink_id_wrapper, |call| {
 
 /// The kind that a call names.
 pub fn sink_kind(token: &str) -> Result<SinkKind, Invalid> {
-    SinkKind::from_token(token)
-        .ok_or_else(|| Invalid::value("the kind of a sink is event or dlq", "Pass one of them."))
+    SinkKind::from_token(token).ok_or_else(|| Invalid::value("the kind of a sink is event or dlq", "Pass one of them."))
 }
 
 fn normalised(call: Call, normalise: fn(&str) -> Result<String, Invalid>) -> pg_sys::Datum {

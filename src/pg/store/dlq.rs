@@ -60,9 +60,8 @@ pub struct Removal {
 pub fn save_removals(removals: &[Removal]) {
     let list = |failed: bool| {
         let some = removals.iter().filter(|removal| removal.error.is_some() == failed);
-        let values = some.map(|removal| {
-            json!({ "stream": removal.stream, "sequence": removal.sequence, "error": removal.error })
-        });
+        let values = some
+            .map(|removal| json!({ "stream": removal.stream, "sequence": removal.sequence, "error": removal.error }));
         serde_json::Value::Array(values.collect()).to_string()
     };
     spi::execute("SELECT sea_mq.note_removals($1::json, $2::json)", &[Arg::Text(&list(false)), Arg::Text(&list(true))]);

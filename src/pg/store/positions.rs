@@ -116,8 +116,7 @@ impl<const N: usize> Ring<N> {
         // Under the locks: it shows all that was ever appended.
         let keys = with_latest_snapshot(|| spi::query(self.keys_sql, &[]));
         let keys = keys.iter().map(|row| spi::parsed::<i64>(row, 0));
-        let rows: BTreeMap<i64, Columns<N>> =
-            keys.filter_map(|key| Some((key, self.newest(key)?))).collect();
+        let rows: BTreeMap<i64, Columns<N>> = keys.filter_map(|key| Some((key, self.newest(key)?))).collect();
         spi::execute_dynamic(&format!("TRUNCATE ONLY sea_mq.{new}"));
         rows.into_values().for_each(|row| self.append_to(to, row));
         let began_with = Relation::open(&new).blocks();

@@ -76,8 +76,7 @@ fn is_spent(slot: i16) -> bool {
         // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
         // stream would not hold any more is not kept for it either.
         let read_here = !without_broker || progress::local_positions(sink).iter().all(|at| !unread(sink, at));
-        read_here
-            && (!unread(sink, &cursors::load(sink).position) || (without_broker && ring::outlived(slot, sink)))
+        read_here && (!unread(sink, &cursors::load(sink).position) || (without_broker && ring::outlived(slot, sink)))
     })
 }
 

@@ -2,11 +2,12 @@
 
 use harness::{Database, EVENTS, Stage, StageOptions, until, until_some};
 
-use crate::receiving::{LONG, kill_consumer, make_recorder, until_state};
 use crate::SOON;
+use crate::receiving::{LONG, kill_consumer, make_recorder, until_state};
 
 /// Tables that are queues: rows come and go.
-const QUEUES: &str = "'inbox_pending', 'scheduled_events', 'message_deletions', 'stream_requests', 'consumer_deletions'";
+const QUEUES: &str =
+    "'inbox_pending', 'scheduled_events', 'message_deletions', 'stream_requests', 'consumer_deletions'";
 
 /// A transaction that keeps its snapshot until it is dropped.
 async fn old_snapshot(stage: &Stage) -> Database {
@@ -225,7 +226,11 @@ async fn a_publication_for_all_tables_keeps_nothing_from_its_work() {
     stage.broker.until_count(EVENTS, 5, SOON).await;
     until_state(&db, "app__all", "processed = 5").await;
     until("consumers are removed", SOON, async || {
-        db.value("SELECT (SELECT count(*) FROM sea_mq.consumers) + (SELECT count(*) FROM sea_mq.consumer_deletions) = 0", &[]).await
+        db.value(
+            "SELECT (SELECT count(*) FROM sea_mq.consumers) + (SELECT count(*) FROM sea_mq.consumer_deletions) = 0",
+            &[],
+        )
+        .await
     })
     .await;
     db.run("SELECT sea_mq.drop_stream('ORDERS_EVENTS', discard_pending => true)").await;
