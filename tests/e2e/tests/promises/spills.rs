@@ -239,7 +239,7 @@ impl Model {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn committed_work_has_its_events_whatever_failed_beside_it() {
     let (_stage, db) = prepared("spill_random", "-1").await;
-    let (mut chance, transactions) = Chance::new(60);
+    let (mut chance, transactions) = Chance::new(40);
     let (mut next, mut seen, mut failures) = (1, 0_i64, 0);
     for _ in 0..transactions {
         let limit = *chance.of(&["-1", "0", "300kB", "2MB", "4MB"]);
