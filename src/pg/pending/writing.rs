@@ -62,7 +62,7 @@ fn lock(tag: pg_sys::LOCKTAG, mode: u32) {
 /// Looks again whether a stream is described: that may have been rolled back, or undone, since the event was emitted.
 fn describe_streams(sinks: &[Sink], written: &HashSet<SinkId>) {
     for Sink { id, context, kind, .. } in sinks.iter().filter(|sink| written.contains(&sink.id)) {
-        if !streams::known_facts(*id).described {
+        if !streams::known_facts(*id, context, *kind).described {
             streams::describe_default(context, *kind, *id);
             commit::owe(|owed| owed.descriptions = true);
         }

@@ -114,7 +114,7 @@ async fn a_stream_without_our_mark_is_not_deleted() {
     let stage = Stage::new("others_streams").await;
     let db = stage.connect().await;
     stage.until_connected().await;
-    let made = Config { name: "SHOP".into(), subjects: vec!["shop.>".into()], ..Default::default() };
+    let made = Config { name: "SHOP".into(), subjects: vec!["shop.event.>".into()], ..Default::default() };
     stage.broker.jetstream().create_stream(made).await.expect("cannot make the stream");
     db.run("SELECT sea_mq.create_stream('shop', 'SHOP', managed => false)").await;
     until("the stream is ready", SOON, async || {
