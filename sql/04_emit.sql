@@ -42,7 +42,7 @@ COMMENT ON FUNCTION sea_mq.sink_id IS 'The id under which a context''s events (k
 -- The view is written so that what people ask it is answered from an index, whatever is retained and whatever the planner knows:
 --   * what it reads is one UNION ALL of tables without a condition or join of their own, so that ORDER BY seq LIMIT merges the
 --     slots' indexes, and conditions go down to them;
---   * the rest of the columns is looked up for the rows that are shown;
+--   * the rest of the columns is looked up for the rows that are shown, by functions that have their own plans;
 --   * NOT published becomes conditions on sink and seq (sea_mq.unpublished) before a row is looked at.
 -- What the broker has refused stands in publish_failures: shown from there, it does not pull that range down to its place.
 -- reader 0 and the greatest place stand for what is not published and not looked for in the log.
@@ -51,33 +51,18 @@ SELECT l.id, l.seq, l.context, l.aggregate_type, l.aggregate_id, l.event_type, l
     coalesce(l.subject, l.context || '.event.' || l.event_type || '.v' || l.event_version) AS subject,
     l.payload::jsonb AS payload, l.headers::jsonb AS headers,
     coalesce(l.correlation_id, l.id::text) AS correlation_id, l.causation_id, l.visibility, l.created_at, l.available_at,
-    -- The first two conditions say nothing that the third does not, but to an index.
+    -- What is not passed decides. The first two conditions say the same to an index, and the next two to the planner alone:
+    -- that there are few, and no query worth compiling.
     NOT (l.reader = ANY ((SELECT u.sinks FROM sea_mq.unpublished() u)::bigint[])
         AND l.place BETWEEN (SELECT u.first FROM sea_mq.unpublished() u) AND 9223372036854775807
+        AND l.place + 0 BETWEEN 0 AND (SELECT 9223372036854775807)
+        AND l.place - 0 BETWEEN 0 AND (SELECT 9223372036854775807)
         AND NOT p.passed) AS published,
-    CASE WHEN l.xid IS NOT NULL THEN
-        (SELECT j.published_at FROM sea_mq.relay_journal j
-            WHERE j.sink = l.sink AND j.last_seq >= l.seq AND j.first_seq <= l.seq AND j.first_stream_seq IS NOT NULL
-                AND pg_visible_in_snapshot(l.xid, j.upto) AND NOT pg_visible_in_snapshot(l.xid, j.done)
-            ORDER BY j.last_seq LIMIT 1) END AS published_at,
+    sea_mq.stored_at(l.sink, l.seq, l.xid) AS published_at,
     l.publish_error,
     coalesce(l.attempts, p.passed::integer) AS attempts,
     (SELECT s.name FROM sea_mq.streams s WHERE s.sink = l.sink) AS stream,
-    CASE WHEN l.xid IS NOT NULL THEN
-        -- A run with others' events between its own is counted from its nearer end.
-        (SELECT j.first_stream_seq + CASE WHEN j.last_seq - j.first_seq + 1 = j.events THEN l.seq - j.first_seq
-                WHEN l.seq - j.first_seq <= j.last_seq - l.seq THEN
-                    (SELECT count(*) FROM sea_mq.outbox_log r
-                        WHERE r.sink = l.sink AND r.seq >= j.first_seq AND r.seq < l.seq
-                            AND pg_visible_in_snapshot(r.xid, j.upto) AND NOT pg_visible_in_snapshot(r.xid, j.done))
-                ELSE j.events - 1 -
-                    (SELECT count(*) FROM sea_mq.outbox_log r
-                        WHERE r.sink = l.sink AND r.seq > l.seq AND r.seq <= j.last_seq
-                            AND pg_visible_in_snapshot(r.xid, j.upto) AND NOT pg_visible_in_snapshot(r.xid, j.done)) END
-            FROM sea_mq.relay_journal j
-            WHERE j.sink = l.sink AND j.last_seq >= l.seq AND j.first_seq <= l.seq AND j.first_stream_seq IS NOT NULL
-                AND pg_visible_in_snapshot(l.xid, j.upto) AND NOT pg_visible_in_snapshot(l.xid, j.done)
-            ORDER BY j.last_seq LIMIT 1) END AS stream_seq
+    sea_mq.stored_as(l.sink, l.seq, l.xid) AS stream_seq
 FROM (
     SELECT o.id, o.seq, o.seq AS place, o.xid, o.sink, o.sink AS reader, o.context, o.aggregate_type, o.aggregate_id, o.event_type,
         o.event_version, o.subject, o.payload, o.headers, o.correlation_id, o.causation_id, o.visibility, o.created_at,
@@ -96,10 +81,7 @@ FROM (
     CROSS JOIN LATERAL jsonb_populate_record(NULL::sea_mq.outbox_log, f.event) r
     WHERE r.id IS NOT NULL AND f.seq >= (SELECT min(o.seq) FROM sea_mq.outbox_log o)
 ) l
-CROSS JOIN LATERAL (
-    SELECT EXISTS (SELECT FROM sea_mq.cursors c WHERE c.sink = l.sink AND (pg_visible_in_snapshot(l.xid, c.done)
-        OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)))) AS passed
-) p
+CROSS JOIN LATERAL (SELECT sea_mq.is_passed(l.sink, l.seq, l.xid) AS passed) p
 WHERE l.refused IS DISTINCT FROM false OR l.seq <> ALL (ARRAY(SELECT f.seq FROM sea_mq.publish_failures f
     WHERE f.event ->> 'id' IS NOT NULL));
 
