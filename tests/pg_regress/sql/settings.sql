@@ -1,6 +1,13 @@
 -- Settings that a session, a role or a database may have do not change what the functions do: a script of all of them has the same
 -- results under settings that are allowed and unfriendly as under the defaults. Without a broker.
 \set ECHO none
+-- In a database of its own, where nothing else is found.
+SELECT current_database() AS home \gset
+SET client_min_messages = error;
+CREATE DATABASE regress_sea_mq_played;
+\c regress_sea_mq_played
+SET client_min_messages = error;
+CREATE EXTENSION sea_mq;
 SET client_min_messages = warning;
 SELECT sea_mq.stop() IS NOT NULL AS stopped \gset
 CREATE SCHEMA regress_settings;
@@ -183,7 +190,7 @@ DROP SCHEMA regress_settings CASCADE;
 
 -- The extension is the same wherever it is installed.
 RESET ALL;
-SELECT current_database() AS here, md5(string_agg(concat_ws(' ', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid)), ',' ORDER BY c.conrelid::regclass::text, c.conname)) AS constraints
+SELECT md5(string_agg(concat_ws(' ', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid)), ',' ORDER BY c.conrelid::regclass::text, c.conname)) AS constraints
 FROM pg_constraint c WHERE c.connamespace = 'sea_mq'::regnamespace \gset
 CREATE DATABASE regress_sea_mq_settings;
 \c regress_sea_mq_settings
@@ -199,5 +206,6 @@ RESET ALL;
 SELECT md5(string_agg(concat_ws(' ', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid)), ',' ORDER BY c.conrelid::regclass::text, c.conname)) = :'constraints' AS same
 FROM pg_constraint c WHERE c.connamespace = 'sea_mq'::regnamespace;
 SELECT sea_mq.stop() IS NOT NULL AS stopped;
-\c :here
+\c :home
 DROP DATABASE regress_sea_mq_settings;
+DROP DATABASE regress_sea_mq_played;

@@ -26,7 +26,8 @@ async fn a_worker_that_fails_again_and_again_is_a_problem_until_it_works() {
     // Neither can write down what is wrong with it.
     for (worker, table) in [("consumer", "inbox_tally"), ("relay", "stream_requests")] {
         db.run(&format!("ALTER TABLE sea_mq.{table} RENAME TO mislaid")).await;
-        let condition = format!("problem LIKE 'the {worker} has failed % times since %: %{table}%' AND problems.hint <> ''");
+        let condition =
+            format!("problem LIKE 'the {worker} has failed % times since %: %{table}%' AND problems.hint <> ''");
         stage.until_problem(&condition).await;
         let status = db.object("SELECT ok, hint FROM sea_mq.status").await;
         assert!(status["ok"] == json!(false) && status["hint"].is_string(), "{status}");
