@@ -61,7 +61,7 @@ alone; for internal use';
 -- The table itself, or the nearest captured one that it is a partition or child of. What captures there are is asked by their
 -- key, so that this does not depend on how many there are.
 CREATE FUNCTION sea_mq.capture_root(relation oid) RETURNS oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     WITH RECURSIVE line (relation, depth) AS (
         SELECT $1, 0
         UNION SELECT i.inhparent, l.depth + 1 FROM line l JOIN pg_inherits i ON i.inhrelid = l.relation WHERE NOT i.inhdetachpending),

@@ -266,7 +266,7 @@ COMMENT ON FUNCTION sea_mq.tables_with_type IS 'The tables whose rows may contai
 -- As the extension's owner: whoever alters a table need not know that it is captured. What does not concern a capture costs a
 -- look-up by key, however many there are.
 CREATE FUNCTION sea_mq.follow_ddl() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     root oid;
     roots oid[];

@@ -9,16 +9,6 @@ use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 
 use crate::pg::error::raise;
 
-type Walker = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
-
-unsafe extern "C-unwind" {
-    /// src/backend/nodes/nodeFuncs.c
-    #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "expression_tree_walker_impl")]
-    fn expression_tree_walker(node: *mut pg_sys::Node, walker: Walker, context: *mut c_void) -> bool;
-    #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "raw_expression_tree_walker_impl")]
-    fn raw_expression_tree_walker(node: *mut pg_sys::Node, walker: Walker, context: *mut c_void) -> bool;
-}
-
 /// Looks at the types that a text names, before anything is read as a value of them.
 ///
 /// # Safety
@@ -48,7 +38,7 @@ unsafe extern "C-unwind" fn visit_raw(node: *mut pg_sys::Node, context: *mut c_v
             let type_oid = pg_sys::LookupTypeNameOid(std::ptr::null_mut(), node.cast(), true);
             check_type(type_oid);
         }
-        pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| raw_expression_tree_walker(node, visit_raw, context))
+        pg_sys::raw_expression_tree_walker(node, Some(visit_raw), context)
     }
 }
 
@@ -75,7 +65,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
             check_type(pg_sys::exprType(node));
         }
         pg_sys::check_functions_in_node(node, Some(visit_function), context);
-        pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| expression_tree_walker(node, visit, context))
+        pg_sys::expression_tree_walker(node, Some(visit), context)
     }
 }
 

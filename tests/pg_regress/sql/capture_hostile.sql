@@ -197,6 +197,25 @@ DROP TABLE unrelated;
 SELECT * FROM refusal('ALTER TABLE has_not ADD COLUMN more int');
 SELECT sea_mq.stop_capture('has_it'), sea_mq.stop_capture('has_not');
 DROP TABLE has_it, has_not;
+-- However many captures there are, what does not concern them reads none but by its key (and one, to see that there are any).
+BEGIN;
+SET LOCAL session_replication_role = replica;
+INSERT INTO sea_mq.captures ("table", context, aggregate_type, key, events, known, captured_by)
+SELECT 100000000 + n, 'hostile', 'x', '{id}', '{"insert": "x"}', '{}', 'nobody' FROM generate_series(1, 5000) n;
+SET LOCAL session_replication_role = origin;
+CREATE FUNCTION captures_read(command text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    before bigint := seq_tup_read FROM pg_stat_xact_all_tables WHERE relid = 'sea_mq.captures'::regclass;
+BEGIN
+    EXECUTE command;
+    RETURN (SELECT seq_tup_read - before FROM pg_stat_xact_all_tables WHERE relid = 'sea_mq.captures'::regclass);
+END $$;
+SELECT command, captures_read(command) < 10 AS is_cheap FROM unnest(ARRAY['CREATE TABLE unrelated (id int)', 'ALTER TABLE unrelated ADD COLUMN more int',
+    $$ALTER TYPE hostile.unused ADD VALUE 'c'$$, 'ALTER TYPE hostile.outer_type ADD ATTRIBUTE more int', 'DROP TABLE unrelated']) command;
+ANALYZE sea_mq.captures;
+SELECT command, captures_read(command) < 10 AS is_cheap FROM unnest(ARRAY['CREATE TABLE unrelated (id int)', 'ALTER TABLE unrelated ADD COLUMN more int',
+    $$ALTER TYPE hostile.unused ADD VALUE 'd'$$, 'ALTER TYPE hostile.outer_type ADD ATTRIBUTE less int', 'DROP TABLE unrelated']) command;
+ROLLBACK;
 -- Types nested without end in sight.
 DO $$
 BEGIN
