@@ -221,7 +221,7 @@ unsafe fn element(list: *mut pg_sys::List, place: usize) -> *mut std::ffi::c_voi
 }
 
 const NOT_ONE: &str = "when is not one expression";
-const HINT: &str = "Write one boolean expression over the rows old and new, as in 'new.total > 100 AND old.status IS DISTINCT FROM new.status'.";
+const HINT: &str = "Write a boolean expression over the rows old and new, as in 'new.total > 100 AND old.status IS DISTINCT FROM new.status'.";
 
 fn refuse(message: &str) -> ! {
     raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, HINT)

@@ -22,7 +22,7 @@ struct Kind {
     new: bool,
 }
 
-const KINDS: [Kind; 5] = [
+static KINDS: [Kind; 5] = [
     Kind { name: c"sea_mq_capture_insert", timing: AFTER, event: pg_sys::TRIGGER_TYPE_INSERT, old: false, new: true },
     Kind { name: c"sea_mq_capture_update", timing: AFTER, event: pg_sys::TRIGGER_TYPE_UPDATE, old: true, new: true },
     Kind { name: c"sea_mq_capture_delete", timing: AFTER, event: pg_sys::TRIGGER_TYPE_DELETE, old: true, new: false },
