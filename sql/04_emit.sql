@@ -25,7 +25,8 @@ CREATE FUNCTION sea_mq.pending_events(
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pending_events_wrapper';
 COMMENT ON FUNCTION sea_mq.pending_events IS
-'The events that the current transaction will send if it commits, in the order in which they will be stored';
+'The events that the current transaction will send if it commits, in the order in which they will be stored; those of captured tables are
+shown to those who may read the table';
 
 CREATE FUNCTION sea_mq.event_name(name text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'event_name_wrapper';

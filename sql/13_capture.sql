@@ -11,7 +11,7 @@ CREATE TABLE sea_mq.captures (
     visibility text,
     versions jsonb NOT NULL DEFAULT '{}',
     known jsonb NOT NULL,
-    captured_by name NOT NULL DEFAULT current_user,
+    captured_by name NOT NULL,
     captured_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE sea_mq.captures IS 'Captured tables; change it with capture_table and stop_capture, look at sea_mq.captured_tables';
@@ -37,21 +37,49 @@ CREATE FUNCTION sea_mq.capture_changed("table" regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'capture_changed_wrapper';
 COMMENT ON FUNCTION sea_mq.capture_changed IS 'Makes all sessions read anew what is captured of a table; for internal use';
 
-CREATE FUNCTION sea_mq.capture_condition("table" regclass, condition text, names jsonb DEFAULT NULL) RETURNS text
+CREATE FUNCTION sea_mq.capture_condition("table" regclass, condition text, names jsonb DEFAULT NULL, captured regclass DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'capture_condition_wrapper';
 COMMENT ON FUNCTION sea_mq.capture_condition IS
-'A condition over the rows old and new with all names qualified. names: what its columns were called when it was written. Errors: 22023
-(not one expression), 42601, 42703 and others of the parser; for internal use';
+'A condition over the rows old and new with all names qualified, read as the role that owns the table. names: what its columns were called
+when it was written. captured: the captured table that the table is a partition of. Errors: 22023 (not one expression, or something
+temporary), 42501 (the caller does not own the table), 42601, 42703 and others of the parser; for internal use';
 
--- The table itself, or the nearest captured one that it is a partition or child of.
+CREATE FUNCTION sea_mq.make_capture_trigger("table" oid, name text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'make_capture_trigger_wrapper';
+COMMENT ON FUNCTION sea_mq.make_capture_trigger IS 'Makes one of capture_triggers on a table; works inside the door alone; for internal use';
+
+CREATE FUNCTION sea_mq.remove_capture_trigger("table" oid, name text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'remove_capture_trigger_wrapper';
+COMMENT ON FUNCTION sea_mq.remove_capture_trigger IS 'Removes one of capture_triggers from a table; works inside the door alone; for internal use';
+
+CREATE FUNCTION sea_mq.lock_captured("table" oid) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'lock_captured_wrapper';
+COMMENT ON FUNCTION sea_mq.lock_captured IS
+'Waits until nobody writes to a table, its partitions and children, and keeps it so until the transaction ends; works inside the door
+alone; for internal use';
+
+-- The table itself, or the nearest captured one that it is a partition or child of. What captures there are is asked by their
+-- key, so that this does not depend on how many there are.
 CREATE FUNCTION sea_mq.capture_root(relation oid) RETURNS oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     WITH RECURSIVE line (relation, depth) AS (
         SELECT $1, 0
-        UNION SELECT i.inhparent, l.depth + 1 FROM line l JOIN pg_inherits i ON i.inhrelid = l.relation WHERE NOT i.inhdetachpending)
-    SELECT c."table"::oid FROM line l JOIN sea_mq.captures c ON c."table" = l.relation ORDER BY l.depth, 1 LIMIT 1
+        UNION SELECT i.inhparent, l.depth + 1 FROM line l JOIN pg_inherits i ON i.inhrelid = l.relation WHERE NOT i.inhdetachpending),
+    captured AS MATERIALIZED (
+        SELECT (SELECT c."table"::oid FROM sea_mq.captures c WHERE c."table" = l.relation) AS "table", l.depth FROM line l)
+    SELECT "table" FROM captured WHERE "table" IS NOT NULL ORDER BY depth, 1 LIMIT 1
 $$;
 COMMENT ON FUNCTION sea_mq.capture_root IS 'The captured table that a table belongs to, NULL if there is none; for internal use';
+
+CREATE FUNCTION sea_mq.capture_left(relation bigint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE line (relation, pending) AS (
+        SELECT $1::oid, false
+        UNION SELECT i.inhparent, l.pending OR i.inhdetachpending FROM line l JOIN pg_inherits i ON i.inhrelid = l.relation)
+    SELECT EXISTS (SELECT FROM line l WHERE l.pending AND EXISTS (SELECT FROM sea_mq.captures c WHERE c."table" = l.relation))
+$$;
+COMMENT ON FUNCTION sea_mq.capture_left IS
+'Whether a table is being detached from a captured one (DETACH PARTITION CONCURRENTLY, not finished); for internal use';
 
 CREATE FUNCTION sea_mq.capture_members("table" oid) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -87,14 +115,22 @@ $$;
 COMMENT ON FUNCTION sea_mq.capture_plan IS 'What the trigger function must know of a table; for internal use';
 
 -- What to_json makes of a type, as JSON Schema.
-CREATE FUNCTION sea_mq.json_schema(type oid, nullable boolean) RETURNS jsonb
+-- A type that is nested deeper than depth allows may be anything.
+CREATE FUNCTION sea_mq.json_schema(type oid, nullable boolean, depth integer DEFAULT 16) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t pg_type;
     schema jsonb;
 BEGIN
+    IF depth <= 0 THEN
+        RETURN '{}';
+    END IF;
     LOOP
         SELECT * INTO t FROM pg_type WHERE oid = type;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no type with the OID %', type
+                USING ERRCODE = 'undefined_object', HINT = 'It was dropped meanwhile.';
+        END IF;
         EXIT WHEN t.typtype <> 'd';
         type := t.typbasetype;
     END LOOP;
@@ -112,9 +148,9 @@ BEGIN
             FROM pg_enum e WHERE e.enumtypid = type)
         -- The number of dimensions is not fixed.
         WHEN t.typsubscript = 'array_subscript_handler'::regproc THEN jsonb_build_object('type', 'array', 'items',
-            jsonb_build_object('anyOf', jsonb_build_array(sea_mq.json_schema(t.typelem, true), '{"type": "array"}'::jsonb)))
+            jsonb_build_object('anyOf', jsonb_build_array(sea_mq.json_schema(t.typelem, true, depth - 1), '{"type": "array"}'::jsonb)))
         WHEN t.typtype = 'c' THEN (SELECT jsonb_build_object('type', 'object',
-                'properties', coalesce(jsonb_object_agg(a.attname, sea_mq.json_schema(a.atttypid, true)), '{}'),
+                'properties', coalesce(jsonb_object_agg(a.attname, sea_mq.json_schema(a.atttypid, true, depth - 1)), '{}'),
                 'required', coalesce(jsonb_agg(a.attname ORDER BY a.attnum), '[]'))
             FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
         WHEN EXISTS (SELECT FROM pg_cast c WHERE c.castsource = type AND c.casttarget = 'json'::regtype AND c.castmethod = 'f') THEN '{}'
@@ -200,36 +236,29 @@ BEGIN
         PERFORM sea_mq.capture_changed(captured);
         RETURN NULL;
     END IF;
-    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = captured AND NOT pg_has_role(c.relowner, 'USAGE')) THEN
-        RAISE EXCEPTION 'must be owner of table %', captured
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Whoever owns a table decides what leaves it.';
-    END IF;
-    IF TG_OP = 'DELETE' THEN
-        RETURN OLD;
-    END IF;
     -- Numbers are another matter after a restore, so they are never taken over.
     NEW.known := (SELECT jsonb_object_agg(a.attnum, a.attname) FROM pg_attribute a
         WHERE a.attrelid = captured AND a.attnum > 0 AND NOT a.attisdropped);
     RETURN NEW;
 END $$;
-COMMENT ON FUNCTION sea_mq.guard_capture IS 'Trigger function: who may capture a table, and what is to be known when its columns change';
-CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON sea_mq.captures FOR EACH ROW EXECUTE FUNCTION sea_mq.guard_capture();
+COMMENT ON FUNCTION sea_mq.guard_capture IS 'Trigger function: what is to be known when a captured table''s columns change, and that sessions read it anew';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON sea_mq.captures FOR EACH ROW EXECUTE FUNCTION sea_mq.guard_capture();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON sea_mq.captures FOR EACH ROW EXECUTE FUNCTION sea_mq.guard_capture();
-COMMENT ON TRIGGER guard ON sea_mq.captures IS 'Who may capture a table';
+COMMENT ON TRIGGER guard ON sea_mq.captures IS 'What is to be known when the table''s columns change';
 COMMENT ON TRIGGER changed ON sea_mq.captures IS 'Sessions read anew what is captured';
 
--- The triggers of a capture, by operation. Transition tables allow one event a trigger.
+-- The triggers of a capture, by operation. Transition tables allow one event a trigger. What each is stands in
+-- src/pg/capture/triggers.rs.
 CREATE VIEW sea_mq.capture_triggers AS
 SELECT * FROM (VALUES
-    ('insert', 'sea_mq_capture_insert', 'AFTER INSERT ON %s REFERENCING NEW TABLE AS sea_mq_new'),
-    ('update', 'sea_mq_capture_update', 'AFTER UPDATE ON %s REFERENCING OLD TABLE AS sea_mq_old NEW TABLE AS sea_mq_new'),
-    ('delete', 'sea_mq_capture_delete', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS sea_mq_old'),
-    ('truncate', 'sea_mq_capture_truncate', 'AFTER TRUNCATE ON %s'),
-    ('truncate', 'sea_mq_capture_truncate_begin', 'BEFORE TRUNCATE ON %s')) t (operation, name, definition);
+    ('insert', 'sea_mq_capture_insert'),
+    ('update', 'sea_mq_capture_update'),
+    ('delete', 'sea_mq_capture_delete'),
+    ('truncate', 'sea_mq_capture_truncate'),
+    ('truncate', 'sea_mq_capture_truncate_begin')) t (operation, name);
 COMMENT ON VIEW sea_mq.capture_triggers IS 'The triggers that captured tables have';
 COMMENT ON COLUMN sea_mq.capture_triggers.operation IS 'Operation';
 COMMENT ON COLUMN sea_mq.capture_triggers.name IS 'Name of the trigger';
-COMMENT ON COLUMN sea_mq.capture_triggers.definition IS 'When it fires';
 
 -- Makes the triggers of tables what the captures want; those of tables that are not captured any more are removed.
 CREATE FUNCTION sea_mq.install_capture(tables oid[]) RETURNS void
@@ -238,27 +267,25 @@ DECLARE
     t record;
 BEGIN
     FOR t IN
-        SELECT r.relation::regclass AS relation, g.name, format(g.definition, r.relation::regclass) AS definition,
-            coalesce(c.events ->> g.operation, '') <> '' AS wanted, c."when"
-        FROM unnest(tables) r (relation) CROSS JOIN sea_mq.capture_triggers g
-        LEFT JOIN sea_mq.captures c ON c."table" = sea_mq.capture_root(r.relation)
+        SELECT r.relation, g.name, coalesce(c.events ->> g.operation, '') <> '' AS wanted, c."when", c."table" AS captured
+        FROM (SELECT m.relation, sea_mq.capture_root(m.relation) AS root FROM unnest(tables) m (relation) OFFSET 0) r
+        CROSS JOIN sea_mq.capture_triggers g
+        LEFT JOIN sea_mq.captures c ON c."table" = r.root
         WHERE (coalesce(c.events ->> g.operation, '') <> '') <> EXISTS (SELECT FROM pg_trigger p
             WHERE p.tgrelid = r.relation AND p.tgname = g.name AND p.tgfoid = 'sea_mq.capture'::regproc)
-        ORDER BY 1, 2
+        ORDER BY r.relation, g.name
     LOOP
         IF NOT t.wanted THEN
-            EXECUTE format('DROP TRIGGER %I ON %s', t.name, t.relation);
+            PERFORM sea_mq.remove_capture_trigger(t.relation, t.name);
             CONTINUE;
         END IF;
         IF (SELECT relkind FROM pg_class WHERE oid = t.relation) = 'f' THEN
-            RAISE EXCEPTION '% is a foreign table, which cannot be captured', t.relation
+            RAISE EXCEPTION '% is a foreign table, which cannot be captured', t.relation::regclass
                 USING ERRCODE = 'wrong_object_type', HINT = 'Capture the table where it is, or those of the partitions that are no foreign tables.';
         END IF;
         -- It must have a meaning for a partition's rows, too.
-        PERFORM sea_mq.capture_condition(t.relation, t."when") WHERE t."when" IS NOT NULL;
-        EXECUTE format('CREATE TRIGGER %I %s FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.capture()', t.name, t.definition);
-        EXECUTE format('ALTER TRIGGER %I ON %s DEPENDS ON EXTENSION sea_mq', t.name, t.relation);
-        EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', t.name, t.relation, 'Made by sea_mq.capture_table');
+        PERFORM sea_mq.capture_condition(t.relation, t."when", captured => t.captured) WHERE t."when" IS NOT NULL;
+        PERFORM sea_mq.make_capture_trigger(t.relation, t.name);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION sea_mq.install_capture IS 'Makes the triggers of tables what their captures want; for internal use';

@@ -13,7 +13,7 @@ BEGIN
         RAISE EXCEPTION 'table % cannot be captured', "table"
             USING ERRCODE = 'feature_not_supported', HINT = 'Temporary tables, the system''s and sea_mq''s own are not captured.';
     END IF;
-    IF NOT pg_has_role(c.relowner, 'USAGE') THEN
+    IF NOT pg_has_role(sea_mq.caller(), c.relowner, 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of table %', "table"
             USING ERRCODE = 'insufficient_privilege', HINT = 'Whoever owns a table decides what leaves it.';
     END IF;
@@ -86,8 +86,7 @@ COMMENT ON FUNCTION sea_mq.capture_events IS 'The event type of each operation. 
 
 CREATE FUNCTION sea_mq.begin_capture(
     "table" regclass, aggregate_type text, key text, events jsonb, columns text[], condition text, context text, visibility text)
--- Conditions are kept as they are written with standard_conforming_strings, whatever the caller has set.
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     new sea_mq.captures;
@@ -98,7 +97,9 @@ BEGIN
             USING ERRCODE = 'null_value_not_allowed', HINT = 'As in sea_mq.capture_table(''orders'', ''order'').';
     END IF;
     PERFORM sea_mq.check_capturable(begin_capture."table");
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', begin_capture."table");
+    PERFORM sea_mq.lock_captured(begin_capture."table");
+    -- It may have changed hands, or be gone.
+    PERFORM sea_mq.check_capturable(begin_capture."table");
     SELECT c.* INTO new FROM sea_mq.captures c WHERE c."table" = begin_capture."table";
     new.context := sea_mq.context_name(coalesce(begin_capture.context, nullif(current_setting('sea_mq.context', true), '')));
     IF new.context IS NULL THEN
@@ -127,8 +128,9 @@ BEGIN
     new."when" := sea_mq.capture_condition(begin_capture."table", begin_capture.condition);
     new.visibility := begin_capture.visibility;
     new.versions := sea_mq.register_capture(new);
-    INSERT INTO sea_mq.captures ("table", context, aggregate_type, key, events, columns, "when", visibility, versions)
-    VALUES (new."table", new.context, new.aggregate_type, new.key, new.events, new.columns, new."when", new.visibility, new.versions)
+    INSERT INTO sea_mq.captures ("table", context, aggregate_type, key, events, columns, "when", visibility, versions, captured_by)
+    VALUES (new."table", new.context, new.aggregate_type, new.key, new.events, new.columns, new."when", new.visibility, new.versions,
+        pg_get_userbyid(sea_mq.caller()))
     ON CONFLICT ("table") DO UPDATE SET context = excluded.context, aggregate_type = excluded.aggregate_type, key = excluded.key,
         events = excluded.events, columns = excluded.columns, "when" = excluded."when", visibility = excluded.visibility,
         versions = excluded.versions, captured_by = excluded.captured_by, captured_at = excluded.captured_at;
@@ -136,7 +138,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.begin_capture IS 'capture_table, once the condition is read; for internal use';
 
--- In the caller's search path, which decides what names in the condition mean.
+-- In the caller's search path, which decides what names in the condition mean. No name of its own depends on it.
 CREATE FUNCTION sea_mq.capture_table(
     "table" regclass, aggregate_type text DEFAULT NULL, key text DEFAULT NULL, events jsonb DEFAULT NULL, columns text[] DEFAULT NULL,
     "when" text DEFAULT NULL, context text DEFAULT NULL, visibility text DEFAULT NULL)
@@ -152,11 +154,15 @@ follow the table''s columns. Calling it again replaces the capture. The caller o
 42704 (no context), 42710 (another table has these event types), 42809 (no table), 0A000, and those of the condition';
 
 CREATE FUNCTION sea_mq.stop_capture("table" regclass) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     members oid[] := ARRAY(SELECT sea_mq.capture_members(stop_capture."table"));
 BEGIN
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = stop_capture."table" AND NOT pg_has_role(sea_mq.caller(), c.relowner, 'USAGE')) THEN
+        RAISE EXCEPTION 'must be owner of table %', stop_capture."table"
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Whoever owns a table decides what leaves it.';
+    END IF;
     DELETE FROM sea_mq.captures c WHERE c."table" = stop_capture."table";
     IF NOT FOUND AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = stop_capture."table" AND t.tgfoid = 'sea_mq.capture'::regproc)
     THEN
@@ -229,7 +235,7 @@ BEGIN
     END IF;
     IF c."when" IS NOT NULL THEN
         BEGIN
-            c."when" := sea_mq.capture_condition(root, c."when", c.known);
+            c."when" := sea_mq.capture_condition(root, c."when", c.known, root);
         EXCEPTION WHEN OTHERS THEN
             RAISE EXCEPTION 'the condition that table % is captured under would have no meaning: %', root::regclass, SQLERRM
                 USING ERRCODE = 'dependent_objects_still_exist', DETAIL = c."when",
@@ -242,37 +248,57 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.follow_table IS 'Brings a capture in line with its table. Error 2BP01: something that it needs is gone; for internal use';
 
--- With the rights of the extension's owner: whoever alters a table need not know that it is captured.
+-- The tables that have a column of a type, or of a type that contains it: an array, composite, domain or range.
+CREATE FUNCTION sea_mq.tables_with_type(type oid) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE used (type) AS (
+        SELECT $1
+        UNION SELECT o.type FROM used u CROSS JOIN LATERAL (
+            SELECT d.objid FROM pg_depend d
+            WHERE d.refclassid = 'pg_type'::regclass AND d.refobjid = u.type AND d.classid = 'pg_type'::regclass
+            UNION ALL SELECT c.reltype FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
+            WHERE d.refclassid = 'pg_type'::regclass AND d.refobjid = u.type AND d.classid = 'pg_class'::regclass AND c.reltype <> 0) o (type))
+    SELECT DISTINCT d.objid FROM used u JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = u.type
+    WHERE d.classid = 'pg_class'::regclass AND d.objsubid > 0
+$$;
+COMMENT ON FUNCTION sea_mq.tables_with_type IS 'The tables whose rows may contain a type; for internal use';
+
+-- As the extension's owner: whoever alters a table need not know that it is captured. What does not concern a capture costs a
+-- look-up by key, however many there are.
 CREATE FUNCTION sea_mq.follow_ddl() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     root oid;
+    roots oid[];
     changed oid[];
 BEGIN
     IF NOT EXISTS (SELECT FROM sea_mq.captures) THEN
         RETURN;
     END IF;
     IF TG_EVENT = 'sql_drop' THEN
-        FOR root IN SELECT c."table" FROM sea_mq.captures c JOIN pg_event_trigger_dropped_objects() d ON d.objid = c."table"
-            WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0
-        LOOP
+        FOR root IN SELECT d.objid FROM pg_event_trigger_dropped_objects() d WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 LOOP
             DELETE FROM sea_mq.captures c WHERE c."table" = root;
         END LOOP;
         -- ALTER TABLE comes again when it is complete.
-        SELECT array_agg(d.objid) INTO changed FROM pg_event_trigger_dropped_objects() d
+        SELECT array_agg(DISTINCT d.objid) INTO changed FROM pg_event_trigger_dropped_objects() d
         WHERE d.classid = 'pg_class'::regclass AND d.objsubid > 0 AND TG_TAG <> 'ALTER TABLE';
+    ELSIF TG_TAG = 'ALTER TYPE' THEN
+        -- A composite type is known by its relation, or by the type.
+        SELECT array_agg(DISTINCT t.relation) INTO changed
+        FROM pg_event_trigger_ddl_commands() d LEFT JOIN pg_class c ON c.oid = d.objid AND d.classid = 'pg_class'::regclass
+        CROSS JOIN LATERAL sea_mq.tables_with_type(CASE WHEN d.classid = 'pg_type'::regclass THEN d.objid ELSE c.reltype END) t (relation);
     ELSE
-        SELECT array_agg(d.objid) INTO changed FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_class'::regclass;
-        -- What a table says may contain the type.
-        IF TG_TAG = 'ALTER TYPE' THEN
-            SELECT array_agg(c."table"::oid) INTO changed FROM sea_mq.captures c;
-        END IF;
+        SELECT array_agg(DISTINCT d.objid) INTO changed FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_class'::regclass;
     END IF;
-    FOR root IN SELECT DISTINCT sea_mq.capture_root(c) FROM unnest(changed) c ORDER BY 1 LOOP
+    SELECT array_agg(DISTINCT c.root ORDER BY c.root) INTO roots
+    FROM (SELECT sea_mq.capture_root(r) AS root FROM unnest(changed) r) c WHERE c.root IS NOT NULL;
+    FOREACH root IN ARRAY coalesce(roots, '{}') LOOP
         PERFORM sea_mq.follow_table(root);
     END LOOP;
-    -- Partitions that were detached.
-    IF TG_TAG = 'ALTER TABLE' THEN
+    -- Partitions that were detached: from one of these tables, or one of them itself.
+    IF TG_TAG = 'ALTER TABLE' AND (roots IS NOT NULL OR EXISTS (SELECT FROM pg_trigger t
+        WHERE t.tgrelid = ANY (changed) AND t.tgfoid = 'sea_mq.capture'::regproc))
+    THEN
         PERFORM sea_mq.install_capture(ARRAY(SELECT DISTINCT t.tgrelid FROM pg_depend d JOIN pg_trigger t ON t.oid = d.objid
             WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = 'sea_mq.capture'::regproc AND d.classid = 'pg_trigger'::regclass
                 AND sea_mq.capture_root(t.tgrelid) IS NULL));

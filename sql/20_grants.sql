@@ -94,13 +94,10 @@ GRANT EXECUTE ON FUNCTION sea_mq.compare_schemas, sea_mq.compare_versions, sea_m
 GRANT EXECUTE ON FUNCTION sea_mq.lint, sea_mq.lint_contracts TO sea_mq_operator, sea_mq_monitor;
 GRANT EXECUTE ON FUNCTION sea_mq.import_contracts, sea_mq.contract_files TO sea_mq_operator;
 
--- Whoever captures a table must own it; sea_mq.guard_capture sees to it. What follows runs with the caller's rights.
-GRANT SELECT, INSERT, UPDATE, DELETE ON sea_mq.captures TO sea_mq_operator;
-GRANT SELECT ON sea_mq.capture_triggers, sea_mq.captured_tables TO sea_mq_operator, sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.capture_table, sea_mq.begin_capture, sea_mq.stop_capture, sea_mq.capture, sea_mq.capture_changed,
-    sea_mq.capture_condition, sea_mq.capture_root, sea_mq.json_schema, sea_mq.capture_schema, sea_mq.capture_object,
-    sea_mq.contract_of, sea_mq.register_capture, sea_mq.install_capture, sea_mq.check_capturable, sea_mq.capture_key,
-    sea_mq.capture_events TO sea_mq_operator;
+-- Whoever captures a table must own it; the functions see to it.
+GRANT SELECT ON sea_mq.captures, sea_mq.capture_triggers, sea_mq.captured_tables TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.capture_table, sea_mq.begin_capture, sea_mq.stop_capture, sea_mq.capture, sea_mq.capture_condition
+    TO sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.capture_members TO sea_mq_operator, sea_mq_monitor;
 
 DO $$

@@ -11,6 +11,7 @@ use crate::domain::envelope::Publication;
 use crate::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
 use crate::domain::policy::ContractPolicy;
 use crate::domain::sink::{SinkKind, sink_id};
+use crate::pg::capture::readable as captured;
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};
 use crate::pg::store::streams::Facts;
@@ -47,29 +48,35 @@ sql_function!(emit_many_wrapper, pg_finfo_emit_many_wrapper, |call| {
     return_set(call, |row| ids.into_iter().for_each(|id| row(&mut [uuid_datum(id)], &mut [false])))
 });
 
-sql_function!(pending_events_wrapper, pg_finfo_pending_events_wrapper, |call| return_set(call, |row| {
-    pending::visit(|event| {
-        let headers = event.headers.as_deref().map(jsonb_datum);
-        let available_at = event.available_at.map(pg_sys::Datum::from);
-        let columns = [
-            Some(uuid_datum(event.id)),
-            Some(text_datum(&event.context)),
-            Some(text_datum(&event.subject())),
-            Some(text_datum(&event.aggregate_type)),
-            Some(text_datum(&event.aggregate_id)),
-            Some(text_datum(&event.event_type)),
-            Some(pg_sys::Datum::from(event.event_version)),
-            Some(jsonb_datum(&event.payload)),
-            headers,
-            Some(pg_sys::Datum::from(event.created_at)),
-            available_at,
-        ];
-        row(
-            &mut columns.map(|value| value.unwrap_or(pg_sys::Datum::from(0))),
-            &mut columns.map(|value| value.is_none()),
-        );
-    });
-}));
+sql_function!(pending_events_wrapper, pg_finfo_pending_events_wrapper, |call| {
+    let hidden = captured::unreadable();
+    return_set(call, |row| {
+        pending::visit(|event| {
+            if !captured::is_one_of(&hidden, event) {
+                show(event, row);
+            }
+        });
+    })
+});
+
+fn show(event: &Event, row: &mut dyn FnMut(&mut [pg_sys::Datum], &mut [bool])) {
+    let headers = event.headers.as_deref().map(jsonb_datum);
+    let available_at = event.available_at.map(pg_sys::Datum::from);
+    let columns = [
+        Some(uuid_datum(event.id)),
+        Some(text_datum(&event.context)),
+        Some(text_datum(&event.subject())),
+        Some(text_datum(&event.aggregate_type)),
+        Some(text_datum(&event.aggregate_id)),
+        Some(text_datum(&event.event_type)),
+        Some(pg_sys::Datum::from(event.event_version)),
+        Some(jsonb_datum(&event.payload)),
+        headers,
+        Some(pg_sys::Datum::from(event.created_at)),
+        available_at,
+    ];
+    row(&mut columns.map(|value| value.unwrap_or(pg_sys::Datum::from(0))), &mut columns.map(|value| value.is_none()));
+}
 
 sql_function!(event_name_wrapper, pg_finfo_event_name_wrapper, |call| normalised(call, name::event_name));
 sql_function!(context_name_wrapper, pg_finfo_context_name_wrapper, |call| normalised(call, name::context_name));

@@ -55,6 +55,11 @@ impl Codec {
         matches!(self, Self::Number(_) | Self::Other(_))
     }
 
+    /// Whether a function of the type's owner may run: a cast to `json`.
+    pub fn runs_casts(&self) -> bool {
+        matches!(self, Self::Other(_))
+    }
+
     /// Appends a value.
     ///
     /// # Safety

@@ -1,12 +1,16 @@
 //! `when`: an SQL expression over the rows `old` and `new`, as in CREATE TRIGGER … WHEN.
 //!
 //! Names are looked up when the table is captured, with the search path of whoever captures it, and kept qualified. When rows
-//! are written, the text is read under a search path that no writer chooses.
+//! are written, the text is read under a search path that no writer chooses. Reading an expression runs functions (those of its
+//! types, and what can be computed beforehand), so whoever reads or evaluates it here acts as the owner of the captured table.
 
 use std::ffi::{CStr, CString};
+use std::panic::AssertUnwindSafe;
 
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
+use super::named;
 use super::settings::Settings;
 use crate::pg::error::raise;
 
@@ -23,7 +27,8 @@ unsafe extern "C-unwind" {
 /// The names of the rows, and the places where triggers' conditions find them.
 const ROWS: [(&CStr, i32); 2] = [(c"old", pg_sys::INNER_VAR), (c"new", pg_sys::OUTER_VAR)];
 
-/// The condition on an open table as the text of a node, ready to be evaluated.
+/// The condition on an open table as the text of a node, ready to be evaluated. Called, as all that follows, as the role that
+/// the condition is evaluated as.
 pub fn compile(relation: pg_sys::Relation, when: &str) -> CString {
     let settings = Settings::fixed();
     // SAFETY: in a transaction; all is allocated in the current memory context.
@@ -100,15 +105,34 @@ unsafe fn add_row(state: *mut pg_sys::ParseState, relation: pg_sys::Relation, na
 /// The rows were added to the state.
 unsafe fn analyse(state: *mut pg_sys::ParseState, when: &str) -> *mut pg_sys::Node {
     // SAFETY: parser and analysis raise an ERROR for what they do not understand.
-    unsafe {
+    let read = || unsafe {
         let expression = parse(when);
+        named::check_types(expression);
         let node = pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
             let kind = pg_sys::ParseExprKind::EXPR_KIND_TRIGGER_WHEN;
             transformWhereClause(state, expression, kind, c"when".as_ptr())
         });
         pg_sys::assign_expr_collations(state, node);
+        named::check_objects(node);
         node
+    };
+    PgTryBuilder::new(AssertUnwindSafe(read)).catch_others(with_hint).execute()
+}
+
+/// What the parser says of a text that it does not understand, with our hint if it has none; all else as it is.
+fn with_hint<T>(error: CaughtError) -> T {
+    const CATEGORY: i32 = (1 << 12) - 1;
+    if let CaughtError::PostgresError(report) = &error {
+        let (code, category) = (report.sql_error_code(), report.sql_error_code() as i32 & CATEGORY);
+        let of_parser = [
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        ];
+        if report.hint().is_none() && of_parser.iter().any(|one| *one as i32 & CATEGORY == category) {
+            raise(code, report.message(), HINT);
+        }
     }
+    error.rethrow()
 }
 
 /// The one expression that the text must be.
@@ -116,21 +140,69 @@ unsafe fn analyse(state: *mut pg_sys::ParseState, when: &str) -> *mut pg_sys::No
 /// # Safety
 /// In a transaction.
 unsafe fn parse(when: &str) -> *mut pg_sys::Node {
-    let text = CString::new(when).unwrap_or_default();
-    // SAFETY: the parser copies what it keeps of the text. Its nodes are what the grammar of an expression gives.
+    let Ok(text) = CString::new(when) else { refuse(NOT_ONE) };
+    // SAFETY: the parser copies what it keeps of the text. What it gives is looked at before it is believed.
     unsafe {
         let text = pg_sys::pstrdup(text.as_ptr());
         let list = pg_sys::raw_parser(text, pg_sys::RawParseMode::RAW_PARSE_PLPGSQL_EXPR);
-        let statement = (*element(list, 0).cast::<pg_sys::RawStmt>()).stmt.cast::<pg_sys::SelectStmt>();
-        let s = &*statement;
-        let lists = [s.distinctClause, s.fromClause, s.groupClause, s.windowClause, s.sortClause, s.lockingClause];
+        let statement = only::<pg_sys::RawStmt>(list, pg_sys::NodeTag::T_RawStmt).map(|raw| (*raw).stmt);
+        let Some(s) = statement.filter(|statement| is_a(*statement, pg_sys::NodeTag::T_SelectStmt)) else {
+            refuse(NOT_ONE)
+        };
+        let s = &*s.cast::<pg_sys::SelectStmt>();
+        let lists = [
+            s.distinctClause,
+            s.fromClause,
+            s.groupClause,
+            s.windowClause,
+            s.valuesLists,
+            s.sortClause,
+            s.lockingClause,
+        ];
         let nodes = [s.whereClause, s.havingClause, s.limitOffset, s.limitCount];
-        let more = lists.iter().any(|list| !list.is_null()) || nodes.iter().any(|node| !node.is_null());
-        let target = (length(s.targetList) == 1).then(|| element(s.targetList, 0).cast::<pg_sys::ResTarget>());
-        match target {
-            Some(target) if !more && (*target).name.is_null() => (*target).val,
-            _ => refuse("when is not one expression"),
+        let more = lists.iter().any(|list| !list.is_null())
+            || nodes.iter().any(|node| !node.is_null())
+            || !s.intoClause.is_null()
+            || !s.withClause.is_null()
+            || s.op != pg_sys::SetOperation::SETOP_NONE;
+        match only::<pg_sys::ResTarget>(s.targetList, pg_sys::NodeTag::T_ResTarget) {
+            Some(target) if !more && (*target).name.is_null() && is_expression((*target).val) => (*target).val,
+            _ => refuse(NOT_ONE),
         }
+    }
+}
+
+/// The only element of a list, if it is a node of that kind.
+///
+/// # Safety
+/// `list` is null or a list of nodes; `T` is the struct of the kind.
+unsafe fn only<T>(list: *mut pg_sys::List, kind: pg_sys::NodeTag) -> Option<*mut T> {
+    // SAFETY: as the caller's.
+    unsafe {
+        let node = (length(list) == 1).then(|| element(list, 0).cast::<pg_sys::Node>())?;
+        is_a(node, kind).then(|| node.cast())
+    }
+}
+
+/// # Safety
+/// `node` is null or a node.
+unsafe fn is_a(node: *mut pg_sys::Node, kind: pg_sys::NodeTag) -> bool {
+    // SAFETY: as the caller's.
+    !node.is_null() && unsafe { (*node).type_ } == kind
+}
+
+/// Whether it stands for one value. `*` alone is a list of columns, which the analysis of an expression does not expect.
+///
+/// # Safety
+/// `node` is null or a node of the raw parser.
+unsafe fn is_expression(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: as the caller's.
+    unsafe {
+        if !is_a(node, pg_sys::NodeTag::T_ColumnRef) {
+            return !node.is_null();
+        }
+        let fields = (*node.cast::<pg_sys::ColumnRef>()).fields;
+        length(fields) > 0 && !is_a(element(fields, 0).cast(), pg_sys::NodeTag::T_A_Star)
     }
 }
 
@@ -148,12 +220,11 @@ unsafe fn element(list: *mut pg_sys::List, place: usize) -> *mut std::ffi::c_voi
     unsafe { (*(*list).elements.add(place)).ptr_value }
 }
 
+const NOT_ONE: &str = "when is not one expression";
+const HINT: &str = "Write a boolean expression over the rows old and new, as in 'new.total > 100 AND old.status IS DISTINCT FROM new.status'.";
+
 fn refuse(message: &str) -> ! {
-    raise(
-        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        message,
-        "Write a boolean expression over the rows old and new, as in 'new.total > 100 AND old.status IS DISTINCT FROM new.status'.",
-    )
+    raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, HINT)
 }
 
 /// A condition in a statement: evaluated for one pair of rows after the other.

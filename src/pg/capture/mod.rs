@@ -5,12 +5,15 @@
 
 mod codec;
 mod condition;
+mod named;
 mod plan;
+pub mod readable;
 mod rows;
 mod settings;
+mod triggers;
 mod truncation;
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
 use pgrx::{PgSqlErrorCode, check_for_interrupts, pg_sys};
@@ -23,6 +26,7 @@ use self::settings::Settings;
 pub use self::truncation::{forget, roll_back_to};
 use super::api::emit::Series;
 use super::datum::{sql_function, text_datum};
+use super::door;
 use super::error::{OrRefuse, raise};
 use super::relation::Scratch;
 use crate::domain::capture::{self, Change, Operation};
@@ -51,15 +55,42 @@ sql_function!(capture_changed_wrapper, pg_finfo_capture_changed_wrapper, |call| 
 sql_function!(capture_condition_wrapper, pg_finfo_capture_condition_wrapper, |call| {
     let (Some(table), Some(condition)) = (call.oid(0), call.text(1)) else { return call.null() };
     let names = call.jsonb(2).and_then(|names| serde_json::from_str(&names).ok());
-    // SAFETY: the relation is open until the condition is compiled.
-    unsafe {
-        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as _);
-        let condition = condition::qualified(relation, &condition, names);
-        condition::compile(relation, &condition);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as _);
-        text_datum(&condition)
-    }
+    // From the inside, a partition's rows may be meant.
+    let captured = call.oid(3).filter(|_| door::is_inside()).unwrap_or(table);
+    let owner = plan::owner(captured);
+    let path = (!door::is_inside()).then(|| path_of_owner(table, owner));
+    text_datum(&door::as_role(owner, || {
+        if let Some(path) = &path {
+            door::set_local(c"search_path", path);
+        }
+        // SAFETY: the relation is open until the condition is compiled.
+        unsafe {
+            let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as _);
+            let condition = condition::qualified(relation, &condition, names);
+            condition::compile(relation, &condition);
+            pg_sys::table_close(relation, pg_sys::AccessShareLock as _);
+            condition
+        }
+    }))
 });
+
+/// The search path of a caller, who must own the table.
+fn path_of_owner(table: pg_sys::Oid, owner: pg_sys::Oid) -> CString {
+    // SAFETY: looks up roles and a setting in a transaction; what is returned is a copy.
+    unsafe {
+        if !pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner) {
+            let name = pg_sys::get_rel_name(table);
+            let name = if name.is_null() { c"" } else { CStr::from_ptr(name) }.to_string_lossy();
+            raise(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("must be owner of table {name}"),
+                "Whoever owns a table decides what leaves it.",
+            );
+        }
+        let path = pg_sys::GetConfigOption(c"search_path".as_ptr(), true, false);
+        if path.is_null() { CString::default() } else { CStr::from_ptr(path).to_owned() }
+    }
+}
 
 /// # Safety
 /// The trigger is firing.
@@ -92,7 +123,12 @@ unsafe fn fire(trigger: &pg_sys::TriggerData) {
         if operation != Operation::Truncate && tables.iter().all(is_empty) {
             return;
         }
-        let plan = plan::of(trigger.tg_relation).unwrap_or_else(|| not_captured(trigger.tg_relation));
+        let Some(plan) = plan::of(trigger.tg_relation) else {
+            if plan::is_being_detached(trigger.tg_relation) {
+                return;
+            }
+            not_captured(trigger.tg_relation);
+        };
         let Some(name) = plan.event(operation) else { return };
         match operation {
             Operation::Truncate => truncated(&plan, name, (*trigger.tg_relation).rd_id, is_before),
@@ -165,10 +201,34 @@ impl Capture {
         }
     }
 
+    /// One switch for a statement, and none where nothing of anybody's runs.
+    ///
     /// # Safety
     /// The transition tables are the statement's.
-    unsafe fn all(mut self, operation: Operation, name: &EventName, old: Store, new: Store) {
-        let mut series = series(&self.plan, name);
+    unsafe fn all(self, operation: Operation, name: &EventName, old: Store, new: Store) {
+        let series = series(&self.plan, name);
+        if self.plan.condition.is_none() && !self.writer.runs_casts() {
+            // SAFETY: as the caller's.
+            return unsafe { self.tell(operation, series, old, new) };
+        }
+        // SAFETY: as the caller's. Queries of a condition's functions see what the statement sees.
+        unsafe {
+            let snapshot = pg_sys::ActiveSnapshotSet().then(|| pg_sys::GetActiveSnapshot());
+            door::as_role(plan::owner(self.plan.root.into()), || {
+                if let Some(snapshot) = snapshot {
+                    pg_sys::PushActiveSnapshot(snapshot);
+                }
+                self.tell(operation, series, old, new);
+                if snapshot.is_some() {
+                    pg_sys::PopActiveSnapshot();
+                }
+            });
+        }
+    }
+
+    /// # Safety
+    /// As `all`.
+    unsafe fn tell(mut self, operation: Operation, mut series: Series, old: Store, new: Store) {
         let settings = (self.writer.follows_settings() || self.plan.condition.is_some()).then(Settings::fixed);
         self.condition = self.plan.condition.as_deref().map(Evaluation::begin);
         // SAFETY: as the caller's.

@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::condition;
 use crate::domain::capture::Operation;
-use crate::pg::door::as_owner;
+use crate::pg::door::{as_owner, as_role};
+use crate::pg::error::raise;
 use crate::pg::store::spi::{self, Arg};
 
 /// What `sea_mq.capture_plan` says of a table: the captured table itself, or a partition or child of it.
@@ -86,7 +87,9 @@ unsafe extern "C-unwind" fn on_table(_arg: pg_sys::Datum, relation: pg_sys::Oid)
         if relation == pg_sys::InvalidOid {
             known.clear();
         } else if !known.is_empty() {
-            known.retain(|table, plan| *table != relation && plan.root != relation.to_u32());
+            let changed = relation.to_u32();
+            known
+                .retain(|table, plan| *table != relation && plan.root != changed && !plan.ancestors.contains(&changed));
         }
     });
 }
@@ -119,7 +122,9 @@ pub fn of(relation: pg_sys::Relation) -> Option<Rc<Plan>> {
     }
     let before = INVALIDATIONS.get();
     let mut plan = read(table)?;
-    plan.condition = plan.when.as_deref().map(|when| condition::compile(relation, when));
+    if let Some(when) = plan.when.as_deref() {
+        plan.condition = Some(as_role(owner(plan.root.into()), || condition::compile(relation, when)));
+    }
     let plan = Rc::new(plan);
     if before == INVALIDATIONS.get() {
         KNOWN.with_borrow_mut(|known| known.insert(table, Rc::clone(&plan)));
@@ -134,10 +139,41 @@ fn read(table: pg_sys::Oid) -> Option<Plan> {
     let json = rows.into_iter().next()?.into_iter().next()??;
     match serde_json::from_str(&json) {
         Ok(plan) => Some(plan),
-        Err(error) => crate::pg::error::raise(
+        Err(error) => raise(
             pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             format!("what is captured of table {} cannot be read: {error}", table.to_u32()),
             "Capture it again with sea_mq.capture_table.",
         ),
     }
+}
+
+/// The role that owns a table, and as which a condition on it is read and evaluated.
+pub fn owner(table: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a catalog look-up in a transaction; the tuple is released after its last use.
+    let owner = unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(table));
+        (!tuple.is_null()).then(|| {
+            let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
+            pg_sys::ReleaseSysCache(tuple);
+            owner
+        })
+    };
+    owner.unwrap_or_else(|| {
+        raise(
+            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("table {} does not exist", table.to_u32()),
+            "It was dropped meanwhile.",
+        )
+    })
+}
+
+/// Whether an open table is on its way out of a captured one: DETACH PARTITION CONCURRENTLY has begun. What is written to it is
+/// captured no more, and the triggers go when it ends.
+pub fn is_being_detached(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the relation is open.
+    let table = unsafe { (*relation).rd_id };
+    let arg = [Arg::Int8(i64::from(table.to_u32()))];
+    let rows = as_owner(|| spi::query("SELECT sea_mq.capture_left($1)", &arg));
+    rows.first().is_some_and(|row| spi::flag(row, 0))
 }

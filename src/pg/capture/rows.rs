@@ -112,6 +112,11 @@ impl Writer {
         self.sources.iter().any(|source| source.codec.follows_settings())
     }
 
+    /// Whether functions run that belong to somebody.
+    pub fn runs_casts(&self) -> bool {
+        self.sources.iter().any(|source| source.codec.runs_casts())
+    }
+
     /// A row that was inserted, or deleted.
     ///
     /// # Safety

@@ -55,15 +55,19 @@ pub fn outcome(root: u32, table: pg_sys::Oid, ancestors: &[u32]) -> Option<bool>
     if tables.iter().any(|other| ancestors.contains(&other.to_u32())) {
         return None;
     }
-    Some(table.to_u32() == root && family(table).iter().all(|member| tables.contains(member)))
+    Some(table.to_u32() == root && family(table, pg_sys::NoLock).iter().all(|member| tables.contains(member)))
 }
 
-/// A table and all its partitions or children.
-fn family(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: they are locked by the statement, if it concerns them.
+/// A table and all its partitions or children, locked until the transaction ends (`NoLock`: by the statement, if it concerns
+/// them).
+pub fn family(table: pg_sys::Oid, lock: u32) -> Vec<pg_sys::Oid> {
+    // SAFETY: in a transaction.
     unsafe {
+        if lock != pg_sys::NoLock {
+            pg_sys::LockRelationOid(table, lock as _);
+        }
         let list = pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
-            find_all_inheritors(table, pg_sys::NoLock as _, std::ptr::null_mut())
+            find_all_inheritors(table, lock as _, std::ptr::null_mut())
         });
         let length = usize::try_from((*list).length).unwrap_or(0);
         (0..length).map(|place| (*(*list).elements.add(place)).oid_value).collect()
