@@ -31,6 +31,7 @@ mod order;
 mod pull;
 mod receiving;
 mod republish;
+mod rights;
 mod roles;
 mod storage;
 mod streams;
