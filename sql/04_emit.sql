@@ -110,7 +110,7 @@ COMMENT ON COLUMN sea_mq.outbox_events.attempts IS 'Attempts that count: the one
 COMMENT ON COLUMN sea_mq.outbox_events.stream IS 'Stream that it goes to';
 COMMENT ON COLUMN sea_mq.outbox_events.stream_seq IS 'Its sequence in the stream';
 
-CREATE FUNCTION sea_mq.outbox_events_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION sea_mq.outbox_events_insert() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     NEW.id := sea_mq.emit(NEW.aggregate_type, NEW.aggregate_id, NEW.event_type, NEW.payload, coalesce(NEW.event_version, 1),
         NEW.context, NEW.id, NEW.correlation_id, NEW.causation_id, NEW.headers, NEW.visibility, NEW.available_at);
@@ -121,7 +121,7 @@ COMMENT ON FUNCTION sea_mq.outbox_events_insert IS 'Trigger function: INSERT int
 CREATE TRIGGER emit INSTEAD OF INSERT ON sea_mq.outbox_events
 FOR EACH ROW EXECUTE FUNCTION sea_mq.outbox_events_insert();
 
-CREATE FUNCTION sea_mq.outbox_events_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION sea_mq.outbox_events_refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION 'the outbox is append-only: % is not possible', TG_OP
         USING ERRCODE = 'feature_not_supported', HINT = 'Emit a further event that corrects the first.';

@@ -49,8 +49,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA sea_mq FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA sea_mq TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 
-GRANT EXECUTE ON FUNCTION sea_mq.emit, sea_mq.emit_many, sea_mq.pending_events, sea_mq.event_name, sea_mq.context_name,
-    sea_mq.outbox_events_insert TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.emit, sea_mq.emit_many, sea_mq.pending_events, sea_mq.event_name, sea_mq.context_name
+    TO sea_mq_producer;
 GRANT INSERT ON sea_mq.outbox_events TO sea_mq_producer;
 
 GRANT SELECT ON sea_mq.outbox_events, sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems,
@@ -64,7 +64,7 @@ GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.drop
 GRANT SELECT ON sea_mq.subscriptions TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
 GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
-    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.subject_filter, sea_mq.event_name, sea_mq.context_name
+    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.event_name, sea_mq.context_name
     TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease, sea_mq.inbox_accept,
     sea_mq.poison, sea_mq.skip TO sea_mq_consumer;
