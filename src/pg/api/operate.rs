@@ -4,8 +4,8 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
-use crate::pg::store::spi::{self, Arg};
 use crate::pg::door::as_owner;
+use crate::pg::store::spi::{self, Arg};
 use crate::pg::store::{backlog, fate, unread};
 use crate::pg::{gucs, pending};
 

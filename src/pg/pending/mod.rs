@@ -122,16 +122,19 @@ fn keep(event: Cow<'_, Event>, given_id: bool) -> bool {
 
 /// The facts about a sink, looked up once in a transaction.
 pub fn facts(sink: SinkId, context: &str, kind: SinkKind) -> Facts {
-    let known = PENDING
-        .with_borrow(|pending| pending.sinks.iter().find(|known| known.id == sink && known.context == context).and_then(|known| known.facts));
+    let known = PENDING.with_borrow(|pending| {
+        pending.sinks.iter().find(|known| known.id == sink && known.context == context).and_then(|known| known.facts)
+    });
     if let Some(facts) = known {
         return facts;
     }
     // Nothing is borrowed meanwhile: an ERROR may pass.
     let facts = streams::known_facts(sink, context, kind);
-    PENDING.with_borrow_mut(|pending| match pending.sinks.iter_mut().find(|known| known.id == sink && known.context == context) {
-        Some(known) => known.facts = Some(facts),
-        None => pending.sinks.push(Sink { id: sink, context: context.to_owned(), kind, facts: Some(facts) }),
+    PENDING.with_borrow_mut(|pending| {
+        match pending.sinks.iter_mut().find(|known| known.id == sink && known.context == context) {
+            Some(known) => known.facts = Some(facts),
+            None => pending.sinks.push(Sink { id: sink, context: context.to_owned(), kind, facts: Some(facts) }),
+        }
     });
     facts
 }
