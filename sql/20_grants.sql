@@ -5,7 +5,10 @@ DO $$
 DECLARE
     f record;
     definition text;
+    quotes text := current_setting('quote_all_identifiers');
 BEGIN
+    -- What is replaced below is then spelt as it is there.
+    PERFORM set_config('quote_all_identifiers', 'off', true);
     FOR f IN
         SELECT p.oid, p.proname AS name, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result,
             pg_get_function_identity_arguments(p.oid) AS signature,
@@ -22,6 +25,7 @@ BEGIN
         EXECUTE format('CREATE OR REPLACE FUNCTION sea_mq.%s(%s) RETURNS %s LANGUAGE c %s AS ''MODULE_PATHNAME'', ''door_wrapper''',
             f.name, f.arguments, f.result, f.traits);
     END LOOP;
+    PERFORM set_config('quote_all_identifiers', quotes, true);
 END $$;
 
 -- Messages belong to a role that owns nothing else, and that nobody is a member of. Schema, functions and views stay the
