@@ -8,8 +8,9 @@ use crate::SOON;
 
 /// Buffers that each question may take.
 const MOST: i64 = 1000;
-/// How many more when there is twice as much; a level more of each index, and no more than that.
-const MORE: i64 = 150;
+/// How many more when there is twice as much, in twice as many of the ring's slots: what the other slots' indexes take to say
+/// no, and perhaps a level more of each.
+const MORE: i64 = 250;
 
 const STATUS: [&str; 9] = [
     "SELECT * FROM sea_mq.status",
