@@ -15,54 +15,12 @@
 //! it was written.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, c_int};
 
-use pgrx::{pg_sys, warning};
+use pgrx::pg_sys;
 
 use super::relation;
-
-/// Names are looked up in `pg_catalog` and nowhere else (`pg_temp` would be first if it were not named); texts are read and
-/// written in one way.
-const FIXED: [(&CStr, &CStr); 10] = [
-    (c"search_path", c"pg_catalog, pg_temp"),
-    (c"DateStyle", c"ISO, MDY"),
-    (c"IntervalStyle", c"postgres"),
-    (c"bytea_output", c"hex"),
-    (c"extra_float_digits", c"1"),
-    (c"row_security", c"on"),
-    (c"standard_conforming_strings", c"on"),
-    (c"transform_null_equals", c"off"),
-    (c"quote_all_identifiers", c"off"),
-    (c"jit", c"off"),
-];
-
-/// What a worker's transactions begin with, beside what is fixed. What a version of PostgreSQL does not know is left out.
-const WORKER: [(&CStr, &CStr); 8] = [
-    (c"statement_timeout", c"0"),
-    (c"lock_timeout", c"0"),
-    (c"idle_in_transaction_session_timeout", c"0"),
-    (c"default_transaction_isolation", c"read committed"),
-    (c"default_transaction_read_only", c"off"),
-    (c"default_transaction_deferrable", c"off"),
-    (c"transaction_timeout", c"0"),
-    (c"plan_cache_mode", c"force_generic_plan"),
-];
-
-/// What handlers get back: they run with what their session began with.
-const GIVEN_BACK: [&CStr; 9] = [
-    c"search_path",
-    c"DateStyle",
-    c"IntervalStyle",
-    c"bytea_output",
-    c"extra_float_digits",
-    c"row_security",
-    c"standard_conforming_strings",
-    c"quote_all_identifiers",
-    c"enable_seqscan",
-];
-
-/// Settings and what they are.
-type Values = Vec<(&'static CStr, CString)>;
+use super::settings::{self, FIXED};
 
 /// Whom the process acts as.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,12 +43,6 @@ thread_local! {
     static LEVEL: Cell<Option<c_int>> = const { Cell::new(None) };
     /// A worker's session shows the role of a handler as its user.
     static SESSION_TAKEN: Cell<bool> = const { Cell::new(false) };
-    /// What the session of a worker began with, of `GIVEN_BACK`.
-    static BEGUN: RefCell<Values> = const { RefCell::new(Vec::new()) };
-    /// The isolation level that the session of a worker began with.
-    static ISOLATION: Cell<c_int> = const { Cell::new(pg_sys::XACT_READ_COMMITTED as c_int) };
-    /// What each setting is between the transactions of a worker.
-    static BASELINE: RefCell<Values> = const { RefCell::new(Vec::new()) };
 }
 
 /// Whether our own SQL may run: the process acts as the owner, and names mean what they should.
@@ -129,64 +81,6 @@ fn require_owner() -> pg_sys::Oid {
             "CREATE EXTENSION sea_mq.",
         )
     })
-}
-
-/// Settings that hold until they are taken back, or until an ERROR ends the transaction or savepoint.
-pub struct Settings(c_int);
-
-impl Settings {
-    /// Fixes settings.
-    pub fn fix(settings: &[(&CStr, &CStr)]) -> Self {
-        // SAFETY: the level ends in `take_back`, or with the transaction.
-        let level = unsafe { pg_sys::NewGUCNestLevel() };
-        fix(settings);
-        Self(level)
-    }
-
-    /// Makes all settings what they were, those that were set for the session meanwhile included.
-    pub fn take_back(self) {
-        // SAFETY: the level was begun by `fix` and is the innermost.
-        unsafe { pg_sys::AtEOXact_GUC(false, self.0) }
-    }
-}
-
-/// Those that have the value already cost a look.
-fn fix(settings: &[(&CStr, &CStr)]) {
-    for (name, value) in settings {
-        if current(name).as_deref() != Some(*value) {
-            set_local(name, value);
-        }
-    }
-}
-
-/// The value of a setting.
-fn current(name: &CStr) -> Option<CString> {
-    // SAFETY: a C string; the value is copied at once.
-    unsafe {
-        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
-    }
-}
-
-/// Changes a setting until the current level of settings ends, at the latest with the transaction.
-pub fn set_local(name: &CStr, value: &CStr) {
-    set(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
-}
-
-fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
-    // SAFETY: C strings; in a transaction.
-    unsafe {
-        pg_sys::set_config_option(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            action,
-            true,
-            0,
-            false,
-        );
-    }
 }
 
 /// What is true again when somebody leaves by the door.
@@ -238,7 +132,7 @@ fn open(role: pg_sys::Oid, acting: Acting) {
         ACTING.set(acting);
         let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
         pg_sys::SetUserIdAndSecContext(role, context | restricted as c_int);
-        fix(&FIXED);
+        settings::fix(&FIXED);
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
     }
 }
@@ -272,34 +166,6 @@ pub fn abandon(depth: c_int) {
     });
 }
 
-/// Makes this process a worker: its transactions begin with the same settings, whatever the database's or a role's are. What
-/// the session began with is kept for the handlers. `more`: settings of this kind of worker.
-pub fn prepare_worker(more: &[(&'static CStr, &'static CStr)]) {
-    let begun = GIVEN_BACK.iter().filter_map(|name| Some((*name, current(name)?)));
-    BEGUN.set(begun.collect());
-    // SAFETY: the value of a setting, read by the main thread.
-    ISOLATION.set(unsafe { pg_sys::DefaultXactIsoLevel });
-    let settings = FIXED.iter().chain(&WORKER).chain(more);
-    settings.clone().for_each(|(name, value)| set_default(name, value));
-    BASELINE.set(settings.filter_map(|(name, _)| Some((*name, current(name)?))).collect());
-}
-
-/// Sets what the session's transactions begin with, if there is such a setting.
-fn set_default(name: &CStr, value: &CStr) {
-    if current(name).is_none() {
-        return;
-    }
-    // SAFETY: C strings; outside of a transaction.
-    unsafe {
-        pg_sys::SetConfigOption(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
-        );
-    }
-}
-
 /// How a worker's transaction differs from the others.
 #[derive(Clone, Copy, Default)]
 pub struct Manner {
@@ -315,11 +181,11 @@ pub fn enter(manner: Manner) {
     // SAFETY: right after the start of a transaction, before its first snapshot.
     unsafe {
         if manner.isolated {
-            pg_sys::XactIsoLevel = ISOLATION.get();
+            pg_sys::XactIsoLevel = settings::begun_isolation();
         }
         if let Some(value) = manner.commit {
             // Outside of the level, so that it holds for the commit.
-            set(c"synchronous_commit", value, pg_sys::GucAction::GUC_ACTION_LOCAL);
+            settings::set_for_transaction(c"synchronous_commit", value);
         }
     }
     // SAFETY: constant in a process. The launcher has no database, and nothing to read there.
@@ -347,13 +213,7 @@ pub fn become_role(role: pg_sys::Oid) {
         pg_sys::SetSessionAuthorization(role, pg_sys::superuser_arg(role));
         pg_sys::SetUserIdAndSecContext(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
     }
-    BEGUN.with_borrow(|begun| {
-        for (name, value) in begun {
-            if current(name).as_deref() != Some(value.as_c_str()) {
-                set_local(name, value);
-            }
-        }
-    });
+    settings::give_back();
 }
 
 /// The pre-commit hook: deferred triggers and cursors that are held have run, and what they set goes.
@@ -377,26 +237,5 @@ pub fn leave() {
             pg_sys::SetSessionAuthorization(worker, true);
         }
     }
-    check();
-}
-
-/// Ends the process if a transaction has left anything behind that the next one would depend on: another process then begins
-/// with a clean session.
-fn check() {
-    BASELINE.with_borrow(|baseline| {
-        for (name, value) in baseline {
-            let found = current(name);
-            if found.as_ref() != Some(value) {
-                warning!(
-                    "sea_mq: the process ends, since a transaction left the setting {} as {:?} instead of {:?}",
-                    name.to_string_lossy(),
-                    found.unwrap_or_default(),
-                    value
-                );
-                set_default(name, value);
-                // SAFETY: to the calling thread; the loop then ends as for anybody's SIGTERM.
-                unsafe { libc::raise(libc::SIGTERM) };
-            }
-        }
-    });
+    settings::check();
 }

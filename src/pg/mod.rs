@@ -24,6 +24,7 @@ mod passage;
 mod pending;
 mod relation;
 mod seat;
+mod settings;
 mod shmem;
 mod store;
 mod utility;

@@ -11,7 +11,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use super::named;
-use super::settings::Settings;
+use super::settings::{FIXED, Settings};
 use crate::pg::error::raise;
 
 unsafe extern "C-unwind" {
@@ -30,7 +30,7 @@ const ROWS: [(&CStr, i32); 2] = [(c"old", pg_sys::INNER_VAR), (c"new", pg_sys::O
 /// The condition on an open table as the text of a node, ready to be evaluated. Called, as all that follows, as the role that
 /// the condition is evaluated as.
 pub fn compile(relation: pg_sys::Relation, when: &str) -> CString {
-    let settings = Settings::fixed();
+    let settings = Settings::fix(&FIXED);
     // SAFETY: in a transaction; all is allocated in the current memory context.
     let node = unsafe {
         let state = pg_sys::make_parsestate(std::ptr::null_mut());
@@ -51,7 +51,7 @@ pub fn compile(relation: pg_sys::Relation, when: &str) -> CString {
         pg_sys::free_parsestate(state);
         text
     };
-    settings.restore();
+    settings.take_back();
     node
 }
 
@@ -82,9 +82,9 @@ pub unsafe fn qualified(relation: pg_sys::Relation, when: &str, names: Option<Ve
             pg_sys::deparse_context_for(old.as_ptr(), table),
             pg_sys::deparse_context_for(new.as_ptr(), table),
         );
-        let settings = Settings::fixed();
+        let settings = Settings::fix(&FIXED);
         let text = CStr::from_ptr(pg_sys::deparse_expression(node, contexts, true, false));
-        settings.restore();
+        settings.take_back();
         text.to_string_lossy().into_owned()
     }
 }

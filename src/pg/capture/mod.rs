@@ -22,7 +22,7 @@ use self::condition::Evaluation;
 pub use self::plan::register;
 use self::plan::{EventName, Plan};
 use self::rows::{Counterparts, Store, Transition, Writer};
-use self::settings::Settings;
+use self::settings::{FIXED, Settings};
 pub use self::truncation::{forget, roll_back_to};
 use super::api::emit::Series;
 use super::datum::{sql_function, text_datum};
@@ -61,7 +61,7 @@ sql_function!(capture_condition_wrapper, pg_finfo_capture_condition_wrapper, |ca
     let path = (!door::is_inside()).then(|| path_of_owner(table, owner));
     text_datum(&door::as_role(owner, || {
         if let Some(path) = &path {
-            door::set_local(c"search_path", path);
+            crate::pg::settings::set_local(c"search_path", path);
         }
         // SAFETY: the relation is open until the condition is compiled.
         unsafe {
@@ -229,7 +229,7 @@ impl Capture {
     /// # Safety
     /// As `all`.
     unsafe fn tell(mut self, operation: Operation, mut series: Series, old: Store, new: Store) {
-        let settings = (self.writer.follows_settings() || self.plan.condition.is_some()).then(Settings::fixed);
+        let settings = (self.writer.follows_settings() || self.plan.condition.is_some()).then(|| Settings::fix(&FIXED));
         self.condition = self.plan.condition.as_deref().map(Evaluation::begin);
         // SAFETY: as the caller's.
         unsafe {
@@ -245,7 +245,7 @@ impl Capture {
             condition.end();
         }
         if let Some(settings) = settings {
-            settings.restore();
+            settings.take_back();
         }
     }
 

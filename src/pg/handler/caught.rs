@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
@@ -130,9 +130,4 @@ fn failure(error: &CaughtError) -> Failure {
             Failure { sqlstate: "XX000".into(), message: format!("panic: {}", ereport.message()), detail: None }
         }
     }
-}
-
-/// The C string of a text without NUL characters.
-pub fn c_string(text: &str) -> CString {
-    CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }

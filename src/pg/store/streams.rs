@@ -30,7 +30,6 @@ const BODY: usize = 13;
 /// What `emit` must know of the stream that an event goes to.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    pub sink: SinkId,
     /// The stream is described.
     pub described: bool,
     /// Bytes, headers included, if the stream sets a limit.
@@ -64,7 +63,6 @@ fn facts(sink: SinkId, context: &str, kind: SinkKind) -> Facts {
         );
     }
     let facts = Facts {
-        sink,
         described: row.is_some(),
         max_msg_size: row
             .and_then(|row| row[MAX_MSG_SIZE])

@@ -9,7 +9,7 @@ use pgrx::{log, pg_guard, pg_sys, warning};
 
 use super::session::{self, Failed};
 use crate::pg::shmem::{self, Database, Phase as Life, Role, Seat};
-use crate::pg::{clock, door, handler};
+use crate::pg::{clock, handler, settings};
 
 /// Pause after an error of the database.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -210,10 +210,10 @@ fn prepare_session(role: Role) {
     handler::prepare();
     if role == Role::Relay {
         // A lost save of a cursor repeats nothing: the stream's tail is read before anything is published again.
-        door::prepare_worker(&[(c"lock_timeout", c"5s"), (c"synchronous_commit", c"off")]);
+        settings::prepare_worker(&[(c"lock_timeout", c"5s"), (c"synchronous_commit", c"off")]);
     } else {
         // What waits comes and goes: a plan made while there is nothing would read the whole table until the next ANALYZE.
-        door::prepare_worker(&[(c"enable_seqscan", c"off")]);
+        settings::prepare_worker(&[(c"enable_seqscan", c"off")]);
     }
 }
 
@@ -247,7 +247,7 @@ fn seat_lock(role: Role) -> pg_sys::LOCKTAG {
 
 /// Waits for the seat's lock, for a bounded time; it is kept until the process ends, see `keep_seat`.
 fn lock_seat(role: Role) {
-    door::set_local(c"lock_timeout", c"5s");
+    settings::set_local(c"lock_timeout", c"5s");
     // SAFETY: a session lock.
     unsafe { pg_sys::LockAcquire(&seat_lock(role), pg_sys::ExclusiveLock as _, true, false) };
     LOCKED.set(Some(role));

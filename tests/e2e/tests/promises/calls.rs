@@ -112,7 +112,7 @@ pub fn plausible(chance: &mut Chance, name: &str, of: &str) -> String {
         ],
         _ => return null(of),
     };
-    let text = quoted(*chance.of(known));
+    let text = quoted(chance.of::<&str>(known));
     if of.starts_with("sea_mq.") {
         return format!("pg_catalog.jsonb_populate_record(NULL::{of}, {text}::pg_catalog.jsonb)");
     }

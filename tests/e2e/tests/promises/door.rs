@@ -369,3 +369,25 @@ async fn no_role_writes_to_the_tables_or_locks_them() {
     emit_numbers(&db, 1, 1).await;
     until("it is handled", SOON, async || recorded(&db, "app__all").await == [1]).await;
 }
+
+/// With this setting an ERROR would end the process that serves all handlers of the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_cannot_make_its_errors_the_end_of_the_process() {
+    let stage = with_roles("exit_on_error", &["clerk"]).await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
+    let clerk = stage.connect_as("clerk").await;
+    clerk
+        .run(
+            "CREATE FUNCTION clerk.set(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS
+                $$BEGIN PERFORM set_config('exit_on_error', 'on', false); RAISE EXCEPTION 'the end'; END$$;
+             SELECT sea_mq.subscribe('clerk__set', 'orders', 'clerk.set', max_deliver => 1)",
+        )
+        .await;
+    let consumer = stage.consumer().await;
+    emit_numbers(&db, 1, 3).await;
+    let message = until_status(&db, "clerk__set", 3, "dead").await;
+    assert_eq!(message["errors"][0]["sqlstate"], "55P02", "{message}");
+    until_status(&db, "app__all", 3, "processed").await;
+    assert_eq!(stage.consumer().await, consumer);
+}

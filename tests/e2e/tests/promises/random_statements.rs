@@ -349,8 +349,8 @@ impl Author {
             "$own.v",
         ];
         template
-            .replace("$r", *self.chance.of(&relations))
-            .replace("$d", *self.chance.of(&["app", "postgres", "template1", "template0", "nonsense"]))
+            .replace("$r", self.chance.of::<&str>(&relations))
+            .replace("$d", self.chance.of::<&str>(&["app", "postgres", "template1", "template0", "nonsense"]))
             .replace("$own", self.role)
             .replace("$n", &self.chance.within(0..5).to_string())
             .replace("$t", &quoted(&self.chance.text(60)))
