@@ -38,6 +38,22 @@ pub fn cause() -> Option<Cause> {
     CAUSE.with_borrow(Clone::clone)
 }
 
+/// The cause of what is emitted while this lives, also if an ERROR ends that.
+struct InForce;
+
+impl InForce {
+    fn begin(cause: Cause) -> Self {
+        CAUSE.set(Some(cause));
+        Self
+    }
+}
+
+impl Drop for InForce {
+    fn drop(&mut self) {
+        CAUSE.set(None);
+    }
+}
+
 /// A handler and how to run it. Found anew in each transaction: it may change or go at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handler {
@@ -70,12 +86,10 @@ impl Runner {
 
     /// Runs the handler for a message, and then `then`, in a savepoint. Whatever goes wrong, nothing of it remains.
     pub fn run(&self, message: &Message, event: impl FnOnce() -> pg_sys::Datum, then: impl FnOnce()) -> Outcome {
-        CAUSE.with_borrow_mut(|cause| {
-            *cause = Some(Cause {
-                correlation_id: message.correlation_id.clone().or_else(|| Some(message.message_id.clone())),
-                causation_id: Some(message.message_id.clone()),
-                traceparent: message.traceparent.clone(),
-            });
+        let cause = InForce::begin(Cause {
+            correlation_id: message.correlation_id.clone().or_else(|| Some(message.message_id.clone())),
+            causation_id: Some(message.message_id.clone()),
+            traceparent: message.traceparent.clone(),
         });
         let caught = savepoint(|| {
             // SAFETY: the level is popped below, or by the savepoint's end.
@@ -86,7 +100,7 @@ impl Runner {
             then();
         });
         session::end_timeout();
-        CAUSE.with_borrow_mut(|cause| *cause = None);
+        drop(cause);
         caught.map_or(Outcome::Processed, Outcome::of)
     }
 

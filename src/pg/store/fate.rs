@@ -14,7 +14,7 @@ use crate::pg::relation::{Compare, Key, Relation};
 
 /// Columns of `sea_mq.relay_journal`, counted from 0.
 mod journal_column {
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
     pub const DONE: usize = 2;
     pub const UPTO: usize = 3;
     pub const FIRST_SEQ: usize = 4;

@@ -253,10 +253,10 @@ async fn dead_letters_are_counted_as_they_come_and_go() {
         "SELECT sea_mq.dlq_discard(id, 'no') FROM sea_mq.dlq_messages WHERE id % 5 = 0",
         "UPDATE sea_mq.dlq_messages SET replayed_at = now() WHERE id % 5 = 1",
         "UPDATE sea_mq.dlq_messages SET stream = 'ORDERS_DLQ', stream_seq = id",
-        "SELECT sea_mq.fold_tally()",
+        "SELECT sea_mq.fold_dlq_tally()",
         "DELETE FROM sea_mq.dlq_messages WHERE id % 7 = 0",
         "SELECT sea_mq.dlq_discard(id) FROM sea_mq.dlq_list(max => 150)",
-        "SELECT sea_mq.fold_tally()",
+        "SELECT sea_mq.fold_dlq_tally()",
         "DELETE FROM sea_mq.dlq_messages WHERE context = 'orders'",
     ] {
         db.run(change).await;

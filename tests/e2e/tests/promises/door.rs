@@ -44,7 +44,7 @@ async fn the_workers_act_as_the_owner_of_messages_and_as_nobody_else() {
         "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN INSERT INTO public.who (who) VALUES (current_user || ' ' || current_setting('search_path')); RETURN NULL; END $$;
          CREATE TRIGGER noted AFTER INSERT OR UPDATE ON sea_mq.stream_state FOR EACH ROW EXECUTE FUNCTION noted();
-         CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON sea_mq.subscription_state FOR EACH ROW EXECUTE FUNCTION noted();
+         CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON sea_mq.subscription_health FOR EACH ROW EXECUTE FUNCTION noted();
          CREATE TRIGGER noted AFTER INSERT OR UPDATE ON sea_mq.inbox_pending FOR EACH ROW EXECUTE FUNCTION noted();
          CREATE FUNCTION fails(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END';
          GRANT USAGE ON SCHEMA public TO PUBLIC;
