@@ -24,7 +24,7 @@ async fn a_worker_that_fails_again_and_again_is_a_problem_until_it_works() {
     db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
     stage.until_ok().await;
     // Neither can write down what is wrong with it.
-    for (worker, table) in [("consumer", "inbox_tally"), ("relay", "stream_requests")] {
+    for (worker, table) in [("consumer", "dlq_tally"), ("relay", "stream_requests")] {
         db.run(&format!("ALTER TABLE sea_mq.{table} RENAME TO mislaid")).await;
         let condition =
             format!("problem LIKE 'the {worker} has failed % times since %: %{table}%' AND problems.hint <> ''");
