@@ -310,21 +310,25 @@ END $$;
 COMMENT ON FUNCTION sea_mq.own_subscription IS
 'A subscription that the caller may change, locked. decides: the change decides what runs or as whom. Errors 42501, 42704; for internal use';
 
--- Who may handle the messages of a subscription without a handler.
-CREATE FUNCTION sea_mq.check_receiver(subscription text) RETURNS void
+-- Who may handle the messages of a subscription without a handler: members of its owner; and where a superuser has made it for
+-- others, every consumer.
+CREATE FUNCTION sea_mq.check_receiver(subscription text, strictly boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     s sea_mq.subscriptions;
 BEGIN
     SELECT t.* INTO s FROM sea_mq.subscriptions t WHERE t.subscription = check_receiver.subscription;
-    IF FOUND AND NOT sea_mq.may_be(sea_mq.caller(), s.owner_oid)
-        AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller())
+    IF NOT FOUND OR sea_mq.may_be(sea_mq.caller(), s.owner_oid)
+        OR (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller())
+        OR (NOT strictly AND (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = s.owner_oid))
     THEN
-        RAISE EXCEPTION 'subscription "%" belongs to "%"', subscription, s.owner
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Its messages are for members of that role.';
+        RETURN;
     END IF;
+    RAISE EXCEPTION 'subscription "%" belongs to "%"', subscription, s.owner
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Its messages are for members of that role.';
 END $$;
-COMMENT ON FUNCTION sea_mq.check_receiver IS 'An error unless the caller may handle messages of a subscription. Error 42501; for internal use';
+COMMENT ON FUNCTION sea_mq.check_receiver IS
+'An error unless the caller may handle messages of a subscription. strictly: also if a superuser owns it. Error 42501; for internal use';
 
 -- Whoever owns a function can change what it does, so it runs as nobody whom its owner could not act as anyway.
 CREATE FUNCTION sea_mq.check_runner(handler regproc, owner oid) RETURNS void
@@ -391,7 +395,7 @@ DECLARE
     claim sea_mq.accepted_names;
 BEGIN
     IF EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.subscription = claim_name.subscription) THEN
-        PERFORM sea_mq.check_receiver(claim_name.subscription);
+        PERFORM sea_mq.check_receiver(claim_name.subscription, strictly => true);
         RETURN;
     END IF;
     SELECT a.* INTO claim FROM sea_mq.accepted_names a WHERE a.subscription = claim_name.subscription;

@@ -139,7 +139,10 @@ async fn ask_all(db: &Database, when: &str) -> Vec<(String, i64)> {
         db.run("SET ROLE sea_mq_operator").await;
     }
     db.run("RESET ROLE").await;
-    let most: Vec<_> = answers.iter().filter(|(_, count)| *count > MOST).collect();
+    // The report asks about each table and each index, whatever is in them.
+    let bounded =
+        |question: &str, count: i64| count <= if question.contains("install_report") { 2 * MOST } else { MOST };
+    let most: Vec<_> = answers.iter().filter(|(question, count)| !bounded(question, *count)).collect();
     assert!(most.is_empty(), "{when}: {most:?}");
     answers
 }
