@@ -35,12 +35,7 @@ COMMENT ON FUNCTION sea_mq.pending_events_of IS 'Unpublished events of a sink: h
 -- would be made for the whole query, with its settings, before there are statistics, and its cost would have the query compiled.
 
 CREATE FUNCTION sea_mq.is_passed(sink bigint, seq bigint, xid xid8) RETURNS boolean
-LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
-BEGIN
-    RETURN EXISTS (SELECT FROM sea_mq.cursors c WHERE c.sink = $1 AND (pg_visible_in_snapshot($3, c.done)
-        OR (c.batch_upto IS NOT NULL AND $2 <= c.batch_at AND pg_visible_in_snapshot($3, c.batch_upto))));
-END $$;
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1 AS 'MODULE_PATHNAME', 'is_passed_wrapper';
 COMMENT ON FUNCTION sea_mq.is_passed IS 'Whether the cursor of an event''s sink has passed it; for internal use';
 
 -- Of those that hold the event, the run that ends first. The conditions come after the order, or younger slots than the run's,

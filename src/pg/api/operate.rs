@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
 use crate::pg::door::as_owner;
 use crate::pg::store::spi::{self, Arg};
-use crate::pg::store::{backlog, fate, unread};
+use crate::pg::store::{backlog, cursors, fate, unread};
 use crate::pg::{gucs, pending};
 
 sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {
@@ -56,6 +56,13 @@ sql_function!(fate_of_wrapper, pg_finfo_fate_of_wrapper, |call| {
             row(&mut columns.map(|value| value.unwrap_or(pg_sys::Datum::from(0))), &mut nulls);
         }
     })
+});
+
+sql_function!(is_passed_wrapper, pg_finfo_is_passed_wrapper, |call| {
+    let place = call.int8(0).zip(call.int8(1)).zip(call.int8(2));
+    let is_passed =
+        |((sink, seq), xid): ((i64, i64), i64)| cursors::load(sink).position.is_past(xid.cast_unsigned(), seq);
+    pg_sys::Datum::from(place.is_some_and(is_passed))
 });
 
 sql_function!(unpublished_sinks_wrapper, pg_finfo_unpublished_sinks_wrapper, |call| {

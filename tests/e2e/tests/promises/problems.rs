@@ -45,6 +45,7 @@ async fn a_worker_that_fails_again_and_again_is_a_problem_until_it_works() {
 async fn a_worker_whose_process_ends_again_and_again_is_a_problem() {
     let stage = prepared("ending").await;
     let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
     stage.until_ok().await;
     let failures = "SELECT coalesce((SELECT failures FROM sea_mq.worker_failures() WHERE worker = 'relay'), 0)";
     until("it has ended three times", LONG, async || {

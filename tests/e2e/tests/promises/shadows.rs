@@ -72,6 +72,7 @@ impl Trap {
             .run(
                 "SELECT sea_mq.create_stream('orders');
                  SELECT sea_mq.register_event('orders', 'Checked', 1, '{\"type\": \"object\"}');
+                 SELECT sea_mq.register_event('orders', 'Placed', 1, '{\"type\": \"object\"}');
                  SELECT sea_mq.register_mapping('acme', 'order', '$.id', 'Placed', 'order', '$.id', '{\"n\": \"$.n\"}', context => 'orders');
                  SELECT sea_mq.subscribe('victim__work', 'orders', 'victim.work', max_deliver => 1, start_from => 'all');
                  SELECT sea_mq.subscribe('victim__pull', 'orders', max_deliver => 1)",

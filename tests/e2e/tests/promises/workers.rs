@@ -109,6 +109,7 @@ async fn an_attempt_of_which_the_outcome_could_not_be_recorded_is_followed_by_an
     db.run(
         "CREATE TABLE trouble (there boolean);
          INSERT INTO trouble VALUES (true);
+         GRANT SELECT ON trouble TO PUBLIC;
          CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN
              IF NEW.status = 'failed' AND (SELECT there FROM public.trouble) THEN
