@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
+use crate::pg::datum::{Call, nullable_text, return_set, sql_function, text_datum};
 use crate::pg::door::as_owner;
 use crate::pg::store::spi::{self, Arg};
 use crate::pg::store::{backlog, cursors, fate, unread};
@@ -60,10 +60,21 @@ sql_function!(fate_of_wrapper, pg_finfo_fate_of_wrapper, |call| {
 
 sql_function!(is_passed_wrapper, pg_finfo_is_passed_wrapper, |call| {
     let place = call.int8(0).zip(call.int8(1)).zip(call.int8(2));
-    let is_passed =
-        |((sink, seq), xid): ((i64, i64), i64)| cursors::load(sink).position.is_past(xid.cast_unsigned(), seq);
-    pg_sys::Datum::from(place.is_some_and(is_passed))
+    pg_sys::Datum::from(place.is_some_and(|((sink, seq), xid)| unread::is_passed(sink, seq, xid.cast_unsigned())))
 });
+
+sql_function!(stored_at_wrapper, pg_finfo_stored_at_wrapper, |call| {
+    stored(call).map_or_else(|| call.null(), |(published_at, _)| pg_sys::Datum::from(published_at))
+});
+
+sql_function!(stored_as_wrapper, pg_finfo_stored_as_wrapper, |call| {
+    stored(call).map_or_else(|| call.null(), |(_, stream_seq)| pg_sys::Datum::from(stream_seq))
+});
+
+/// When and where the event at a place of the log was stored.
+fn stored(call: Call) -> Option<(i64, i64)> {
+    fate::stored(call.int8(0)?, call.int8(1)?, call.int8(2)?.cast_unsigned())
+}
 
 sql_function!(unpublished_sinks_wrapper, pg_finfo_unpublished_sinks_wrapper, |call| {
     let found = unread::sinks();

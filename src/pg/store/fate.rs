@@ -1,16 +1,20 @@
 //! What became of one event: its row in the log, whether the cursor has passed it, and the run of the journal that it was stored
 //! with. Without a plan: somebody who asks for one event should not pay for thinking about all tables of the ring.
 
+use std::cell::Cell;
+
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::cursors;
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
+use super::unread;
+use super::unread::Instant;
+use crate::broker::SinkId;
 use crate::domain::event::Logged;
 use crate::domain::position::Snapshot;
 use crate::pg::datum::uuid_datum;
-use crate::pg::relation::{Compare, Key, Relation};
+use crate::pg::relation::{Compare, IndexScan, Key, Relation};
 
 /// Columns of `sea_mq.relay_journal`, counted from 0.
 mod journal_column {
@@ -38,9 +42,30 @@ pub struct Fate {
 /// The event with this id that stands last in the log.
 pub fn of(id: Uuid) -> Option<Fate> {
     let logged = slots("outbox_log").filter_map(|(slot, table)| last_in(slot, &table, id)).max_by_key(|one| one.seq)?;
-    let passed = cursors::load(logged.event.sink).position.is_past(logged.xid, logged.seq);
-    let stored = run_of(&logged).map(|run| (run.published_at, run.stream_seq(&logged)));
+    let passed = unread::position(logged.event.sink).is_past(logged.xid, logged.seq);
+    let stored = stored(logged.event.sink, logged.seq, logged.xid);
     Some(Fate { logged, passed, stored })
+}
+
+type Place = (SinkId, i64, u64);
+
+thread_local! {
+    /// What was found last: a row is asked about more than once.
+    static LAST: Cell<Option<(Instant, Place, Option<(i64, i64)>)>> = const { Cell::new(None) };
+}
+
+/// When the relay recorded that an event was stored (microseconds since 2000-01-01 UTC), and its stream sequence.
+pub fn stored(sink: SinkId, seq: i64, xid: u64) -> Option<(i64, i64)> {
+    let (instant, place) = (Instant::now(), (sink, seq, xid));
+    if let Some((at, of, found)) = LAST.get()
+        && at == instant
+        && of == place
+    {
+        return found;
+    }
+    let found = run_of(sink, seq, xid).map(|run| (run.published_at, run.stream_seq(sink, seq)));
+    LAST.set(Some((instant, place, found)));
+    found
 }
 
 /// The tables of a ring that have rows.
@@ -92,19 +117,19 @@ impl Stored {
     }
 
     /// Where others' events lie between the run's own, they are counted from the nearer end.
-    fn stream_seq(&self, logged: &Logged) -> i64 {
-        let (before, behind) = (logged.seq - self.first_seq, self.last_seq - logged.seq);
+    fn stream_seq(&self, sink: SinkId, seq: i64) -> i64 {
+        let (before, behind) = (seq - self.first_seq, self.last_seq - seq);
         let nth = if self.last_seq - self.first_seq + 1 == self.events {
             before
         } else if before <= behind {
-            self.count(logged.event.sink, self.first_seq, logged.seq - 1)
+            self.count(sink, self.first_seq, seq - 1)
         } else {
-            self.events - 1 - self.count(logged.event.sink, logged.seq + 1, self.last_seq)
+            self.events - 1 - self.count(sink, seq + 1, self.last_seq)
         };
         self.first_stream_seq + nth
     }
 
-    fn count(&self, sink: i64, from: i64, to: i64) -> i64 {
+    fn count(&self, sink: SinkId, from: i64, to: i64) -> i64 {
         let keys = [
             Key::Int8(log_column::SINK, Compare::Equal, sink),
             Key::Int8(log_column::SEQ, Compare::From, from),
@@ -122,25 +147,46 @@ impl Stored {
     }
 }
 
-/// The run that an event was stored with: of those that hold it, the one that ends first.
-fn run_of(logged: &Logged) -> Option<Stored> {
-    let keys = [
-        Key::Int8(JOURNAL_SINK, Compare::Equal, logged.event.sink),
-        Key::Int8(JOURNAL_LAST_SEQ, Compare::From, logged.seq),
-    ];
-    let first_in = |(slot, table): (i16, Relation)| {
-        let mut scan = table.scan(&format!("relay_journal_{slot}_sink_seq"), &keys, snapshot());
-        let mut found = None;
-        while let Some(row) = scan.next() {
-            found = Stored::read(row.values()).filter(|run| run.first_seq <= logged.seq && run.shows(logged.xid));
-            if found.is_some() {
-                break;
-            }
+/// A slot of the journal, read by the last place of its runs.
+struct Runs {
+    // Before `table`, so that it is dropped first.
+    scan: IndexScan,
+    _table: Relation,
+    head: Option<Stored>,
+}
+
+impl Runs {
+    fn open(slot: i16, table: Relation, keys: &[Key]) -> Self {
+        let scan = table.scan(&format!("relay_journal_{slot}_sink_seq"), keys, snapshot());
+        let mut runs = Self { scan, _table: table, head: None };
+        runs.advance();
+        runs
+    }
+
+    /// Past the runs that the broker refused.
+    fn advance(&mut self) {
+        self.head = None;
+        while self.head.is_none() {
+            let Some(row) = self.scan.next() else { return };
+            self.head = Stored::read(row.values());
         }
-        drop(scan);
-        found
-    };
-    slots("relay_journal").filter_map(first_in).min_by_key(|run| run.last_seq)
+    }
+}
+
+/// The run that an event was stored with: of those that hold it, the one that ends first. The slots are read side by side,
+/// since those that are younger than the run hold nothing but later ones.
+fn run_of(sink: SinkId, seq: i64, xid: u64) -> Option<Stored> {
+    let keys = [Key::Int8(JOURNAL_SINK, Compare::Equal, sink), Key::Int8(JOURNAL_LAST_SEQ, Compare::From, seq)];
+    let mut slots: Vec<Runs> = slots("relay_journal").map(|(slot, table)| Runs::open(slot, table, &keys)).collect();
+    loop {
+        let ends = |runs: &Runs| runs.head.as_ref().map(|run| run.last_seq);
+        let first = slots.iter_mut().filter(|runs| runs.head.is_some()).min_by_key(|runs| ends(runs))?;
+        let run = first.head.take()?;
+        if run.first_seq <= seq && run.shows(xid) {
+            return Some(run);
+        }
+        first.advance();
+    }
 }
 
 fn shown_snapshot(datum: pg_sys::Datum) -> Option<Snapshot> {

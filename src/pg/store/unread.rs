@@ -3,7 +3,8 @@
 //!
 //! As of the cursor last saved.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 
 use pgrx::pg_sys;
 
@@ -21,9 +22,70 @@ pub struct Unread {
     pub first: Option<(i64, i64)>,
 }
 
+/// What the active snapshot shows does not change: what was found out under it holds as long as it is the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Instant {
+    statement: i64,
+    completed: u64,
+    command: u32,
+    xids: (u32, u32),
+}
+
+impl Instant {
+    pub fn now() -> Self {
+        // SAFETY: called in a transaction with an active snapshot.
+        unsafe {
+            let snapshot = &*pg_sys::GetActiveSnapshot();
+            Self {
+                statement: pg_sys::GetCurrentStatementStartTimestamp(),
+                completed: snapshot.snapXactCompletionCount,
+                command: u32::from(snapshot.curcid),
+                xids: (u32::from(snapshot.xmin), u32::from(snapshot.xmax)),
+            }
+        }
+    }
+}
+
+type Positions = HashMap<SinkId, Position>;
+
+thread_local! {
+    /// How far the sinks had come under the snapshot used last.
+    static POSITIONS: RefCell<Option<(Instant, Positions)>> = const { RefCell::new(None) };
+}
+
+/// How far a sink has come, looked up once under a snapshot.
+pub fn position(sink: SinkId) -> Position {
+    let now = Instant::now();
+    let known = POSITIONS.with_borrow(|kept| {
+        kept.as_ref().filter(|(at, _)| *at == now).and_then(|(_, positions)| positions.get(&sink).cloned())
+    });
+    known.unwrap_or_else(|| {
+        let position = cursors::load(sink).position;
+        POSITIONS.with_borrow_mut(|kept| {
+            if kept.as_ref().is_none_or(|(at, _)| *at != now) {
+                *kept = Some((now, HashMap::new()));
+            }
+            if let Some((_, positions)) = kept {
+                positions.insert(sink, position.clone());
+            }
+        });
+        position
+    })
+}
+
+/// Whether the cursor of an event's sink has passed it.
+pub fn is_passed(sink: SinkId, seq: i64, xid: u64) -> bool {
+    let now = Instant::now();
+    let known = POSITIONS.with_borrow(|kept| {
+        let (_, positions) = kept.as_ref().filter(|(at, _)| *at == now)?;
+        positions.get(&sink).map(|position| position.is_past(xid, seq))
+    });
+    known.unwrap_or_else(|| position(sink).is_past(xid, seq))
+}
+
 /// Counts up to `up_to`.
 pub fn of(sink: SinkId, up_to: i64) -> Unread {
-    let look = Look { sink, at: cursors::load(sink).position, up_to };
+    let look = Look { sink, at: position(sink), up_to };
     let mut unread = Unread::default();
     for slot in 0..SLOTS {
         let table = Relation::open(&log_table(slot));
