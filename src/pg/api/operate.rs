@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::pg::datum::{Call, nullable_text, return_set, sql_function, text_datum};
 use crate::pg::door::as_owner;
 use crate::pg::store::spi::{self, Arg};
-use crate::pg::store::{backlog, cursors, fate, unread};
+use crate::pg::store::{backlog, fate, unread};
 use crate::pg::{gucs, pending};
 
 sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {

@@ -48,10 +48,12 @@ pub fn of(id: Uuid) -> Option<Fate> {
 }
 
 type Place = (SinkId, i64, u64);
+/// When it was stored, and its sequence in the stream; `None`: it was not.
+type Found = Option<(i64, i64)>;
 
 thread_local! {
     /// What was found last: a row is asked about more than once.
-    static LAST: Cell<Option<(Instant, Place, Option<(i64, i64)>)>> = const { Cell::new(None) };
+    static LAST: Cell<Option<(Instant, Place, Found)>> = const { Cell::new(None) };
 }
 
 /// When the relay recorded that an event was stored (microseconds since 2000-01-01 UTC), and its stream sequence.

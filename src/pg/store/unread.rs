@@ -39,7 +39,7 @@ impl Instant {
             Self {
                 statement: pg_sys::GetCurrentStatementStartTimestamp(),
                 completed: snapshot.snapXactCompletionCount,
-                command: u32::from(snapshot.curcid),
+                command: snapshot.curcid,
                 xids: (u32::from(snapshot.xmin), u32::from(snapshot.xmax)),
             }
         }
