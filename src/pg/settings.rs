@@ -83,9 +83,18 @@ impl Settings {
 /// Those that have the value already cost a look.
 pub fn fix(settings: &[(&CStr, &CStr)]) {
     for (name, value) in settings {
-        if current(name).as_deref() != Some(*value) {
+        if !is(name, value) {
             set_local(name, value);
         }
+    }
+}
+
+/// Whether a setting has the value; looked at where it is, since this is asked often.
+fn is(name: &CStr, value: &CStr) -> bool {
+    // SAFETY: a C string; the value is not kept.
+    unsafe {
+        let found = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        !found.is_null() && CStr::from_ptr(found) == value
     }
 }
 
@@ -152,7 +161,7 @@ fn set_default(name: &CStr, value: &CStr) {
 pub fn give_back() {
     BEGUN.with_borrow(|begun| {
         for (name, value) in begun {
-            if current(name).as_deref() != Some(value.as_c_str()) {
+            if !is(name, value) {
                 set_local(name, value);
             }
         }
@@ -195,8 +204,8 @@ fn lock(names: &[&CStr]) {
 pub fn check() {
     BASELINE.with_borrow(|baseline| {
         for (name, value) in baseline {
-            let found = current(name);
-            if found.as_ref() != Some(value) {
+            if !is(name, value) {
+                let found = current(name);
                 warning!(
                     "sea_mq: the process ends, since a transaction left the setting {} as {:?} instead of {:?}",
                     name.to_string_lossy(),
