@@ -113,6 +113,11 @@ pub struct Logged {
 }
 
 impl Event {
+    /// Bytes of memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.payload.len() + self.headers.as_ref().map_or(0, String::len)
+    }
+
     /// Checks the arguments and fills in what was left out.
     pub fn new(args: EmitArgs, defaults: &Defaults) -> Result<Self, Invalid> {
         let context = args.context.as_deref().or(defaults.context.as_deref()).filter(|c| !c.is_empty());

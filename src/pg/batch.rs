@@ -23,16 +23,24 @@ impl Batch {
         self.used == Self::ROWS || self.bytes > Self::BYTES
     }
 
+    /// Makes room for a row in a batch that is not full. Rows live in the memory context that was the current one then.
+    pub fn reserve(&mut self, to: &Appender) {
+        if self.used == self.slots.len() {
+            // SAFETY: the table is open.
+            let slot = unsafe {
+                pg_sys::MakeSingleTupleTableSlot(to.relation.descriptor(), &raw const pg_sys::TTSOpsHeapTuple)
+            };
+            self.slots.push(slot);
+        }
+    }
+
     /// Adds a row, which is copied, to a batch that is not full. `bytes`: about as long as it is.
     pub fn add<const N: usize>(&mut self, to: &Appender, values: [Option<pg_sys::Datum>; N], bytes: usize) {
+        self.reserve(to);
+        let slot = self.slots[self.used];
         // SAFETY: as in `Appender::append`; a slot is used by one row at a time.
         unsafe {
-            let descriptor = to.relation.descriptor();
-            assert_eq!((*descriptor).natts as usize, N, "columns of a sea_mq table");
-            if self.used == self.slots.len() {
-                self.slots.push(pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsHeapTuple));
-            }
-            let slot = self.slots[self.used];
+            assert_eq!((*to.relation.descriptor()).natts as usize, N, "columns of a sea_mq table");
             for (at, value) in values.into_iter().enumerate() {
                 *(*slot).tts_values.add(at) = value.unwrap_or(pg_sys::Datum::from(0));
                 *(*slot).tts_isnull.add(at) = value.is_none();

@@ -69,7 +69,7 @@ impl Events {
             self.pack();
         }
         if self.pieces.is_empty() && self.open.count() == 0 {
-            self.loose_bytes += bytes(&event);
+            self.loose_bytes += event.bytes();
             self.loose.push(event.into_owned());
             return;
         }
@@ -123,7 +123,7 @@ impl Events {
     pub fn truncate(&mut self, length: usize) {
         if length < self.loose.len() {
             self.loose.truncate(length);
-            self.loose_bytes = self.loose.iter().map(bytes).sum();
+            self.loose_bytes = self.loose.iter().map(Event::bytes).sum();
         }
         self.open.truncate(length.saturating_sub(self.in_pieces));
         while self.in_pieces > length {
@@ -191,10 +191,6 @@ impl Events {
             file.close();
         }
     }
-}
-
-fn bytes(event: &Event) -> usize {
-    size_of::<Event>() + event.payload.len() + event.headers.as_ref().map_or(0, String::len)
 }
 
 pub fn or_no_memory(result: Result<(), std::collections::TryReserveError>) {

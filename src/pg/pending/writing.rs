@@ -71,7 +71,8 @@ fn describe_streams(sinks: &[Sink], written: &HashSet<SinkId>) {
 
 /// Returns the sinks that got events.
 fn write_events(pending: &Pending, repeated: &HashSet<Uuid>) -> HashSet<SinkId> {
-    let mut writing = Writing { repeated, log: None, sinks: HashSet::new(), held_back: false };
+    let alone = pending.events.length() == 1;
+    let mut writing = Writing { repeated, alone, log: None, sinks: HashSet::new(), held_back: false };
     pending.events.loose().iter().for_each(|event| writing.event(event));
     pending.events.each_row(&mut |columns| writing.row(columns));
     let stored = writing.log.is_some();
@@ -89,6 +90,8 @@ fn write_events(pending: &Pending, repeated: &HashSet<Uuid>) -> HashSet<SinkId> 
 struct Writing<'a> {
     /// Ids of events that are stored already.
     repeated: &'a HashSet<Uuid>,
+    /// There is one event.
+    alone: bool,
     log: Option<LogWriter>,
     sinks: HashSet<SinkId>,
     held_back: bool,
@@ -98,7 +101,8 @@ impl Writing<'_> {
     fn event(&mut self, event: &Event) {
         if self.accepts(event.id, event.sink) {
             if is_due(event.available_at) {
-                self.log.get_or_insert_with(LogWriter::open).append(event);
+                let log = self.log.get_or_insert_with(LogWriter::open);
+                if self.alone { log.append_alone(event) } else { log.append(event) }
             } else {
                 self.held_back = true;
                 scheduled::append(event);

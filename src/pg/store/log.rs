@@ -46,16 +46,31 @@ impl LogWriter {
         Self { appender: Appender::open(table), sequence, xid, ring, scratch: Scratch::new(), batch: Batch::new() }
     }
 
-    pub fn append(&mut self, event: &Event) {
+    /// Appends an event that has no others beside it.
+    pub fn append_alone(&mut self, event: &Event) {
         let seq = next_seq(self.sequence);
         self.scratch.within(|| self.appender.append(rows::log_row(event, seq, self.xid, self.ring)));
     }
 
-    /// Appends one of many events, which waited in the form of scheduled ones.
+    /// Appends one of several events.
+    pub fn append(&mut self, event: &Event) {
+        let seq = next_seq(self.sequence);
+        self.batch.reserve(&self.appender);
+        let Self { scratch, batch, appender, .. } = self;
+        let (xid, ring) = (self.xid, self.ring);
+        scratch.within(|| batch.add(appender, rows::log_row(event, seq, xid, ring), event.bytes()));
+        self.flush_if_full();
+    }
+
+    /// Appends one of several events, which waited in the form of scheduled ones.
     pub fn append_waiting(&mut self, columns: Columns<SCHEDULED_COLUMNS>) {
         let seq = next_seq(self.sequence);
         let row = rows::log_row_of(columns, seq, self.xid, self.ring);
         self.batch.add(&self.appender, row, rows::row_bytes(columns));
+        self.flush_if_full();
+    }
+
+    fn flush_if_full(&mut self) {
         if self.batch.is_full() {
             self.scratch.within(|| self.batch.flush(&mut self.appender));
         }

@@ -29,12 +29,15 @@ const DUE_AT_ONCE: i64 = 1000;
 
 impl Worker {
     pub(super) fn notice_commits(&mut self, now: Instant) -> Result<(), Failed> {
+        // While nothing can be published, the mark stays: then no commit wakes anybody.
+        let listens = self.held.is_none() && self.relay.sinks.iter().any(Sink::is_flowing);
         let (events, descriptions) = match self.process.database {
             None => (false, false),
             // Cleared before the snapshot is taken: a commit that sets it afterwards is seen in the next pass.
-            Some(database) => {
-                (database.events.swap(false, Ordering::AcqRel), database.descriptions.swap(false, Ordering::AcqRel))
-            }
+            Some(database) => (
+                listens && database.events.swap(false, Ordering::AcqRel),
+                database.descriptions.swap(false, Ordering::AcqRel),
+            ),
         };
         let poll = now >= self.poll_at;
         if poll {
