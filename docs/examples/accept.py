@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""An application with a NATS consumer of its own: sea_mq.inbox_accept makes its effects happen once.
+"""An application with its own NATS consumer: sea_mq.inbox_accept makes its effects happen once.
 
     NATS_URL=nats://localhost:4222 DATABASE_URL=postgresql://shipping_app@localhost/shipping \
         python3 accept.py STREAM SUBSCRIPTION [IDLE_SECONDS]
 
-DATABASE_URL may be left out if PGHOST, PGDATABASE and the like are set. SUBSCRIPTION is the durable name of the consumer
-and what the inbox knows it by; any number of these may run at once. Ends when nothing has come for IDLE_SECONDS
-(default: never). Needs psycopg 3 and nats-py. In the database, once:
+You may leave out DATABASE_URL if PGHOST, PGDATABASE and so on are set. SUBSCRIPTION is the durable name of the consumer,
+and its name in the inbox. You may run any number of these programs at once. A program ends when nothing has come for
+IDLE_SECONDS (default: never). Needs psycopg 3 and nats-py. In the database, once:
 
     CREATE TABLE parcels (order_id text, message_id text);
     GRANT sea_mq_consumer TO shipping_app;
@@ -25,7 +25,7 @@ from psycopg.types.json import Jsonb
 
 
 async def pack(db, message_id, payload):
-    """The work. Whatever it does in the database is undone if it raises."""
+    """The work. If it raises, its changes in the database are undone."""
     await db.execute("INSERT INTO parcels (order_id, message_id) VALUES (%s, %s)", (payload["order"], message_id))
 
 
@@ -38,7 +38,7 @@ async def handle(db, subscription, message):
             "SELECT sea_mq.inbox_accept(%s, %s, %s, %s, %s)",
             (message_id, headers["X-Source-Context"], headers["X-Event-Type"], Jsonb(payload), subscription),
         )
-        # False: it came again, and this or another process had done it.
+        # False: the message came again. This or another process has handled it.
         if (await accepted.fetchone())[0]:
             await pack(db, message_id, payload)
 
@@ -46,7 +46,7 @@ async def handle(db, subscription, message):
 async def main(stream, subscription, idle=float("inf")):
     connection = await nats.connect(os.environ["NATS_URL"])
     jetstream = connection.jetstream()
-    # One consumer for all processes: made by the first, used by all.
+    # One consumer for all processes: the first one creates it, all use it.
     config = ConsumerConfig(durable_name=subscription, ack_policy=AckPolicy.EXPLICIT, ack_wait=30)
     await jetstream.add_consumer(stream, config)
     consumer = await jetstream.pull_subscribe_bind(subscription, stream)
@@ -61,12 +61,12 @@ async def main(stream, subscription, idle=float("inf")):
                 try:
                     await handle(db, subscription, message)
                 except psycopg.OperationalError:
-                    raise  # The connection is gone. What was not acknowledged is delivered again after ack_wait.
+                    raise  # The connection is gone. An unacknowledged message is delivered again after ack_wait.
                 except Exception as error:  # noqa: BLE001
                     print(f"message {message.metadata.sequence.stream}: {error!r}", file=sys.stderr)
                     await message.nak(delay=5)
                 else:
-                    await message.ack()  # Not before the commit.
+                    await message.ack()  # Only after the commit.
                 last = time.monotonic()
     await connection.close()
 

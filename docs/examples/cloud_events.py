@@ -3,9 +3,9 @@
 
     NATS_URL=nats://localhost:4222 python3 cloud_events.py STREAM
 
-Works whatever the stream's body is: with a payload, the attributes are in the headers (binary content mode); an envelope
-has them in it (structured content mode). Reads what the stream holds now, and acknowledges nothing. Needs nats-py and
-cloudevents 2.
+It works with both kinds of body: with a payload, the attributes are in the headers (binary content mode); with an envelope,
+they are in the body (structured content mode). It reads what the stream holds now, and acknowledges nothing. Needs nats-py
+and cloudevents 2.
 """
 
 import asyncio

@@ -3,8 +3,8 @@
 
     DATABASE_URL=postgresql://shipping_app@localhost/shipping python3 pull.py SUBSCRIPTION [IDLE_SECONDS]
 
-DATABASE_URL may be left out if PGHOST, PGDATABASE and the like are set. Any number of these may run at once. Ends when
-nothing has come for IDLE_SECONDS (default: never). Needs psycopg 3. In the database, once:
+You may leave out DATABASE_URL if PGHOST, PGDATABASE and so on are set. You may run any number of these programs at once. A
+program ends when nothing has come for IDLE_SECONDS (default: never). Needs psycopg 3. In the database, once:
 
     CREATE TABLE parcels (order_id text, message_id text);
     SELECT sea_mq.subscribe('shipping__orders', 'orders');    -- no handler
@@ -25,7 +25,7 @@ class Hopeless(Exception):
 
 
 def pack(db, message):
-    """The work. Whatever it does in the database is undone if it raises."""
+    """The work. If it raises, its changes in the database are undone."""
     if "order" not in message["payload"]:
         raise Hopeless("the event names no order")
     db.execute(
@@ -37,15 +37,15 @@ def pack(db, message):
 def handle(db, message):
     try:
         with db.transaction():
-            # What is emitted in this transaction says where it comes from, as in a handler.
+            # Events that are emitted in this transaction say where they come from, as in a handler.
             db.execute("SELECT set_config('sea_mq.correlation_id', %s, true)", (message["correlation_id"],))
             db.execute("SELECT set_config('sea_mq.causation_id', %s, true)", (message["message_id"],))
             pack(db, message)
             db.execute("SELECT sea_mq.complete(%s)", (message["id"],))
     except errors.ObjectNotInPrerequisiteState:
-        pass  # Our lease had run out and somebody else has done it. Our work was undone.
+        pass  # Our lease had run out, and another client has completed the message. Our work was undone.
     except psycopg.OperationalError:
-        raise  # The connection is gone. The lease runs out, and the message is somebody else's.
+        raise  # The connection is gone. The lease runs out, and another client gets the message.
     except Hopeless as error:
         give_up(db, "SELECT sea_mq.reject(%s, %s)", message, error)
     except Exception as error:  # noqa: BLE001
@@ -61,7 +61,7 @@ def give_up(db, statement, message, error):
 
 
 def main(subscription, idle=float("inf")):
-    # Each statement outside of `transaction` commits by itself: what is received is ours at once.
+    # Each statement outside `transaction` commits by itself, so received messages are ours at once.
     with psycopg.connect(os.environ.get("DATABASE_URL", ""), autocommit=True, row_factory=dict_row) as db:
         last = time.monotonic()
         while time.monotonic() - last < idle:

@@ -1,8 +1,8 @@
-//! An application with a NATS consumer of its own: `sea_mq.inbox_accept` makes its effects happen once.
+//! An application with its own NATS consumer: `sea_mq.inbox_accept` makes its effects happen once.
 //!
 //! `accept-rust STREAM SUBSCRIPTION [IDLE_SECONDS]` with `NATS_URL` and `DATABASE_URL` in the environment. SUBSCRIPTION is
-//! the durable name of the consumer and what the inbox knows it by; any number of these may run at once. Ends when nothing
-//! has come for IDLE_SECONDS (default: never). In the database, once:
+//! the durable name of the consumer, and its name in the inbox. You may run any number of these programs at once. A program
+//! ends when nothing has come for IDLE_SECONDS (default: never). In the database, once:
 //!
 //! ```sql
 //! CREATE TABLE parcels (order_id text, message_id text);
@@ -45,7 +45,7 @@ async fn run(stream: &str, subscription: &str, idle: Duration) -> Outcome<()> {
     let (mut db, connection) = tokio_postgres::connect(&std::env::var("DATABASE_URL")?, NoTls).await?;
     tokio::spawn(connection);
     let nats = async_nats::connect(std::env::var("NATS_URL")?).await?;
-    // One consumer for all processes: made by the first, used by all.
+    // One consumer for all processes: the first one creates it, all use it.
     let config = pull::Config {
         durable_name: Some(subscription.to_owned()),
         ack_wait: Duration::from_secs(30),
@@ -56,9 +56,9 @@ async fn run(stream: &str, subscription: &str, idle: Duration) -> Outcome<()> {
     while let Ok(Some(message)) = tokio::time::timeout(idle, messages.next()).await {
         let message = message?;
         match handle(&mut db, subscription, &message).await {
-            // Not before the commit.
+            // Only after the commit.
             Ok(()) => message.ack().await?,
-            // What was not acknowledged is delivered again after ack_wait.
+            // An unacknowledged message is delivered again after ack_wait.
             Err(error) if db.is_closed() => return Err(error),
             Err(error) => {
                 eprintln!("message on {}: {error}", message.subject);
@@ -77,18 +77,18 @@ async fn handle(db: &mut Client, subscription: &str, message: &Message) -> Outco
     let message_id = header("Nats-Msg-Id")?;
     let (context, event_type) = (header("X-Source-Context")?, header("X-Event-Type")?);
     let payload: Value = serde_json::from_slice(&message.payload)?;
-    // Rolled back when it is dropped, which is what happens if something fails.
+    // Dropping the transaction rolls it back. That happens if something fails.
     let transaction = db.transaction().await?;
     let accept = "SELECT sea_mq.inbox_accept($1, $2, $3, $4, $5)";
     let row = transaction.query_one(accept, &[&message_id, &context, &event_type, &payload, &subscription]).await?;
-    // False: it came again, and this or another process had done it.
+    // False: the message came again. This or another process has handled it.
     if row.get(0) {
         pack(&transaction, message_id, &payload).await?;
     }
     Ok(transaction.commit().await?)
 }
 
-/// The work. Whatever it does in the database is undone if it fails.
+/// The work. If it fails, its changes in the database are undone.
 async fn pack(transaction: &Transaction<'_>, message_id: &str, payload: &Value) -> Outcome<()> {
     let order = payload["order"].to_string();
     let insert = "INSERT INTO parcels (order_id, message_id) VALUES ($1, $2)";
