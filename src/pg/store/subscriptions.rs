@@ -182,14 +182,19 @@ fn resume(row: &TextRow) -> Option<Resume> {
     (sequence > 0).then_some(Resume { stream_created_us, sequence })
 }
 
-/// How to run a subscription's handler, or why it cannot be run: nothing that a message could be blamed for.
+/// How to run a subscription's handler, or why it cannot be run: nothing that a message could be blamed for. Asked before each
+/// batch, so the usual case, a function that is still there and is the owner's, calls no function of SQL.
 pub fn handler(name: &str) -> Result<Handler, Trouble> {
     let rows = spi::query(
         "SELECT s.handler, coalesce(r.rolname, s.owner), f.oid, r.oid, has_function_privilege(r.oid, f.oid, 'EXECUTE'),
-            CASE WHEN s.timeout >= '1 ms' THEN (extract(epoch FROM least(s.timeout, '1 day')) * 1000)::bigint END, sea_mq.may_be(f.proowner, r.oid), pg_get_userbyid(f.proowner)
+            CASE WHEN s.timeout >= '1 ms' THEN (extract(epoch FROM least(s.timeout, '1 day')) * 1000)::bigint END,
+            CASE WHEN f.proowner = r.oid THEN true ELSE sea_mq.may_be(f.proowner, r.oid) END, pg_get_userbyid(f.proowner)
          FROM sea_mq.subscriptions s
          LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.owner_oid
-         LEFT JOIN pg_catalog.pg_proc f ON f.oid = sea_mq.current_handler(s)
+         LEFT JOIN pg_catalog.pg_proc f ON f.oid = CASE WHEN s.handler = (
+                SELECT format('%I.%I', n.nspname, p.proname) FROM pg_catalog.pg_proc p
+                JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = s.handler_oid
+            ) THEN s.handler_oid ELSE sea_mq.current_handler(s) END
          WHERE s.subscription = $1",
         &[Arg::Text(name)],
     );
