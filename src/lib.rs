@@ -1,26 +1,19 @@
 //! sea_mq: transactional messaging for PostgreSQL over NATS JetStream.
 //!
-//! Three zones, told apart by what they may import:
+//! This crate is the extension: all that touches PostgreSQL, and the only one with `pgrx`. What is decided, and what talks to
+//! the network, has crates of its own:
 //!
-//! * the **centre** ([`domain`], [`broker`], [`connection`], [`relay`], [`consume`]): values and decisions; neither
-//!   PostgreSQL nor NATS;
-//! * **`pg`**: all that touches PostgreSQL, and the only place with `pgrx`;
-//! * **[`nats`]**: all that touches the network, and the only place with `async-nats`.
+//! * **`sea_mq_model`**: values and decisions; neither PostgreSQL nor NATS;
+//! * **`sea_mq_io`**: the I/O threads, and the only crate with `async-nats`.
 //!
 //! ```text
-//! SQL emit ─► pg::api ─► pg::pending ─(pre-commit)─► pg::store::log ─► relay ─► nats
-//! nats ─► consume ─► pg::worker::consumer ─► pg::handler ─► pg::store::inbox: processed │ retry │ dead letter
+//! SQL emit ─► pg::api ─► pg::pending ─(pre-commit)─► pg::store::log ─► relay ─► NATS
+//! NATS ─► consume ─► pg::worker::consumer ─► pg::handler ─► pg::store::inbox: processed │ retry │ dead letter
 //! ```
 //!
 //! `docs/concepts.md` has the reasoning behind the log and its cursor, `docs/inbox.md` the states of a message.
 
-pub mod broker;
-pub mod connection;
-pub mod consume;
-pub mod domain;
-pub mod nats;
 mod pg;
-pub mod relay;
 
 ::pgrx::pg_module_magic!();
 

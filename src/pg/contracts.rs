@@ -17,10 +17,10 @@ use super::error::report;
 use super::gucs;
 use super::store::event_types::{self, Registered};
 use super::watch::{Kept, Table};
-use crate::domain::event::{self, Event};
-use crate::domain::message::Message;
-use crate::domain::outcome::Failure;
-use crate::domain::policy::ContractPolicy;
+use sea_mq_model::domain::event::{self, Event};
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::outcome::Failure;
+use sea_mq_model::domain::policy::ContractPolicy;
 
 /// The contract of one version.
 pub struct Contract {

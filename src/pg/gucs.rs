@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
-use crate::broker::BrokerConfig;
-use crate::domain::address::Urls;
-use crate::domain::event::Defaults;
-use crate::domain::policy::ContractPolicy;
+use sea_mq_model::broker::BrokerConfig;
+use sea_mq_model::domain::address::Urls;
+use sea_mq_model::domain::event::Defaults;
+use sea_mq_model::domain::policy::ContractPolicy;
 use crate::pg::handler;
 
 /// What to do when the broker has lost messages that it had acknowledged.

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::domain::envelope::Publication;
-use crate::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
-use crate::domain::policy::ContractPolicy;
-use crate::domain::sink::{SinkKind, sink_id};
+use sea_mq_model::domain::envelope::Publication;
+use sea_mq_model::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
+use sea_mq_model::domain::policy::ContractPolicy;
+use sea_mq_model::domain::sink::{SinkKind, sink_id};
 use crate::pg::capture::readable as captured;
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};

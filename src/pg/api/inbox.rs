@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys;
 
-use crate::domain::event::{self, Event};
-use crate::domain::sink::{SinkKind, sink_id};
+use sea_mq_model::domain::event::{self, Event};
+use sea_mq_model::domain::sink::{SinkKind, sink_id};
 use crate::pg::api::emit::{check_size, sink_kind};
 use crate::pg::clock;
 use crate::pg::commit::owe;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::domain::address::Urls;
+use sea_mq_model::domain::address::Urls;
 use crate::pg::catalog;
 use crate::pg::commit::owe;
 use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use crate::domain::capture::{push_json, push_string};
+use sea_mq_model::domain::capture::{push_json, push_string};
 use crate::pg::datum::{jsonb_text, text};
 
 /// How the values of a column are written.

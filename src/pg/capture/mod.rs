@@ -29,8 +29,8 @@ use super::datum::{sql_function, text_datum};
 use super::door;
 use super::error::{OrRefuse, raise};
 use super::relation::Scratch;
-use crate::domain::capture::{self, Change, Operation};
-use crate::domain::event::EmitArgs;
+use sea_mq_model::domain::capture::{self, Change, Operation};
+use sea_mq_model::domain::event::EmitArgs;
 
 sql_function!(capture_wrapper, pg_finfo_capture_wrapper, |call| {
     let Some(trigger) = call.trigger() else {

@@ -9,7 +9,7 @@ use pgrx::{pg_guard, pg_sys};
 use serde::Deserialize;
 
 use super::condition;
-use crate::domain::capture::Operation;
+use sea_mq_model::domain::capture::Operation;
 use crate::pg::door::{as_owner, as_role};
 use crate::pg::error::raise;
 use crate::pg::store::spi::{self, Arg};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use pgrx::pg_sys;
 
-use crate::domain::event::Event;
+use sea_mq_model::domain::event::Event;
 use crate::pg::door::as_owner;
 use crate::pg::store::spi;
 

@@ -7,8 +7,8 @@ use pgrx::{check_for_interrupts, pg_sys};
 
 use super::codec::{Codec, same};
 use super::plan::Plan;
-use crate::domain::capture::{self, Change, Encoded, Sent};
-use crate::domain::sink::stable_hash;
+use sea_mq_model::domain::capture::{self, Change, Encoded, Sent};
+use sea_mq_model::domain::sink::stable_hash;
 
 /// Where a transition table is kept.
 pub type Store = *mut pg_sys::Tuplestorestate;

@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 
-use crate::domain::outcome::Failure;
+use sea_mq_model::domain::outcome::Failure;
 
 unsafe extern "C-unwind" {
     /// src/backend/utils/error/elog.c. Called raw: pgrx's guard would run in the middle of an error.

@@ -18,8 +18,8 @@ use pgrx::pg_sys;
 pub use caught::savepoint;
 pub use session::{handling, prepare, transaction, transaction_in};
 
-use crate::domain::message::Message;
-use crate::domain::outcome::Outcome;
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::outcome::Outcome;
 
 /// What the emits of the current handler take from the event that is handled.
 #[derive(Clone, Debug, Default)]

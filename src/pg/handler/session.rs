@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use pgrx::{pg_sys, warning};
 
 use super::caught;
-use crate::domain::outcome::Failure;
+use sea_mq_model::domain::outcome::Failure;
 use crate::pg::door::Manner;
 use crate::pg::worker::session::{self, Failed};
 

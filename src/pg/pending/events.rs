@@ -9,7 +9,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::file::TempFile;
 use super::packed::{self, Packed};
-use crate::domain::event::Event;
+use sea_mq_model::domain::event::Event;
 use crate::pg::error::raise;
 use crate::pg::store::rows::{self, Columns, SCHEDULED_COLUMNS};
 

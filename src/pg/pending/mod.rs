@@ -28,9 +28,9 @@ pub use self::writing::write;
 use super::error::{raise, refuse};
 use super::store::streams::{self, Facts};
 use super::store::{log, scheduled};
-use crate::broker::SinkId;
-use crate::domain::event::Event;
-use crate::domain::sink::SinkKind;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::event::Event;
+use sea_mq_model::domain::sink::SinkKind;
 
 #[derive(Default)]
 struct Pending {

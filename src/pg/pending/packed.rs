@@ -12,7 +12,7 @@ use std::collections::TryReserveError;
 
 use pgrx::pg_sys::{self, Datum};
 
-use crate::domain::event::Event;
+use sea_mq_model::domain::event::Event;
 use crate::pg::store::rows::{Columns, SCHEDULED_COLUMNS};
 
 const WORD: usize = size_of::<u64>();

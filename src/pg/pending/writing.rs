@@ -6,8 +6,8 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::{Given, PENDING, Pending, Sink, find, fingerprint, reused};
-use crate::broker::SinkId;
-use crate::domain::event::Event;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::event::Event;
 use crate::pg::clock;
 use crate::pg::commit::{self, LockClass, lock_tag};
 use crate::pg::error::refuse;

@@ -11,8 +11,8 @@ use super::log;
 use super::progress;
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
-use crate::broker::SinkId;
-use crate::domain::position::Position;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::position::Position;
 use crate::pg::gucs;
 use crate::pg::relation::{Compare, Key, Relation};
 

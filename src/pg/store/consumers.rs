@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::spi::{self, Arg, TextRow};
-use crate::broker::{ConsumerSpec, DeliverFrom, Fault, ServerInfo};
-use crate::relay::Phase;
+use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Fault, ServerInfo};
+use sea_mq_model::relay::Phase;
 
 /// Consumers that are still to be created or changed.
 pub fn open() -> Vec<ConsumerSpec> {

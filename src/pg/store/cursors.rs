@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use super::positions::{self, Columns, Ring};
 use super::spi::{self, Arg, TextRow};
-use crate::broker::SinkId;
-use crate::domain::position::{Batch, Moment, Position, Snapshot};
-use crate::domain::runs::Run;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::position::{Batch, Moment, Position, Snapshot};
+use sea_mq_model::domain::runs::Run;
 use crate::pg::clock;
 use crate::pg::datum::{text, text_datum};
-use crate::relay::sink::Cursor;
-use crate::relay::transactions::Splits;
+use sea_mq_model::relay::sink::Cursor;
+use sea_mq_model::relay::transactions::Splits;
 
 const COLUMNS: usize = 18;
 const RING: Ring<COLUMNS> = Ring {

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::inbox::millis;
 use super::spi::{self, Arg};
-use crate::broker::SinkId;
-use crate::domain::message::Message;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::message::Message;
 
 /// A DLQ stream of this database's contexts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
 use super::unread;
 use super::unread::Instant;
-use crate::broker::SinkId;
-use crate::domain::event::Logged;
-use crate::domain::position::Snapshot;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::event::Logged;
+use sea_mq_model::domain::position::Snapshot;
 use crate::pg::datum::uuid_datum;
 use crate::pg::relation::{Compare, IndexScan, Key, Relation};
 

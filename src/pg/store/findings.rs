@@ -1,7 +1,7 @@
 //! What comparing a stream with the log has found, for the session that asked.
 
 use super::spi::{self, Arg, TextRow};
-use crate::relay::compare::Finding;
+use sea_mq_model::relay::compare::Finding;
 
 /// Forgets what was found for an earlier session.
 pub fn clear() {

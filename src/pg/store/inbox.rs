@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, Datum};
 use uuid::Uuid;
 
 use super::spi::{self, Arg};
-use crate::domain::message::Message;
+use sea_mq_model::domain::message::Message;
 use crate::pg::clock;
 use crate::pg::datum::{jsonb_datum, text_datum, uuid_datum};
 use crate::pg::relation::{self, Appender, Key, Relation};

@@ -1,8 +1,8 @@
 //! Who this installation is, and what it may do beside others of the same identity.
 
 use super::spi::{self, Arg};
-use crate::broker::SinkId;
-use crate::domain::lease::Claimant;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::lease::Claimant;
 
 /// Which run of which server this is, in SQL; of `sea_mq.installation`.
 macro_rules! server {

@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::ring::{self, Ring, SLOTS, log_table};
 use super::rows::{self, Columns, LOG_COLUMNS, SCHEDULED_COLUMNS, log_column};
-use crate::broker::SinkId;
-use crate::domain::event::{Event, Logged};
-use crate::domain::position::{self, Moment, Position, Snapshot};
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::event::{Event, Logged};
+use sea_mq_model::domain::position::{self, Moment, Position, Snapshot};
 use crate::pg::batch::Batch;
 use crate::pg::contracts;
 use crate::pg::datum::uuid_datum;

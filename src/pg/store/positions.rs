@@ -13,7 +13,7 @@ use pgrx::pg_sys::{self, Datum};
 
 use super::log::next_seq;
 use super::spi;
-use crate::domain::position::{Batch, Moment, Position, Snapshot};
+use sea_mq_model::domain::position::{Batch, Moment, Position, Snapshot};
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
 
 /// Slots of a ring. `sql/03_streams.sql` and `sql/06_subscriptions.sql` create as many partitions.

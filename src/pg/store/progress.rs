@@ -4,8 +4,8 @@ use pgrx::pg_sys::Datum;
 
 use super::positions::{self, Columns, Ring};
 use super::spi::{self, Arg};
-use crate::broker::{ConsumerInfo, Resume, SinkId, SubscriptionId};
-use crate::domain::position::Position;
+use sea_mq_model::broker::{ConsumerInfo, Resume, SinkId, SubscriptionId};
+use sea_mq_model::domain::position::Position;
 use crate::pg::clock;
 use crate::pg::relation::Relation;
 

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::Datum;
 
 use super::ring::Ring;
-use crate::domain::event::{Event, Logged};
+use sea_mq_model::domain::event::{Event, Logged};
 use crate::pg::datum::{text, text_datum, uuid, uuid_datum};
 
 /// Columns of `sea_mq.outbox_log`.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::rows::{self, SCHEDULED_ID};
 use super::spi::{self, Arg};
 use super::{log, ring};
-use crate::domain::event::Event;
+use sea_mq_model::domain::event::Event;
 use crate::pg::datum::uuid_datum;
 use crate::pg::relation::{self, Appender, Key, Relation, Scratch};
 

@@ -8,16 +8,16 @@ use uuid::Uuid;
 
 use super::log::next_seq;
 use super::spi::{self, Arg, TextRow};
-use crate::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
-use crate::domain::envelope::BodyFormat;
-use crate::domain::sink::{SinkKind, sink_id, stable_hash};
+use sea_mq_model::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
+use sea_mq_model::domain::envelope::BodyFormat;
+use sea_mq_model::domain::sink::{SinkKind, sink_id, stable_hash};
 use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::datum::{text, text_datum};
 use crate::pg::door::as_owner;
 use crate::pg::error::raise;
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
 use crate::pg::watch::{Kept, Table};
-use crate::relay::sink::Described;
+use sea_mq_model::relay::sink::Described;
 
 /// Columns of `sea_mq.streams`, and where `emit` finds what it must know.
 const COLUMNS: usize = 20;

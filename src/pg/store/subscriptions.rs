@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::consumers::Trouble;
 use super::inbox::millis;
 use super::spi::{self, Arg, TextRow};
-use crate::broker::{ConsumerSpec, DeliverFrom, Resume, SubscriptionId};
-use crate::domain::message::POSTGRES_EPOCH_US;
-use crate::domain::policy::ContractPolicy;
+use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Resume, SubscriptionId};
+use sea_mq_model::domain::message::POSTGRES_EPOCH_US;
+use sea_mq_model::domain::policy::ContractPolicy;
 use crate::pg::gucs;
 use crate::pg::handler::Handler;
 

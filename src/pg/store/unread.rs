@@ -11,8 +11,8 @@ use pgrx::pg_sys;
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
 use super::{cursors, log};
-use crate::broker::SinkId;
-use crate::domain::position::Position;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::position::Position;
 use crate::pg::relation::{Compare, Key, Relation};
 
 #[derive(Clone, Copy, Default)]

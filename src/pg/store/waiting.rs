@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::inbox::millis;
 use super::spi::{self, Arg, TextRow};
-use crate::domain::message::Message;
-use crate::domain::outcome::Outcome;
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::outcome::Outcome;
 
 /// A message that waits in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ pub fn lock_waiting(waiting: &[Waiting]) -> Vec<i64> {
 /// attempt's any more.
 pub fn conclude(id: i64, attempt: i32, outcome: &Outcome) {
     let failure = outcome.failure();
-    let text = |take: fn(&crate::domain::outcome::Failure) -> &str| failure.map(take);
+    let text = |take: fn(&sea_mq_model::domain::outcome::Failure) -> &str| failure.map(take);
     spi::execute(
         "SELECT sea_mq.conclude($1, $2::integer, $3, $4, $5, $6)",
         &[

@@ -4,8 +4,8 @@
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use crate::broker::FaultKind;
-use crate::domain::lease::Claimant;
+use sea_mq_model::broker::FaultKind;
+use sea_mq_model::domain::lease::Claimant;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::{installation, spi, streams};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgrx::{log, pg_sys};
 
 use super::session::{self, Failed};
-use crate::domain::position::Position;
+use sea_mq_model::domain::position::Position;
 use crate::pg::gucs;
 use crate::pg::relation::Relation;
 use crate::pg::store::positions::{self, Ring};

@@ -15,7 +15,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, log, pg_guard, pg_sys, warning};
 
 use super::session;
-use crate::domain::retry::Backoff;
+use sea_mq_model::domain::retry::Backoff;
 use crate::pg::shmem::{self, Database, Phase, Role};
 use crate::pg::{clock, exclusive};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::warning;
 
-use crate::broker::{Fault, FaultKind};
+use sea_mq_model::broker::{Fault, FaultKind};
 
 /// Pause before a removal that has failed is asked for again.
 const PAUSE: Duration = Duration::from_secs(10);

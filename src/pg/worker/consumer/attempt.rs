@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use pgrx::{PgSqlErrorCode, warning};
 
-use crate::domain::message::Message;
-use crate::domain::outcome::{Failure, Outcome};
-use crate::domain::policy::ContractPolicy;
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::outcome::{Failure, Outcome};
+use sea_mq_model::domain::policy::ContractPolicy;
 use crate::pg::clock;
 use crate::pg::contracts;
 use crate::pg::door;

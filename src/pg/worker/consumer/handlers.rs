@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::served::Served;
 use super::waiting::serve_lane;
 use super::worker::RECYCLE;
-use crate::domain::outcome::Outcome;
+use sea_mq_model::domain::outcome::Outcome;
 use crate::pg::gucs;
 use crate::pg::shmem::{Phase as Life, Role};
 use crate::pg::store::{subscriptions, waiting};

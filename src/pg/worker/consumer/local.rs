@@ -4,11 +4,11 @@ use super::attempt;
 use super::direct::{AT_ONCE, one_by_one};
 use super::stored;
 use super::worker::Worker;
-use crate::domain::event::Logged;
-use crate::domain::message::Message;
-use crate::domain::position::{Moment, Position};
-use crate::domain::sink::{SinkKind, sink_id};
-use crate::domain::subject::covers;
+use sea_mq_model::domain::event::Logged;
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::position::{Moment, Position};
+use sea_mq_model::domain::sink::{SinkKind, sink_id};
+use sea_mq_model::domain::subject::covers;
 use crate::pg::handler;
 use crate::pg::store::log;
 use crate::pg::store::progress::{self, Progress};
@@ -104,7 +104,7 @@ fn handle(
         let position = Some(chunk.position(passed(handled)));
         progress::save(subscription.id, &Progress { processed, duplicates, position, ..Progress::default() });
     };
-    let failed = |failure: crate::domain::outcome::Failure| Failed(failure.message);
+    let failed = |failure: sea_mq_model::domain::outcome::Failure| Failed(failure.message);
     let handled = if messages.is_empty() {
         session::transaction(|| save(0, 0, 0))?;
         0

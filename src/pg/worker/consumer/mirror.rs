@@ -7,9 +7,9 @@ use super::worker::Worker;
 use pgrx::warning;
 use uuid::Uuid;
 
-use crate::broker::{ConsumerSpec, DeliverFrom, Delivery};
-use crate::consume::intake::Described;
-use crate::domain::message::Message;
+use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Delivery};
+use sea_mq_model::consume::intake::Described;
+use sea_mq_model::domain::message::Message;
 use crate::pg::handler;
 use crate::pg::store::dlq::{self, MirroredStream};
 use crate::pg::worker::session::{self, Failed};

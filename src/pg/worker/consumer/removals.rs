@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::worker::Worker;
-use crate::broker::{Fault, Request};
+use sea_mq_model::broker::{Fault, Request};
 use crate::pg::store::dlq::{self, Removal};
 use crate::pg::worker::session::{self, Failed};
 

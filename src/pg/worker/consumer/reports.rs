@@ -8,10 +8,10 @@ use pgrx::{log, warning};
 use super::mirror;
 use super::served::Served;
 use super::worker::Worker;
-use crate::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
-use crate::consume::Effect;
-use crate::consume::intake::Described;
-use crate::domain::outcome::Outcome;
+use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
+use sea_mq_model::consume::Effect;
+use sea_mq_model::consume::intake::Described;
+use sea_mq_model::domain::outcome::Outcome;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::subscriptions::{self, Subscription};
 use crate::pg::store::{dlq, progress, waiting};
@@ -162,7 +162,7 @@ impl Worker {
         Ok(())
     }
 
-    fn describe_intakes(&mut self, described: &[(Subscription, Option<crate::broker::Resume>)]) -> Result<(), Failed> {
+    fn describe_intakes(&mut self, described: &[(Subscription, Option<sea_mq_model::broker::Resume>)]) -> Result<(), Failed> {
         if self.is_local() || self.held.is_some() {
             return Ok(());
         }

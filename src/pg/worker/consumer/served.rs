@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use pgrx::{log, warning};
 
 use super::attempt::Batch;
-use crate::domain::outcome::{Failure, Outcome};
-use crate::domain::position::Position;
+use sea_mq_model::domain::outcome::{Failure, Outcome};
+use sea_mq_model::domain::position::Position;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::subscriptions::{self, Subscription};
 use crate::pg::store::waiting;

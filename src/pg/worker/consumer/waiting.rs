@@ -4,7 +4,7 @@ use super::attempt::{self, Batch};
 use super::direct::{AT_ONCE, alone};
 use super::served::Served;
 use super::worker::Worker;
-use crate::domain::outcome::Failure;
+use sea_mq_model::domain::outcome::Failure;
 use crate::pg::store::waiting::{self, Waiting};
 use crate::pg::worker::session::{self, Failed};
 

@@ -8,12 +8,12 @@ use pgrx::{log, pg_sys};
 
 use super::removals::LetterRemovals;
 use super::served::Served;
-use crate::broker::{BrokerConfig, Fault, Request, SubscriptionId};
-use crate::consume::Consumer;
-use crate::consume::intake::Intake;
-use crate::domain::clock::WallClock;
-use crate::domain::position::Moment;
-use crate::nats::NatsIo;
+use sea_mq_model::broker::{BrokerConfig, Fault, Request, SubscriptionId};
+use sea_mq_model::consume::Consumer;
+use sea_mq_model::consume::intake::Intake;
+use sea_mq_model::domain::clock::WallClock;
+use sea_mq_model::domain::position::Moment;
+use sea_mq_io::nats::{self, NatsIo};
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::waiting;
 use crate::pg::worker::identity;
@@ -73,7 +73,7 @@ impl Worker {
         let now = Instant::now();
         Ok(Self {
             process,
-            io: NatsIo::spawn()?,
+            io: nats::spawn()?,
             consumer: Consumer::new(None, Duration::ZERO, 0),
             served: Vec::new(),
             settings: None,
@@ -253,7 +253,7 @@ impl Work for Worker {
         self.held = session::transaction(|| trouble(&settings))?;
         if self.settings.is_some() {
             // A thread of its own for each beginning: what the one before still reports is nobody's.
-            self.io = NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
+            self.io = nats::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
             self.letters.forget();
         }
         self.consumer = Consumer::new(settings.broker.clone(), settings.reconnect_max, settings.fetch_memory);

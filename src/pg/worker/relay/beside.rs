@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use pgrx::{log, warning};
 
 use super::worker::Worker;
-use crate::broker::{Fault, FaultKind, Request, SinkId, Stored};
-use crate::nats::NatsIo;
+use sea_mq_model::broker::{Fault, FaultKind, Request, SinkId, Stored};
+use sea_mq_io::nats::{self, NatsIo};
 use crate::pg::door::Manner;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::installation::{self, Divergence};
 use crate::pg::store::{cursors, streams};
 use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
-use crate::relay::Phase;
+use sea_mq_model::relay::Phase;
 
 /// Ids looked up at once.
 const IDS_AT_ONCE: usize = 10_000;
@@ -123,7 +123,7 @@ impl Worker {
 
 /// Starts the I/O thread anew: what the one before still sends or reports is nobody's.
 pub(super) fn new_io() -> Result<NatsIo, Failed> {
-    NatsIo::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))
+    nats::spawn().map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))
 }
 
 /// The messages that are none of the log's events.

@@ -6,12 +6,12 @@ use std::time::Instant;
 use pgrx::{log, warning};
 
 use super::worker::Worker;
-use crate::broker::{Fault, FaultKind, Report, Request, SinkId};
+use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SinkId};
 use crate::pg::gucs::{self, OnStreamLoss};
 use crate::pg::store::{consumers, cursors, ring, scheduled, streams, subscriptions};
 use crate::pg::worker::session::{self, Failed};
-use crate::relay::sink::{Loss, Sink};
-use crate::relay::{Effect, Phase};
+use sea_mq_model::relay::sink::{Loss, Sink};
+use sea_mq_model::relay::{Effect, Phase};
 
 impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use pgrx::warning;
 
 use super::worker::Worker;
-use crate::broker::SinkId;
-use crate::domain::position::Position;
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::position::Position;
 use crate::pg::store::{cursors, log, ring, scheduled};
 use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
 use crate::pg::{backlog, gucs, pending};
-use crate::relay::sink::Sink;
-use crate::relay::transactions::Splits;
+use sea_mq_model::relay::sink::Sink;
+use sea_mq_model::relay::transactions::Splits;
 
 /// How much one read takes.
 pub(super) const CHUNK: log::Limit = log::Limit { events: 1000, bytes: 4 << 20 };

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::pass::CHUNK;
 use super::worker::Worker;
-use crate::broker::{Fault, FaultKind, Page, Request, SinkId};
-use crate::domain::content;
-use crate::domain::position::{Batch, Moment, Position};
-use crate::domain::runs::Run;
+use sea_mq_model::broker::{Fault, FaultKind, Page, Request, SinkId};
+use sea_mq_model::domain::content;
+use sea_mq_model::domain::position::{Batch, Moment, Position};
+use sea_mq_model::domain::runs::Run;
 use crate::pg::inquiry;
 use crate::pg::shmem::Database;
 use crate::pg::store::{cursors, findings, log};
 use crate::pg::worker::session::{self, Failed};
-use crate::relay::compare::{Comparison, Finding, Place, Stored};
-use crate::relay::sink::Sink;
+use sea_mq_model::relay::compare::{Comparison, Finding, Place, Stored};
+use sea_mq_model::relay::sink::Sink;
 
 /// Between two looks whether the session still waits.
 const LOOK: Duration = Duration::from_secs(1);

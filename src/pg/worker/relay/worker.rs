@@ -8,18 +8,18 @@ use uuid::Uuid;
 
 use super::beside;
 use super::verify::Verification;
-use crate::broker::{BrokerConfig, Fault, FaultKind, SinkId};
-use crate::domain::lease::Claimant;
-use crate::domain::pace::Pace;
-use crate::nats::NatsIo;
+use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, SinkId};
+use sea_mq_model::domain::lease::Claimant;
+use sea_mq_model::domain::pace::Pace;
+use sea_mq_io::nats::{self, NatsIo};
 use crate::pg::gucs;
 use crate::pg::store::consumers;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::removals::Removals;
 use crate::pg::worker::session::{self, Failed};
-use crate::relay::transactions::SplitReason;
-use crate::relay::{Phase, Relay};
+use sea_mq_model::relay::transactions::SplitReason;
+use sea_mq_model::relay::{Phase, Relay};
 
 /// What a change of the configuration can change for the relay.
 #[derive(Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Worker {
         let now = Instant::now();
         Ok(Self {
             process,
-            io: NatsIo::spawn()?,
+            io: nats::spawn()?,
             relay: Relay::new(None, Duration::ZERO, Claimant::default()),
             held: None,
             settings: None,

@@ -8,7 +8,7 @@ use async_nats::rustls;
 use async_nats::{ConnectError, ConnectErrorKind, ServerError};
 use serde::Deserialize;
 
-use crate::broker::{Fault, FaultKind};
+use sea_mq_model::broker::{Fault, FaultKind};
 
 /// The `error` object of a JetStream answer or ack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

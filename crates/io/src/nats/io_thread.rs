@@ -14,8 +14,6 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use tokio::runtime::{Builder, Runtime};
@@ -23,20 +21,19 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connect::{self, Link};
 use super::session::{self, End};
-use super::wake::WakeFd;
-use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
+use crate::handle::Outbox;
+use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
 
-/// The thread's end of the report channel.
+/// The thread's end of the report channel, and what it has heard from the server.
 pub(super) struct Reporter {
-    reports: Sender<Report>,
-    wake: Arc<WakeFd>,
+    outbox: Outbox<Report>,
     /// When JetStream last did what was asked of it.
     heard: Cell<Instant>,
 }
 
 impl Reporter {
-    pub(super) fn new(reports: Sender<Report>, wake: Arc<WakeFd>) -> Self {
-        Self { reports, wake, heard: Cell::new(Instant::now()) }
+    pub(super) fn new(outbox: Outbox<Report>) -> Self {
+        Self { outbox, heard: Cell::new(Instant::now()) }
     }
 
     /// When JetStream last did what was asked of it.
@@ -56,18 +53,11 @@ impl Reporter {
 
     /// Sends several reports and wakes the main thread once.
     pub(super) fn report_all(&self, reports: impl IntoIterator<Item = Report>) {
-        let mut any = false;
-        for report in reports {
-            if shows_life(&report) {
+        self.outbox.send_all(reports.into_iter().inspect(|report| {
+            if shows_life(report) {
                 self.note_heard();
             }
-            // A failure means that the handle is gone; the closed request channel ends the thread.
-            let _ = self.reports.send(report);
-            any = true;
-        }
-        if any {
-            self.wake.signal();
-        }
+        }));
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::ack::{self, Answer};
 use super::flow::{self, Flow, Outcome, Wire};
 use super::queued::Queued;
-use crate::broker::{Fault, Report, SinkId};
+use sea_mq_model::broker::{Fault, Report, SinkId};
 
 /// All flows of a session.
 #[derive(Debug)]
@@ -203,8 +203,8 @@ mod tests {
 
     use super::flow::{GAP_GRACE, WINDOW_MESSAGES};
     use super::*;
-    use crate::broker::{Ack, FaultKind, Outgoing};
-    use crate::domain::header_block::HeaderBlock;
+    use sea_mq_model::broker::{Ack, FaultKind, Outgoing};
+    use sea_mq_model::domain::header_block::HeaderBlock;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -6,7 +6,7 @@ use async_nats::{Message, StatusCode};
 use serde::Deserialize;
 
 use super::errors::ApiError;
-use crate::broker::{Ack, Fault, FaultKind};
+use sea_mq_model::broker::{Ack, Fault, FaultKind};
 
 #[derive(Deserialize)]
 struct PubAck<'a> {

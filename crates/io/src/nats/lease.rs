@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::api::{Api, CallError, names};
 use super::{ack, errors};
-use crate::broker::{Fault, FaultKind, Standing};
-use crate::domain::lease::{Claimant, Decision, Record, decide};
+use sea_mq_model::broker::{Fault, FaultKind, Standing};
+use sea_mq_model::domain::lease::{Claimant, Decision, Record, decide};
 
 /// The stream that holds the records of all installations.
 pub(super) const STREAM: &str = "SEA_MQ_RELAYS";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::subjects;
-use crate::broker::{OWNER_KEY, Retention, Storage, StreamInfo, StreamSpec};
+use sea_mq_model::broker::{OWNER_KEY, Retention, Storage, StreamInfo, StreamSpec};
 
 /// Metadata key under which a stream names the version that described it last.
 const VERSION_KEY: &str = "sea_mq.version";

@@ -14,7 +14,7 @@ use super::api::Api;
 use super::io_thread::Reporter;
 use super::pull::{self, Order, Pulled};
 use super::replies::Replies;
-use crate::broker::SubscriptionId;
+use sea_mq_model::broker::SubscriptionId;
 
 /// What the pulls of a session may take of the process's memory.
 #[derive(Debug)]

@@ -22,9 +22,9 @@ use super::api::{Api, found};
 use super::errors;
 use super::queued::BATCH_ID;
 use super::streams::check_name;
-use crate::broker::{Fault, FaultKind, Page, Sighted, Stored};
-use crate::domain::cloud_event::CONTENT_TYPE;
-use crate::domain::content;
+use sea_mq_model::broker::{Fault, FaultKind, Page, Sighted, Stored};
+use sea_mq_model::domain::cloud_event::CONTENT_TYPE;
+use sea_mq_model::domain::content;
 
 /// Messages asked for at a time …
 const BATCH: usize = 5000;

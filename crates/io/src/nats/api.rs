@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use super::errors::{self, ApiError, Denied};
 use super::lease;
-use crate::broker::{Fault, FaultKind};
+use sea_mq_model::broker::{Fault, FaultKind};
 
 /// Why an API call failed.
 #[derive(Debug)]

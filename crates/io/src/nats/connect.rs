@@ -11,8 +11,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::api::Api;
 use super::{errors, lease};
-use crate::broker::{BrokerConfig, Fault, FaultKind, ServerInfo};
-use crate::domain::address::{Address, Login};
+use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, ServerInfo};
+use sea_mq_model::domain::address::{Address, Login};
 
 /// How often an otherwise silent connection is tried. The library gives up after the second ping without an answer.
 const PING_INTERVAL: Duration = Duration::from_secs(10);

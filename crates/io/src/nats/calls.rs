@@ -5,7 +5,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::api::Api;
 use super::{consumers, lease, streams, tail};
-use crate::broker::{Report, Request};
+use sea_mq_model::broker::{Report, Request};
 
 /// An API request under way.
 pub(super) type Call = LocalBoxFuture<'static, Answer>;

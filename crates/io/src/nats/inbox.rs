@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::errors;
 use super::ledger::Wanted;
-use crate::broker::{Fault, FaultKind};
+use sea_mq_model::broker::{Fault, FaultKind};
 
 /// How long the server keeps a request. A request that a lost connection left behind is gone after this at the latest.
 pub(super) const EXPIRES: Duration = Duration::from_secs(30);

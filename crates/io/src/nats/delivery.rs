@@ -2,7 +2,7 @@
 
 use async_nats::{HeaderMap, Message, Subject};
 
-use crate::broker::{Delivery, Fault, FaultKind};
+use sea_mq_model::broker::{Delivery, Fault, FaultKind};
 
 /// What the reply subjects of a consumer's messages begin with.
 const ACK_PREFIX: &str = "$JS.ACK.";

@@ -13,7 +13,7 @@ use super::consumers::{Mark, mark};
 use super::errors::{self, ApiError};
 use super::lease;
 use super::spec::{self, Differences};
-use crate::broker::{Fault, FaultKind, StreamInfo, StreamSpec};
+use sea_mq_model::broker::{Fault, FaultKind, StreamInfo, StreamSpec};
 
 /// A stream that can be used.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// A nonblocking eventfd, for `WaitLatchOrSocket`.
 #[derive(Debug)]
-pub(super) struct WakeFd(OwnedFd);
+pub(crate) struct WakeFd(OwnedFd);
 
 impl WakeFd {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: eventfd takes no pointers; the descriptor it returns is new and owned by nobody else.
         let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
         if fd < 0 {
@@ -20,14 +20,14 @@ impl WakeFd {
     }
 
     /// Makes the descriptor readable. Failure means that the counter is full, so that it is readable already.
-    pub(super) fn signal(&self) {
+    pub(crate) fn signal(&self) {
         let one = 1_u64;
         // SAFETY: the buffer is a live u64 and its size is given; the descriptor is open as long as self lives.
         unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
     }
 
     /// Makes the descriptor unreadable.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut count = 0_u64;
         // SAFETY: the buffer is a live u64 and its size is given; the descriptor is open as long as self lives.
         unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
@@ -41,10 +41,10 @@ impl AsRawFd for WakeFd {
 }
 
 /// Restores the calling thread's signal mask when dropped.
-pub(super) struct SignalMask(libc::sigset_t);
+pub(crate) struct SignalMask(libc::sigset_t);
 
 /// Blocks every signal on the calling thread until the guard is dropped.
-pub(super) fn block_signals() -> io::Result<SignalMask> {
+pub(crate) fn block_signals() -> io::Result<SignalMask> {
     let mut all = MaybeUninit::uninit();
     let mut before = MaybeUninit::uninit();
     // SAFETY: sigfillset initialises the set it is given, and pthread_sigmask reads that and writes the other.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::api::{Api, found};
 use super::streams::check_name;
 use super::{errors, spec};
-use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Fault, FaultKind, OWNER_KEY, Report};
+use sea_mq_model::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Fault, FaultKind, OWNER_KEY, Report};
 
 /// How long a consumer that is ahead of its stream is given to turn out not to be: another server may just have begun to
 /// answer for the stream.
@@ -342,7 +342,7 @@ fn nanos(duration: Duration) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Resume;
+    use sea_mq_model::broker::Resume;
 
     const OWN: Uuid = Uuid::from_u128(1);
     const OTHER: Uuid = Uuid::from_u128(2);

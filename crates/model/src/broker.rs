@@ -345,7 +345,7 @@ pub struct ConsumerInfo {
 /// A message that a consumer delivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Names this delivery in an `Ack`. Unique among the deliveries of one [`NatsIo`](crate::nats::NatsIo).
+    /// Names this delivery in an `Ack`. Unique among the deliveries of one connection.
     pub token: u64,
     /// Stream sequence.
     pub sequence: u64,

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error, StringDeserializer};
 
-use crate::broker::{Fault, FaultKind, Outgoing};
-use crate::domain::header_block::HeaderBlock;
+use sea_mq_model::broker::{Fault, FaultKind, Outgoing};
+use sea_mq_model::domain::header_block::HeaderBlock;
 
 pub(super) const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
@@ -51,7 +51,7 @@ pub(super) struct Next {
 }
 
 impl Queued {
-    /// `batches`: see [`crate::broker::Request::Publish`].
+    /// `batches`: see [`sea_mq_model::broker::Request::Publish`].
     pub(super) fn new(expected: Option<u64>, messages: Vec<Outgoing>, batches: Vec<usize>) -> Self {
         let (messages, sizes) = (messages.into_iter(), batches.into_iter());
         Self { expected, messages, sizes, place: Place::default() }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_nats::Subject;
 
 use super::delivery::Arrived;
-use crate::broker::Delivery;
+use sea_mq_model::broker::Delivery;
 
 /// The next token. It outlives sessions: an ack that comes late must not meet another message's token.
 static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);

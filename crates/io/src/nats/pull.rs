@@ -19,7 +19,7 @@ use super::leftovers;
 use super::replies::Replies;
 use super::session::until;
 use super::succession::Succession;
-use crate::broker::{Delivery, Fault, FaultKind, Report, SubscriptionId};
+use sea_mq_model::broker::{Delivery, Fault, FaultKind, Report, SubscriptionId};
 
 /// How long a request for one large message waits.
 const LARGE: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::ack;
 use super::queued::{self, Next, Place, Queued};
-use crate::broker::{Ack, Fault, FaultKind, Report, SinkId};
+use sea_mq_model::broker::{Ack, Fault, FaultKind, Report, SinkId};
 
 /// Messages of one sink without an answer. nats-server queues 10,000 per stream before it refuses more, and at 150,000
 /// messages a second this is 27 ms of them.

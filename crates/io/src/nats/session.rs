@@ -26,7 +26,7 @@ use super::pull::Order;
 use super::queued::Queued;
 use super::replies::Replies;
 use super::watch::{Look, Watch};
-use crate::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
+use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
 
 /// How long a `Shutdown` waits for what was asked before it.
 const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);

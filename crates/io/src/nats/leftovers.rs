@@ -26,7 +26,7 @@ use super::delivery::{self, Arrival, Arrived};
 use super::inbox::{EXPIRES, Inbox};
 use super::pull::Order;
 use super::succession::Succession;
-use crate::broker::Fault;
+use sea_mq_model::broker::Fault;
 
 /// The acknowledgement wait that makes all pending messages due. What is delivered before the update is at least 100 ms
 /// old when the timer fires.

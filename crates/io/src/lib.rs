@@ -1,0 +1,8 @@
+//! What runs beside PostgreSQL's main thread: I/O threads and their clients. No `pgrx` and no PostgreSQL.
+//!
+//! * [`handle`]: how the main thread starts such a thread, asks it for something and hears of it;
+//! * [`nats`]: publishing to JetStream and pulling from it.
+
+pub mod handle;
+pub mod nats;
+mod wake;
