@@ -169,7 +169,7 @@ for part in "${parts[@]}"; do
         result=FAILED
         failed+=("$part")
     fi
-    lines=$(grep -E '^ *(test result: |All [0-9]+ tests passed|[0-9]+ of [0-9]+ tests failed)' "$log" | grep -v ' ok\. 0 passed; 0 failed' | sed 's/^ *//' || true)
+    lines=$(grep -E '^[ #]*(test result: |All [0-9]+ tests passed|[0-9]+ of [0-9]+ tests failed)' "$log" | grep -v ' ok\. 0 passed; 0 failed' | sed 's/^[ #]*//' || true)
     # One line for each runner: a part may have several.
     closing+=("$(printf '%-10s %-7s %4d s  %s' "$part" "$result" $((SECONDS - begin)) "${lines//$'\n'/$'\n'                           }")")
 done
