@@ -1,7 +1,5 @@
 //! No bloat, space given back, and no tax: what the log leaves behind in the database.
 
-use std::time::Duration;
-
 use harness::{Database, EVENTS, StageOptions, holds_for, ledger, settled, until};
 use serde_json::json;
 
