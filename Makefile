@@ -1,11 +1,12 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e fuzz chaos soak bench check lint lint-contracts fmt docs package clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e fuzz chaos soak bench matrix short check lint lint-contracts fmt docs package clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
+	@echo 'All take PG=14|15|16|17|18, the PostgreSQL that they work with; 15, the one of Debian, unless told.'
 
-setup:      ## install what is missing: PostgreSQL 15, nats-server, cargo-pgrx (Rust itself must be there)
+setup:      ## install what is missing: PostgreSQL, nats-server, cargo-pgrx (Rust itself must be there)
 	@scripts/setup.sh
 
 build: setup ## build the extension and install it into the private copy of PostgreSQL; PROFILE=dev for a quick build
@@ -35,6 +36,12 @@ isolation: build ## concurrent sessions, with pg_isolation_regress
 e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit runs a part
 	@scripts/test.sh e2e $(FILTER)
 
+short: build ## regress, isolation and of each mechanism an end-to-end test or two
+	@scripts/test.sh short
+
+matrix:     ## regress, isolation and e2e on each PostgreSQL; MATRIX_PG='14 18' names them, FILTER=late_commit runs a part, SHORT=1 some
+	@MATRIX_PG='$(MATRIX_PG)' SHORT='$(SHORT)' scripts/matrix.sh $(FILTER)
+
 fuzz: build ## the random tests with random seeds, RUNS times (1)
 	@scripts/fuzz.sh $(or $(RUNS),1)
 
@@ -60,10 +67,10 @@ fmt: setup  ## format the code
 	@. scripts/lib.sh && cargo fmt --all
 
 docs: setup ## API documentation of the crate, in target/doc
-	@. scripts/lib.sh && cargo doc --no-deps --document-private-items
+	@. scripts/lib.sh && cargo doc "$${cargo_features[@]}" --no-deps --document-private-items
 
 package: setup ## the extension's files as an installation tree, under target/release
-	@. scripts/lib.sh && cargo pgrx package --package sea_mq --pg-config "$$SEA_MQ_PG_CONFIG"
+	@. scripts/lib.sh && cargo pgrx package --package sea_mq "$${cargo_features[@]}" --pg-config "$$SEA_MQ_PG_CONFIG"
 
 clean: stop ## remove everything that was built or installed here
 	@. scripts/lib.sh && rm -rf target "$$state" "$$dev"

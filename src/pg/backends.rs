@@ -4,6 +4,8 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use super::versions;
+
 /// A process that is connected to a database, as `pg_stat_activity` knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Backend {
@@ -32,7 +34,7 @@ pub fn of(database: pg_sys::Oid) -> Vec<Backend> {
     unsafe {
         pg_sys::pgstat_clear_backend_activity_snapshot();
         for number in 1..=pg_sys::pgstat_fetch_stat_numbackends() {
-            let Some(entry) = entry(number).as_ref() else { continue };
+            let Some(entry) = versions::process_entry(number).as_ref() else { continue };
             let status = &entry.backendStatus;
             if status.st_databaseid != database || [0, me].contains(&status.st_procpid) {
                 continue;
@@ -70,19 +72,6 @@ pub fn has_prepared_transaction(database: pg_sys::Oid) -> bool {
                 && lock.locktag.locktag_field1 == database.to_u32()
         };
         (0..count).any(|at| held_by_nobody(&*(*data).locks.add(at)))
-    }
-}
-
-/// # Safety
-/// `number` is between 1 and the number of processes.
-unsafe fn entry(number: i32) -> *mut pg_sys::LocalPgBackendStatus {
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    unsafe {
-        pg_sys::pgstat_fetch_stat_local_beentry(number)
-    }
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    unsafe {
-        pg_sys::pgstat_get_local_beentry_by_index(number)
     }
 }
 

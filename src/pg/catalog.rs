@@ -5,6 +5,8 @@ use std::ffi::c_char;
 
 use pgrx::pg_sys;
 
+use super::versions;
+
 /// A row of `pg_database`.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
@@ -81,11 +83,7 @@ pub fn may_create_databases() -> bool {
 pub unsafe fn may_give_to(role: *const c_char) -> bool {
     unsafe {
         let oid = pg_sys::get_role_oid(role, true);
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let may = |oid| pg_sys::is_member_of_role(pg_sys::GetUserId(), oid);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let may = |oid| pg_sys::member_can_set_role(pg_sys::GetUserId(), oid);
-        oid != pg_sys::InvalidOid && may(oid)
+        oid != pg_sys::InvalidOid && versions::may_give_to(pg_sys::GetUserId(), oid)
     }
 }
 
@@ -99,24 +97,12 @@ pub unsafe fn usable_tablespace(name: *const c_char) -> Option<pg_sys::Oid> {
         if oid == pg_sys::InvalidOid || oid == pg_sys::GLOBALTABLESPACE_OID {
             return None;
         }
-        let (me, right) = (pg_sys::GetUserId(), pg_sys::AclMode::from(pg_sys::ACL_CREATE));
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let answer = pg_sys::pg_tablespace_aclcheck(oid, me, right);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let answer = pg_sys::object_aclcheck(pg_sys::TableSpaceRelationId, oid, me, right);
-        (answer == pg_sys::AclResult::ACLCHECK_OK).then_some(oid)
+        versions::may_create_in_tablespace(oid, pg_sys::GetUserId()).then_some(oid)
     }
 }
 
 /// Whether the current role owns an extension, or may do whatever its owner may.
 pub fn owns_extension(extension: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in a transaction.
-    unsafe {
-        let me = pg_sys::GetUserId();
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let owns = pg_sys::pg_extension_ownercheck(extension, me);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let owns = pg_sys::object_ownercheck(pg_sys::ExtensionRelationId, extension, me);
-        owns
-    }
+    unsafe { versions::owns_extension(extension, pg_sys::GetUserId()) }
 }

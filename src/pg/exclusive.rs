@@ -16,6 +16,7 @@ use super::backends::{self, Backend, Kind};
 use super::catalog;
 use super::clock;
 use super::shmem::{self, Database};
+use super::versions;
 
 /// How long the launcher leaves a database alone if the statement that needs it dies without a word.
 pub const HOLD: i64 = 60_000_000;
@@ -101,7 +102,7 @@ pub unsafe fn make_room_for_drop_extension(node: *mut pg_sys::Node) {
     // SAFETY: as the caller says.
     unsafe {
         let statement = &*node.cast::<pg_sys::DropStmt>();
-        let names = || elements(statement.objects).map(|name| string(name.cast()));
+        let names = || elements(statement.objects).map(|name| versions::string(name.cast()));
         let may_drop = |name: &CStr| match pg_sys::get_extension_oid(name.as_ptr(), true) {
             pg_sys::InvalidOid => statement.missing_ok && name != c"sea_mq",
             extension => catalog::owns_extension(extension),
@@ -254,16 +255,4 @@ unsafe fn option(options: *mut pg_sys::List, wanted: &CStr) -> Option<*mut pg_sy
 /// A valid option.
 unsafe fn text(option: *mut pg_sys::DefElem) -> Option<*const c_char> {
     unsafe { (!(*option).arg.is_null()).then(|| pg_sys::defGetString(option).cast_const()) }
-}
-
-/// # Safety
-/// `node` is a string node.
-unsafe fn string<'a>(node: *mut pg_sys::Node) -> &'a CStr {
-    unsafe {
-        #[cfg(feature = "pg14")]
-        let text = (*node.cast::<pg_sys::Value>()).val.str_;
-        #[cfg(not(feature = "pg14"))]
-        let text = (*node.cast::<pg_sys::String>()).sval;
-        CStr::from_ptr(text)
-    }
 }

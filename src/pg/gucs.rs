@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
+use crate::pg::{handler, versions};
 use sea_mq_model::broker::BrokerConfig;
 use sea_mq_model::domain::address::Urls;
 use sea_mq_model::domain::event::Defaults;
 use sea_mq_model::domain::policy::ContractPolicy;
-use crate::pg::handler;
 
 /// What to do when the broker has lost messages that it had acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
@@ -79,13 +79,7 @@ pub fn define() {
     define_storage();
     define_inbox();
     define_server();
-    // SAFETY: the prefix is a static C string, and the library is being loaded.
-    unsafe {
-        #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
-        pg_sys::MarkGUCPrefixReserved(c"sea_mq".as_ptr());
-        #[cfg(feature = "pg14")]
-        pg_sys::EmitWarningsOnPlaceholders(c"sea_mq".as_ptr());
-    }
+    versions::reserve_settings(c"sea_mq");
 }
 
 fn text(name: &'static CStr, short: &'static CStr, setting: &'static Text, context: GucContext, flags: GucFlags) {

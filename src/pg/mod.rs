@@ -28,5 +28,6 @@ mod settings;
 mod shmem;
 mod store;
 mod utility;
+mod versions;
 mod watch;
 mod worker;

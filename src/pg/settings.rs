@@ -5,6 +5,8 @@ use std::ffi::{CStr, CString, c_int};
 
 use pgrx::{pg_sys, warning};
 
+use super::versions;
+
 /// Names are looked up in `pg_catalog` and nowhere else (`pg_temp` would be first if it were not named); texts are read and
 /// written in one way.
 pub const FIXED: [(&CStr, &CStr); 10] = [
@@ -182,15 +184,8 @@ pub fn set_for_transaction(name: &CStr, value: &CStr) {
 fn lock(names: &[&CStr]) {
     // SAFETY: the array and its entries belong to PostgreSQL and live as long as the process; no name is null.
     unsafe {
-        let mut count = 0;
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let all = {
-            count += pg_sys::GetNumConfigOptions();
-            pg_sys::get_guc_variables()
-        };
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let all = pg_sys::get_guc_variables(&raw mut count);
-        for place in 0..usize::try_from(count).unwrap_or(0) {
+        let (all, count) = versions::all_settings();
+        for place in 0..count {
             let setting = *all.add(place);
             if names.contains(&CStr::from_ptr((*setting).name)) {
                 (*setting).context = pg_sys::GucContext::PGC_INTERNAL;

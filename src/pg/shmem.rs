@@ -13,6 +13,7 @@ use super::gucs;
 use super::inquiry::Inquiry;
 pub use super::seat::{Phase, Role, Seat};
 use super::seat::{SEATS, set_latch};
+use super::versions;
 
 /// What this process inherited from a preloading postmaster; null: it did not preload.
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
@@ -188,33 +189,13 @@ pub fn init() {
     PRELOADED.store(true, Ordering::Relaxed);
     // SAFETY: single-threaded, once.
     unsafe {
-        #[cfg(feature = "pg14")]
-        request();
-        #[cfg(not(feature = "pg14"))]
-        {
-            PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
-            pg_sys::shmem_request_hook = Some(on_request);
-        }
+        versions::on_shmem_request(request);
         PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
         pg_sys::shmem_startup_hook = Some(on_startup);
     }
 }
 
-#[cfg(not(feature = "pg14"))]
-static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
-
-#[cfg(not(feature = "pg14"))]
-#[pg_guard]
-unsafe extern "C-unwind" fn on_request() {
-    // SAFETY: the hook's own protocol.
-    unsafe {
-        if let Some(previous) = PREVIOUS_REQUEST {
-            pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| previous());
-        }
-    }
-    request();
-}
 
 /// PostgreSQL aligns what it gives to lines of the cache.
 fn request() {

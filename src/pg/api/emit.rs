@@ -7,15 +7,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use sea_mq_model::domain::envelope::Publication;
-use sea_mq_model::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
-use sea_mq_model::domain::policy::ContractPolicy;
-use sea_mq_model::domain::sink::{SinkKind, sink_id};
 use crate::pg::capture::readable as captured;
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};
 use crate::pg::store::streams::Facts;
 use crate::pg::{backlog, contracts, gucs, pending, shmem};
+use sea_mq_model::domain::envelope::Publication;
+use sea_mq_model::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
+use sea_mq_model::domain::policy::ContractPolicy;
+use sea_mq_model::domain::sink::{SinkKind, sink_id};
 
 sql_function!(emit_wrapper, pg_finfo_emit_wrapper, |call| {
     let args = EmitArgs {

@@ -2,8 +2,6 @@
 
 use pgrx::pg_sys;
 
-use sea_mq_model::domain::event::{self, Event};
-use sea_mq_model::domain::sink::{SinkKind, sink_id};
 use crate::pg::api::emit::{check_size, sink_kind};
 use crate::pg::clock;
 use crate::pg::commit::owe;
@@ -11,6 +9,8 @@ use crate::pg::datum::{jsonb_datum, sql_function};
 use crate::pg::error::OrRefuse;
 use crate::pg::pending;
 use crate::pg::store::{inbox, log};
+use sea_mq_model::domain::event::{self, Event};
+use sea_mq_model::domain::sink::{SinkKind, sink_id};
 
 sql_function!(inbox_wake_at_commit_wrapper, pg_finfo_inbox_wake_at_commit_wrapper, |_call| {
     owe(|owed| owed.inbox = true);

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use sea_mq_model::domain::address::Urls;
 use crate::pg::catalog;
 use crate::pg::commit::owe;
 use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
@@ -12,6 +11,7 @@ use crate::pg::error::raise;
 use crate::pg::gucs;
 use crate::pg::shmem::{self, Database, Phase, Role};
 use crate::pg::worker;
+use sea_mq_model::domain::address::Urls;
 
 sql_function!(wake_at_commit_wrapper, pg_finfo_wake_at_commit_wrapper, |_call| {
     owe(|owed| owed.descriptions = true);

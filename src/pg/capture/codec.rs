@@ -4,8 +4,8 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use sea_mq_model::domain::capture::{push_json, push_string};
 use crate::pg::datum::{jsonb_text, text};
+use sea_mq_model::domain::capture::{push_json, push_string};
 
 /// How the values of a column are written.
 pub enum Codec {

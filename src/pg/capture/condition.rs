@@ -13,6 +13,7 @@ use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use super::named;
 use super::settings::{FIXED, Settings};
 use crate::pg::error::raise;
+use crate::pg::versions;
 
 unsafe extern "C-unwind" {
     /// src/backend/parser/parse_clause.c
@@ -25,7 +26,7 @@ unsafe extern "C-unwind" {
 }
 
 /// The names of the rows, and the places where triggers' conditions find them.
-const ROWS: [(&CStr, i32); 2] = [(c"old", pg_sys::INNER_VAR), (c"new", pg_sys::OUTER_VAR)];
+const ROWS: [(&CStr, i32); 2] = [(c"old", versions::OLD_ROW), (c"new", versions::NEW_ROW)];
 
 /// The condition on an open table as the text of a node, ready to be evaluated. Called, as all that follows, as the role that
 /// the condition is evaluated as.

@@ -9,10 +9,10 @@ use pgrx::{pg_guard, pg_sys};
 use serde::Deserialize;
 
 use super::condition;
-use sea_mq_model::domain::capture::Operation;
 use crate::pg::door::{as_owner, as_role};
 use crate::pg::error::raise;
 use crate::pg::store::spi::{self, Arg};
+use sea_mq_model::domain::capture::Operation;
 
 /// What `sea_mq.capture_plan` says of a table: the captured table itself, or a partition or child of it.
 #[derive(Deserialize)]

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use pgrx::pg_sys;
 
-use sea_mq_model::domain::event::Event;
 use crate::pg::door::as_owner;
 use crate::pg::store::spi;
+use sea_mq_model::domain::event::Event;
 
 /// Event types, with their contexts.
 pub type Types = HashSet<(String, String)>;

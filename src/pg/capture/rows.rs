@@ -7,6 +7,7 @@ use pgrx::{check_for_interrupts, pg_sys};
 
 use super::codec::{Codec, same};
 use super::plan::Plan;
+use crate::pg::versions;
 use sea_mq_model::domain::capture::{self, Change, Encoded, Sent};
 use sea_mq_model::domain::sink::stable_hash;
 
@@ -234,8 +235,7 @@ impl Counterparts {
 unsafe fn describe(relation: pg_sys::Relation, attribute: i16) -> (String, Source) {
     // SAFETY: as the caller's.
     unsafe {
-        let attributes = (*(*relation).rd_att).attrs.as_ptr();
-        let form = &*attributes.add(usize::try_from(attribute - 1).unwrap_or(0));
+        let form = versions::attribute((*relation).rd_att, usize::try_from(attribute - 1).unwrap_or(0));
         let mut label = String::new();
         capture::push_string(&mut label, &CStr::from_ptr(form.attname.data.as_ptr()).to_string_lossy());
         label.push(':');

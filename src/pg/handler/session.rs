@@ -6,9 +6,9 @@ use std::ffi::c_int;
 use pgrx::{pg_sys, warning};
 
 use super::caught;
-use sea_mq_model::domain::outcome::Failure;
 use crate::pg::door::Manner;
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::domain::outcome::Failure;
 
 unsafe extern "C-unwind" {
     /// src/backend/utils/misc/timeout.c. Not in pgrx's bindings.

@@ -9,9 +9,9 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::file::TempFile;
 use super::packed::{self, Packed};
-use sea_mq_model::domain::event::Event;
 use crate::pg::error::raise;
 use crate::pg::store::rows::{self, Columns, SCHEDULED_COLUMNS};
+use sea_mq_model::domain::event::Event;
 
 /// Bytes and events that are kept as they are.
 const LOOSE_BYTES: usize = 1 << 20;

@@ -3,6 +3,7 @@
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::error::raise;
+use crate::pg::versions;
 
 const WAIT_READ: u32 = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_READ;
 const WAIT_WRITE: u32 = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_WRITE;
@@ -52,7 +53,7 @@ impl TempFile {
         while done < bytes.len() {
             let rest = &bytes[done..];
             // SAFETY: the file is open, and the buffer as long as it says.
-            let written = unsafe { raw::write(self.0, rest, offset(at, done)) };
+            let written = unsafe { versions::write_file(self.0, rest, offset(at, done), WAIT_WRITE) };
             match usize::try_from(written) {
                 Ok(count) if count > 0 => done += count,
                 _ => failed("write to"),
@@ -69,7 +70,7 @@ impl TempFile {
         while done < length {
             let rest = &mut bytes[done..];
             // SAFETY: as in `write`.
-            let read = unsafe { raw::read(self.0, rest, offset(at, done)) };
+            let read = unsafe { versions::read_file(self.0, rest, offset(at, done), WAIT_READ) };
             match usize::try_from(read) {
                 Ok(count) if count > 0 => done += count,
                 _ => failed("read from"),
@@ -100,49 +101,4 @@ fn failed(what: &str) -> ! {
         format!("could not {what} the temporary file in which the transaction's events wait: {error}"),
         "Give the tablespaces of temp_tablespaces room, raise work_mem, or emit less in one transaction.",
     )
-}
-
-/// The functions of src/backend/storage/file/fd.c in the form of each version.
-mod raw {
-    use pgrx::pg_sys;
-
-    /// # Safety
-    /// The file is open.
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    pub unsafe fn write(file: pg_sys::File, from: &[u8], at: i64) -> isize {
-        let length = i32::try_from(from.len()).unwrap_or(i32::MAX);
-        // SAFETY: as the caller's; the buffer is only read.
-        unsafe { pg_sys::FileWrite(file, from.as_ptr().cast_mut().cast(), length, at, super::WAIT_WRITE) as isize }
-    }
-
-    /// # Safety
-    /// The file is open.
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    pub unsafe fn read(file: pg_sys::File, into: &mut [u8], at: i64) -> isize {
-        let length = i32::try_from(into.len()).unwrap_or(i32::MAX);
-        // SAFETY: as the caller's.
-        unsafe { pg_sys::FileRead(file, into.as_mut_ptr().cast(), length, at, super::WAIT_READ) as isize }
-    }
-
-    /// # Safety
-    /// The file is open.
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    pub unsafe fn write(file: pg_sys::File, from: &[u8], at: i64) -> isize {
-        let length = from.len().min(MOST);
-        // SAFETY: as the caller's.
-        unsafe { pg_sys::FileWrite(file, from.as_ptr().cast(), length, at, super::WAIT_WRITE) as isize }
-    }
-
-    /// # Safety
-    /// The file is open.
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    pub unsafe fn read(file: pg_sys::File, into: &mut [u8], at: i64) -> isize {
-        let length = into.len().min(MOST);
-        // SAFETY: as the caller's.
-        unsafe { pg_sys::FileRead(file, into.as_mut_ptr().cast(), length, at, super::WAIT_READ) as isize }
-    }
-
-    /// Bytes that an `int` can count.
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    const MOST: usize = 1 << 30;
 }

@@ -12,8 +12,8 @@ use std::collections::TryReserveError;
 
 use pgrx::pg_sys::{self, Datum};
 
-use sea_mq_model::domain::event::Event;
 use crate::pg::store::rows::{Columns, SCHEDULED_COLUMNS};
+use sea_mq_model::domain::event::Event;
 
 const WORD: usize = size_of::<u64>();
 /// Bytes before a text.

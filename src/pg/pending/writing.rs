@@ -6,13 +6,13 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::{Given, PENDING, Pending, Sink, find, fingerprint, reused};
-use sea_mq_model::broker::SinkId;
-use sea_mq_model::domain::event::Event;
 use crate::pg::clock;
 use crate::pg::commit::{self, LockClass, lock_tag};
 use crate::pg::error::refuse;
 use crate::pg::store::log::LogWriter;
 use crate::pg::store::{rows, scheduled, streams};
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::event::Event;
 
 /// Event ids given by the caller that are locked one by one; more than that are locked as a whole, so that one transaction
 /// cannot use up the lock table.

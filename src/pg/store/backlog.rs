@@ -11,10 +11,10 @@ use super::log;
 use super::progress;
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
-use sea_mq_model::broker::SinkId;
-use sea_mq_model::domain::position::Position;
 use crate::pg::gucs;
 use crate::pg::relation::{Compare, Key, Relation};
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::position::Position;
 
 const STRATA: i64 = 64;
 /// Rows read of each stratum.

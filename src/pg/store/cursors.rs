@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::positions::{self, Columns, Ring};
 use super::spi::{self, Arg, TextRow};
+use crate::pg::clock;
+use crate::pg::datum::{text, text_datum};
 use sea_mq_model::broker::SinkId;
 use sea_mq_model::domain::position::{Batch, Moment, Position, Snapshot};
 use sea_mq_model::domain::runs::Run;
-use crate::pg::clock;
-use crate::pg::datum::{text, text_datum};
 use sea_mq_model::relay::sink::Cursor;
 use sea_mq_model::relay::transactions::Splits;
 

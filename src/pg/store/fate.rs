@@ -10,11 +10,11 @@ use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
 use super::unread;
 use super::unread::Instant;
+use crate::pg::datum::uuid_datum;
+use crate::pg::relation::{Compare, IndexScan, Key, Relation};
 use sea_mq_model::broker::SinkId;
 use sea_mq_model::domain::event::Logged;
 use sea_mq_model::domain::position::Snapshot;
-use crate::pg::datum::uuid_datum;
-use crate::pg::relation::{Compare, IndexScan, Key, Relation};
 
 /// Columns of `sea_mq.relay_journal`, counted from 0.
 mod journal_column {

@@ -6,10 +6,10 @@ use pgrx::pg_sys::{self, Datum};
 use uuid::Uuid;
 
 use super::spi::{self, Arg};
-use sea_mq_model::domain::message::Message;
 use crate::pg::clock;
 use crate::pg::datum::{jsonb_datum, text_datum, uuid_datum};
 use crate::pg::relation::{self, Appender, Key, Relation};
+use sea_mq_model::domain::message::Message;
 
 /// Slots of the ring. `sql/07_inbox.sql` creates as many partitions.
 pub const SLOTS: i16 = 4;

@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use super::ring::{self, Ring, SLOTS, log_table};
 use super::rows::{self, Columns, LOG_COLUMNS, SCHEDULED_COLUMNS, log_column};
-use sea_mq_model::broker::SinkId;
-use sea_mq_model::domain::event::{Event, Logged};
-use sea_mq_model::domain::position::{self, Moment, Position, Snapshot};
 use crate::pg::batch::Batch;
 use crate::pg::contracts;
 use crate::pg::datum::uuid_datum;
 use crate::pg::relation::{Appender, Compare, IndexScan, Key, Relation, Scratch};
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::event::{Event, Logged};
+use sea_mq_model::domain::position::{self, Moment, Position, Snapshot};
 
 unsafe extern "C-unwind" {
     /// src/backend/commands/sequence.c; `nextval` without looking at the caller's rights, which producers do not have.

@@ -13,8 +13,8 @@ use pgrx::pg_sys::{self, Datum};
 
 use super::log::next_seq;
 use super::spi;
-use sea_mq_model::domain::position::{Batch, Moment, Position, Snapshot};
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
+use sea_mq_model::domain::position::{Batch, Moment, Position, Snapshot};
 
 /// Slots of a ring. `sql/03_streams.sql` and `sql/06_subscriptions.sql` create as many partitions.
 const SLOTS: i16 = 2;

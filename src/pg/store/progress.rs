@@ -4,10 +4,10 @@ use pgrx::pg_sys::Datum;
 
 use super::positions::{self, Columns, Ring};
 use super::spi::{self, Arg};
-use sea_mq_model::broker::{ConsumerInfo, Resume, SinkId, SubscriptionId};
-use sea_mq_model::domain::position::Position;
 use crate::pg::clock;
 use crate::pg::relation::Relation;
+use sea_mq_model::broker::{ConsumerInfo, Resume, SinkId, SubscriptionId};
+use sea_mq_model::domain::position::Position;
 
 const COLUMNS: usize = 20;
 const RING: Ring<COLUMNS> = Ring {

@@ -4,8 +4,8 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::Datum;
 
 use super::ring::Ring;
-use sea_mq_model::domain::event::{Event, Logged};
 use crate::pg::datum::{text, text_datum, uuid, uuid_datum};
+use sea_mq_model::domain::event::{Event, Logged};
 
 /// Columns of `sea_mq.outbox_log`.
 pub const LOG_COLUMNS: usize = 19;

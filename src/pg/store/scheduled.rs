@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::rows::{self, SCHEDULED_ID};
 use super::spi::{self, Arg};
 use super::{log, ring};
-use sea_mq_model::domain::event::Event;
 use crate::pg::datum::uuid_datum;
 use crate::pg::relation::{self, Appender, Key, Relation, Scratch};
+use sea_mq_model::domain::event::Event;
 
 /// Stores an event that is to be held back.
 pub fn append(event: &Event) {

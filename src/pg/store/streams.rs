@@ -8,15 +8,15 @@ use uuid::Uuid;
 
 use super::log::next_seq;
 use super::spi::{self, Arg, TextRow};
-use sea_mq_model::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
-use sea_mq_model::domain::envelope::BodyFormat;
-use sea_mq_model::domain::sink::{SinkKind, sink_id, stable_hash};
 use crate::pg::commit::{LockClass, lock_tag};
 use crate::pg::datum::{text, text_datum};
 use crate::pg::door::as_owner;
 use crate::pg::error::raise;
 use crate::pg::relation::{self, Appender, Compare, Key, Relation};
 use crate::pg::watch::{Kept, Table};
+use sea_mq_model::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
+use sea_mq_model::domain::envelope::BodyFormat;
+use sea_mq_model::domain::sink::{SinkKind, sink_id, stable_hash};
 use sea_mq_model::relay::sink::Described;
 
 /// Columns of `sea_mq.streams`, and where `emit` finds what it must know.

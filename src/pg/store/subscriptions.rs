@@ -8,11 +8,11 @@ use uuid::Uuid;
 use super::consumers::Trouble;
 use super::inbox::millis;
 use super::spi::{self, Arg, TextRow};
+use crate::pg::gucs;
+use crate::pg::handler::Handler;
 use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Resume, SubscriptionId};
 use sea_mq_model::domain::message::POSTGRES_EPOCH_US;
 use sea_mq_model::domain::policy::ContractPolicy;
-use crate::pg::gucs;
-use crate::pg::handler::Handler;
 
 /// A subscription as it is described.
 #[derive(Clone, Debug, PartialEq, Eq)]

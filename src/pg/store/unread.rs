@@ -11,9 +11,9 @@ use pgrx::pg_sys;
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
 use super::{cursors, log};
+use crate::pg::relation::{Compare, Key, Relation};
 use sea_mq_model::broker::SinkId;
 use sea_mq_model::domain::position::Position;
-use crate::pg::relation::{Compare, Key, Relation};
 
 #[derive(Clone, Copy, Default)]
 pub struct Unread {

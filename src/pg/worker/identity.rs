@@ -4,10 +4,10 @@
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use sea_mq_model::broker::FaultKind;
-use sea_mq_model::domain::lease::Claimant;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::{installation, spi, streams};
+use sea_mq_model::broker::FaultKind;
+use sea_mq_model::domain::lease::Claimant;
 
 /// What is wrong with the identity, if anything is.
 pub fn trouble() -> Option<Trouble> {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use pgrx::{log, pg_sys};
 
 use super::session::{self, Failed};
-use sea_mq_model::domain::position::Position;
 use crate::pg::gucs;
 use crate::pg::relation::Relation;
 use crate::pg::store::positions::{self, Ring};
 use crate::pg::store::{cursors, log, progress, ring, spi};
+use sea_mq_model::domain::position::Position;
 
 /// How often there can be something to do.
 pub fn interval() -> Duration {

@@ -15,9 +15,9 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, log, pg_guard, pg_sys, warning};
 
 use super::session;
-use sea_mq_model::domain::retry::Backoff;
 use crate::pg::shmem::{self, Database, Phase, Role};
 use crate::pg::{clock, exclusive};
+use sea_mq_model::domain::retry::Backoff;
 
 /// How often to look for databases that nobody announced.
 const SCAN: Duration = Duration::from_secs(10);

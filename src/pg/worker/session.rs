@@ -9,6 +9,7 @@ use pgrx::{PgTryBuilder, pg_sys};
 
 use super::process;
 use crate::pg::door::{self, Manner};
+use crate::pg::versions;
 
 unsafe extern "C-unwind" {
     /// src/backend/tcop/postgres.c; the SIGTERM handler of ordinary sessions, which interrupts queries and lock waits.
@@ -21,10 +22,7 @@ pub fn attach_signals() {
     // workers start would wait for them for ever.
     // SAFETY: a handler of PostgreSQL's own for a signal of PostgreSQL's own.
     unsafe {
-        #[cfg(not(feature = "pg18"))]
-        pg_sys::pqsignal(libc::SIGTERM, Some(die));
-        #[cfg(feature = "pg18")]
-        pg_sys::pqsignal_be(libc::SIGTERM, Some(die));
+        versions::handle_signal(libc::SIGTERM, die);
     }
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP);
 }

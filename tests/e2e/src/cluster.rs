@@ -197,7 +197,8 @@ impl Cluster {
         let port = self.port.number().to_string();
         let dump = self.directory.join("dump.sql");
         let file = fs::File::create(&dump).expect("cannot make the dump's file");
-        let status = Command::new(binary("pg_dump"))
+        let pg_dump = std::env::var_os("SEA_MQ_PG_DUMP").map_or_else(|| binary("pg_dump"), PathBuf::from);
+        let status = Command::new(pg_dump)
             .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", from])
             .stdout(file)
             .status()

@@ -38,14 +38,23 @@ SELECT * FROM pending();
 ROLLBACK;
 
 -- Statements that change rows in more than one way.
+-- PostgreSQL 14 has no MERGE.
+SELECT current_setting('server_version_num')::int >= 150000 AS has_merge \gset
 BEGIN;
 INSERT INTO orders VALUES (1), (2);
 INSERT INTO orders VALUES (2, 'again'), (3, 'fresh') ON CONFLICT (id) DO UPDATE SET status = excluded.status;
 INSERT INTO orders VALUES (3) ON CONFLICT DO NOTHING;
+\if :has_merge
 MERGE INTO orders o USING (VALUES (1, 'merged'), (2, 'gone'), (4, 'merged in')) s (id, status) ON o.id = s.id
 WHEN MATCHED AND s.status = 'gone' THEN DELETE
 WHEN MATCHED THEN UPDATE SET status = s.status
 WHEN NOT MATCHED THEN INSERT (id, status) VALUES (s.id, s.status);
+\else
+-- The same changes, in the same order.
+DELETE FROM orders WHERE id = 2;
+UPDATE orders SET status = 'merged' WHERE id = 1;
+INSERT INTO orders (id, status) VALUES (4, 'merged in');
+\endif
 WITH gone AS (DELETE FROM orders WHERE id = 3 RETURNING *), more AS (INSERT INTO orders SELECT id + 10, 'from ' || id FROM gone RETURNING *)
 UPDATE orders SET note = (SELECT max(status) FROM more) WHERE id = 4;
 COPY orders (id, status) FROM stdin;

@@ -12,6 +12,8 @@ BEGIN
     EXECUTE sql;
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+    -- Not ours, and each major has other words.
+    IF message = 'column "id" does not exist' THEN hint = '(PostgreSQL''s)'; END IF;
 END $$;
 
 -- Columns: what is sent matches what is registered, in every version.

@@ -8,7 +8,9 @@ SELECT sea_mq.verify_stream('NO_SUCH_STREAM');
 SELECT sea_mq.verify_stream('OPERATE_DLQ');
 SELECT sea_mq.verify_stream('QUEUE_EVENTS');
 SELECT sea_mq.verify_stream('OPERATE_EVENTS');
+\set VERBOSITY sqlstate
 SET sea_mq.max_outbox_size = -1;
+\set VERBOSITY default
 SET sea_mq.max_outbox_size = '1GB';
 SHOW sea_mq.max_outbox_size;
 SELECT sea_mq.emit('order', '1', 'OrderCreated', '{}', context => 'operate') IS NOT NULL AS emitted;

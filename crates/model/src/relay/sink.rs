@@ -256,10 +256,7 @@ impl Sink {
 
     /// Whether there may be something to read and room for it.
     pub fn wants_to_read(&self, max_in_flight: usize, max_bytes: usize) -> bool {
-        self.is_flowing()
-            && !self.exhausted
-            && self.in_flight < max_in_flight
-            && self.bytes < max_bytes
+        self.is_flowing() && !self.exhausted && self.in_flight < max_in_flight && self.bytes < max_bytes
     }
 
     /// New events may have been committed.

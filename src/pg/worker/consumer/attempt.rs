@@ -11,9 +11,6 @@ use std::time::{Duration, Instant};
 
 use pgrx::{PgSqlErrorCode, warning};
 
-use sea_mq_model::domain::message::Message;
-use sea_mq_model::domain::outcome::{Failure, Outcome};
-use sea_mq_model::domain::policy::ContractPolicy;
 use crate::pg::clock;
 use crate::pg::contracts;
 use crate::pg::door;
@@ -24,6 +21,9 @@ use crate::pg::store::consumers::Trouble;
 use crate::pg::store::inbox::{self, EventShape, LogWriter, Probe, Row};
 use crate::pg::store::subscriptions::{self, Subscription};
 use crate::pg::store::waiting::{self, Standing, Waiting};
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::outcome::{Failure, Outcome};
+use sea_mq_model::domain::policy::ContractPolicy;
 
 /// How long one transaction goes on taking messages: its locks are others' waiting time.
 const BATCH_TIME: Duration = Duration::from_millis(50);

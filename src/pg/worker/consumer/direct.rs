@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use super::attempt::{self, Batch};
 use super::served::Served;
 use super::worker::Worker;
+use crate::pg::store::progress::{self, Progress};
+use crate::pg::store::subscriptions::Subscription;
+use crate::pg::worker::session::Failed;
 use sea_mq_model::broker::{Delivery, Resume};
 use sea_mq_model::consume::Consumer;
 use sea_mq_model::consume::intake::Intake;
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::outcome::Failure;
 use sea_mq_model::domain::subject::covers;
-use crate::pg::store::progress::{self, Progress};
-use crate::pg::store::subscriptions::Subscription;
-use crate::pg::worker::session::Failed;
 
 /// Messages handed to one transaction.
 pub(super) const AT_ONCE: usize = 500;

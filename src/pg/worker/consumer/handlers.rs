@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::served::Served;
 use super::waiting::serve_lane;
 use super::worker::RECYCLE;
-use sea_mq_model::domain::outcome::Outcome;
 use crate::pg::gucs;
 use crate::pg::shmem::{Phase as Life, Role};
 use crate::pg::store::{subscriptions, waiting};
 use crate::pg::worker::process::{self, Process, Work};
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::domain::outcome::Outcome;
 
 /// Handles its lane until something ends it. Returns what is to follow.
 pub(super) fn run(process: &Process) -> Life {

@@ -4,16 +4,16 @@ use super::attempt;
 use super::direct::{AT_ONCE, one_by_one};
 use super::stored;
 use super::worker::Worker;
-use sea_mq_model::domain::event::Logged;
-use sea_mq_model::domain::message::Message;
-use sea_mq_model::domain::position::{Moment, Position};
-use sea_mq_model::domain::sink::{SinkKind, sink_id};
-use sea_mq_model::domain::subject::covers;
 use crate::pg::handler;
 use crate::pg::store::log;
 use crate::pg::store::progress::{self, Progress};
 use crate::pg::store::subscriptions::Subscription;
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::domain::event::Logged;
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::position::{Moment, Position};
+use sea_mq_model::domain::sink::{SinkKind, sink_id};
+use sea_mq_model::domain::subject::covers;
 
 /// Bytes of payload read at once.
 const BYTES: usize = 4 << 20;

@@ -7,12 +7,12 @@ use super::worker::Worker;
 use pgrx::warning;
 use uuid::Uuid;
 
-use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Delivery};
-use sea_mq_model::consume::intake::Described;
-use sea_mq_model::domain::message::Message;
 use crate::pg::handler;
 use crate::pg::store::dlq::{self, MirroredStream};
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Delivery};
+use sea_mq_model::consume::intake::Described;
+use sea_mq_model::domain::message::Message;
 
 /// Durable name of the mirror's consumer on a DLQ stream.
 const NAME: &str = "sea_mq__dlq_mirror";

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::worker::Worker;
-use sea_mq_model::broker::{Fault, Request};
 use crate::pg::store::dlq::{self, Removal};
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::broker::{Fault, Request};
 
 /// While so many are under way, no more are looked for.
 const ENOUGH: usize = 500;

@@ -8,14 +8,14 @@ use pgrx::{log, warning};
 use super::mirror;
 use super::served::Served;
 use super::worker::Worker;
-use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
-use sea_mq_model::consume::Effect;
-use sea_mq_model::consume::intake::Described;
-use sea_mq_model::domain::outcome::Outcome;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::subscriptions::{self, Subscription};
 use crate::pg::store::{dlq, progress, waiting};
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
+use sea_mq_model::consume::Effect;
+use sea_mq_model::consume::intake::Described;
+use sea_mq_model::domain::outcome::Outcome;
 
 /// Messages of one subscription that the I/O thread may hold, whatever `max_ack_pending` is.
 const MAX_WINDOW: usize = 2000;
@@ -162,7 +162,10 @@ impl Worker {
         Ok(())
     }
 
-    fn describe_intakes(&mut self, described: &[(Subscription, Option<sea_mq_model::broker::Resume>)]) -> Result<(), Failed> {
+    fn describe_intakes(
+        &mut self,
+        described: &[(Subscription, Option<sea_mq_model::broker::Resume>)],
+    ) -> Result<(), Failed> {
         if self.is_local() || self.held.is_some() {
             return Ok(());
         }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use pgrx::{log, warning};
 
 use super::attempt::Batch;
-use sea_mq_model::domain::outcome::{Failure, Outcome};
-use sea_mq_model::domain::position::Position;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::subscriptions::{self, Subscription};
 use crate::pg::store::waiting;
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::domain::outcome::{Failure, Outcome};
+use sea_mq_model::domain::position::Position;
 
 /// SQLSTATE `system_error`.
 const SYSTEM_ERROR: &str = "58000";

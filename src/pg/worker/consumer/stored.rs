@@ -6,15 +6,15 @@ use std::time::Instant;
 use super::attempt::{is_for_another, unfit};
 use super::direct::{self, AT_ONCE};
 use super::worker::Worker;
-use sea_mq_model::domain::message::Message;
-use sea_mq_model::domain::outcome::{Failure, Outcome};
-use sea_mq_model::domain::policy::ContractPolicy;
 use crate::pg::door::Manner;
 use crate::pg::handler;
 use crate::pg::store::inbox;
 use crate::pg::store::subscriptions::Subscription;
 use crate::pg::store::waiting::{self, Standing};
 use crate::pg::worker::session::Failed;
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::outcome::{Failure, Outcome};
+use sea_mq_model::domain::policy::ContractPolicy;
 
 impl Worker {
     /// Stores what was delivered for a subscription, as far as there is room. Returns whether there may be more.

@@ -4,9 +4,9 @@ use super::attempt::{self, Batch};
 use super::direct::{AT_ONCE, alone};
 use super::served::Served;
 use super::worker::Worker;
-use sea_mq_model::domain::outcome::Failure;
 use crate::pg::store::waiting::{self, Waiting};
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::domain::outcome::Failure;
 
 impl Worker {
     /// Handles what is due of a subscription that the consumer handles itself. Returns whether there may be more.

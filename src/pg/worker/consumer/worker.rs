@@ -8,12 +8,6 @@ use pgrx::{log, pg_sys};
 
 use super::removals::LetterRemovals;
 use super::served::Served;
-use sea_mq_model::broker::{BrokerConfig, Fault, Request, SubscriptionId};
-use sea_mq_model::consume::Consumer;
-use sea_mq_model::consume::intake::Intake;
-use sea_mq_model::domain::clock::WallClock;
-use sea_mq_model::domain::position::Moment;
-use sea_mq_io::nats::{self, NatsIo};
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::waiting;
 use crate::pg::worker::identity;
@@ -21,6 +15,12 @@ use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::removals::Removals;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::{clock, gucs};
+use sea_mq_io::nats::{self, NatsIo};
+use sea_mq_model::broker::{BrokerConfig, Fault, Request, SubscriptionId};
+use sea_mq_model::consume::Consumer;
+use sea_mq_model::consume::intake::Intake;
+use sea_mq_model::domain::clock::WallClock;
+use sea_mq_model::domain::position::Moment;
 
 /// Least pause between looks at what waits: each completed message of an application asks for one.
 const LOOK: Duration = Duration::from_millis(5);

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use pgrx::{log, warning};
 
 use super::worker::Worker;
-use sea_mq_model::broker::{Fault, FaultKind, Request, SinkId, Stored};
-use sea_mq_io::nats::{self, NatsIo};
 use crate::pg::door::Manner;
 use crate::pg::store::consumers::Trouble;
 use crate::pg::store::installation::{self, Divergence};
 use crate::pg::store::{cursors, streams};
 use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_io::nats::{self, NatsIo};
+use sea_mq_model::broker::{Fault, FaultKind, Request, SinkId, Stored};
 use sea_mq_model::relay::Phase;
 
 /// Ids looked up at once.

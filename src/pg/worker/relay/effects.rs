@@ -6,10 +6,10 @@ use std::time::Instant;
 use pgrx::{log, warning};
 
 use super::worker::Worker;
-use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SinkId};
 use crate::pg::gucs::{self, OnStreamLoss};
 use crate::pg::store::{consumers, cursors, ring, scheduled, streams, subscriptions};
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SinkId};
 use sea_mq_model::relay::sink::{Loss, Sink};
 use sea_mq_model::relay::{Effect, Phase};
 

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use pgrx::warning;
 
 use super::worker::Worker;
-use sea_mq_model::broker::SinkId;
-use sea_mq_model::domain::position::Position;
 use crate::pg::store::{cursors, log, ring, scheduled};
 use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
 use crate::pg::{backlog, gucs, pending};
+use sea_mq_model::broker::SinkId;
+use sea_mq_model::domain::position::Position;
 use sea_mq_model::relay::sink::Sink;
 use sea_mq_model::relay::transactions::Splits;
 

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::pass::CHUNK;
 use super::worker::Worker;
-use sea_mq_model::broker::{Fault, FaultKind, Page, Request, SinkId};
-use sea_mq_model::domain::content;
-use sea_mq_model::domain::position::{Batch, Moment, Position};
-use sea_mq_model::domain::runs::Run;
 use crate::pg::inquiry;
 use crate::pg::shmem::Database;
 use crate::pg::store::{cursors, findings, log};
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_model::broker::{Fault, FaultKind, Page, Request, SinkId};
+use sea_mq_model::domain::content;
+use sea_mq_model::domain::position::{Batch, Moment, Position};
+use sea_mq_model::domain::runs::Run;
 use sea_mq_model::relay::compare::{Comparison, Finding, Place, Stored};
 use sea_mq_model::relay::sink::Sink;
 

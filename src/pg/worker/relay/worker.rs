@@ -8,16 +8,16 @@ use uuid::Uuid;
 
 use super::beside;
 use super::verify::Verification;
-use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, SinkId};
-use sea_mq_model::domain::lease::Claimant;
-use sea_mq_model::domain::pace::Pace;
-use sea_mq_io::nats::{self, NatsIo};
 use crate::pg::gucs;
 use crate::pg::store::consumers;
 use crate::pg::worker::identity;
 use crate::pg::worker::process::{Process, Work};
 use crate::pg::worker::removals::Removals;
 use crate::pg::worker::session::{self, Failed};
+use sea_mq_io::nats::{self, NatsIo};
+use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, SinkId};
+use sea_mq_model::domain::lease::Claimant;
+use sea_mq_model::domain::pace::Pace;
 use sea_mq_model::relay::transactions::SplitReason;
 use sea_mq_model::relay::{Phase, Relay};
 

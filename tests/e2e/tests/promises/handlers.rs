@@ -34,7 +34,7 @@ const MISBEHAVE: &str = "
         WHEN 'assert' THEN ASSERT false, 'no';
         WHEN 'sleep' THEN PERFORM pg_sleep(600);
         WHEN 'loop' THEN LOOP NULL; END LOOP;
-        WHEN 'memory' THEN PERFORM repeat('x', 1100000000);
+        WHEN 'memory' THEN PERFORM lpad('', 1100000000);
         WHEN 'recurse' THEN PERFORM misbehave(e);
         WHEN 'commit' THEN COMMIT;
         WHEN 'rollback' THEN ROLLBACK;
