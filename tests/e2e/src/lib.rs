@@ -38,7 +38,7 @@ pub use database::{Connector, Database};
 pub use directory::Directory;
 pub use mount::{isolate_mounts, mount_small, unmount};
 pub use port::Port;
-pub use process::{children, freeze, kill, make_for_server, resident_bytes, terminate, thaw, title};
+pub use process::{children, freeze, kill, make_for_server, resident_bytes, sleeps, terminate, thaw, title};
 pub use stage::{EVENTS, Stage, StageOptions};
 pub use stored::{Stored, read};
 pub use wait::{holds_for, settled, until, until_some};

@@ -186,3 +186,10 @@ pub fn resident_bytes(pid: i32) -> u64 {
         status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }
+
+/// How often the main thread of a process has gone to sleep by itself; 0 if it is gone.
+pub fn sleeps(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse().ok());
+    count.unwrap_or(0)
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{EVENTS, Stage, StageOptions, Stored, ledger, settled, until};
+use harness::{EVENTS, Stage, StageOptions, Stored, ledger, settled, sleeps, until};
 use serde_json::json;
 
 use crate::writers::{Emit, Writers};
@@ -208,5 +208,30 @@ async fn a_commit_wakes_the_relay() {
         // Far less than the poll, far more than it takes.
         stage.broker.until_count(EVENTS, expected.len() as u64, Duration::from_secs(5)).await;
     }
+    stage.assert_stored(&expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_nothing_can_be_published_no_commit_wakes_the_relay() {
+    let mut stage = StageOptions::default().setting("sea_mq.poll_interval", "10min").start("no_wake").await;
+    let db = stage.connect().await;
+    stage.until_connected().await;
+    let mut expected = vec![db.emit("1", "Emitted", json!({})).await];
+    stage.broker.until_count(EVENTS, 1, SOON).await;
+    stage.broker.stop();
+    until("the relay has noticed", SOON, async || {
+        db.value("SELECT state <> 'connected' FROM sea_mq.relay_status", &[]).await
+    })
+    .await;
+    let relay = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'sea_mq relay'", &[]).await;
+    let before = sleeps(relay);
+    for _ in 0..1000 {
+        expected.push(db.emit("1", "Emitted", json!({})).await);
+    }
+    let woken = sleeps(relay) - before;
+    // It tries to connect now and then.
+    assert!(before > 0 && woken < 200, "1000 commits woke the relay {woken} times");
+    stage.broker.start().await;
+    stage.broker.until_count(EVENTS, expected.len() as u64, SOON).await;
     stage.assert_stored(&expected).await;
 }
