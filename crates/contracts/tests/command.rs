@@ -191,7 +191,7 @@ fn each_part_has_a_help() {
 /// What this repository shows its users.
 #[test]
 fn the_schemas_of_this_repository_are_clean() {
-    let schemas = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/events"));
+    let schemas = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/events"));
     let (status, report) = Scratch::new().lint(&[&schemas.display().to_string()]);
     assert_eq!((status, &report["findings"]), (0, &json!([])));
     assert!(report["schemas"].as_u64() >= Some(1) && report["examples"].as_u64() >= Some(1), "{report}");

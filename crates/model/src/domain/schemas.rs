@@ -14,7 +14,7 @@ use super::event::{Defaults, EmitArgs, Event};
 const SUFFIX: &str = ".schema.json";
 
 fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/events")
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/events")).into()
 }
 
 fn read(path: &Path) -> Value {
