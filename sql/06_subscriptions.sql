@@ -288,23 +288,30 @@ CREATE FUNCTION sea_mq.own_subscription(subscription text, decides boolean DEFAU
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     s sea_mq.subscriptions;
+    locks boolean;
 BEGIN
-    SELECT t.* INTO s FROM sea_mq.subscriptions t WHERE t.subscription = own_subscription.subscription;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no subscription "%"', subscription
-            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.subscriptions.';
-    ELSIF sea_mq.may_be(sea_mq.caller(), s.owner_oid) OR (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller()) THEN
-        NULL;
-    ELSIF NOT pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE') THEN
-        RAISE EXCEPTION 'subscription "%" belongs to "%"', subscription, s.owner
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may change it.';
-    ELSIF decides THEN
-        -- An operator's function would run with rights that are not the operator's.
-        RAISE EXCEPTION 'only "%" can change what subscription "%" runs', s.owner, subscription
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Have a member of that role do it.';
-    END IF;
-    -- Not before it is known that the caller may: those who may not neither lock the row nor wait for it.
-    SELECT t.* INTO s FROM sea_mq.subscriptions t WHERE t.subscription = own_subscription.subscription FOR UPDATE;
+    -- First without a lock: those who may not change it neither lock the row nor wait for it. Then with it, and all is asked
+    -- again: while somebody else had the lock, the subscription may have got another owner, or gone.
+    FOREACH locks IN ARRAY ARRAY[false, true] LOOP
+        IF locks THEN
+            SELECT t.* INTO s FROM sea_mq.subscriptions t WHERE t.subscription = own_subscription.subscription FOR UPDATE;
+        ELSE
+            SELECT t.* INTO s FROM sea_mq.subscriptions t WHERE t.subscription = own_subscription.subscription;
+        END IF;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no subscription "%"', subscription
+                USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.subscriptions.';
+        ELSIF sea_mq.may_be(sea_mq.caller(), s.owner_oid) OR (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller()) THEN
+            CONTINUE;
+        ELSIF NOT pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE') THEN
+            RAISE EXCEPTION 'subscription "%" belongs to "%"', subscription, s.owner
+                USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may change it.';
+        ELSIF decides THEN
+            -- An operator's function would run with rights that are not the operator's.
+            RAISE EXCEPTION 'only "%" can change what subscription "%" runs', s.owner, subscription
+                USING ERRCODE = 'insufficient_privilege', HINT = 'Have a member of that role do it.';
+        END IF;
+    END LOOP;
     RETURN s;
 END $$;
 COMMENT ON FUNCTION sea_mq.own_subscription IS
