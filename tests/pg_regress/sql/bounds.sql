@@ -58,8 +58,8 @@ SELECT command, refusal(command) FROM unnest(ARRAY[
 
 -- Settings have bounds of their own.
 -- From PostgreSQL 18 on, the bounds are told with their unit.
-SELECT setting, regexp_replace(refusal(format('SELECT set_config(%L, %L, true)', setting, value)), '([0-9]) [a-z]+( \.\.|\))', '\1\2', 'g') AS refusal FROM unnest(ARRAY['retention', 'inbox_retention', 'dlq_retention',
-    'handler_timeout', 'retry_delay', 'retry_delay_max', 'poll_interval', 'ack_timeout', 'connect_timeout']) name
+SELECT setting, regexp_replace(refusal(format('SELECT set_config(%L, %L, true)', setting, value)), '([0-9]) [A-Za-z]+( \.\.|\))', '\1\2', 'g') AS refusal FROM unnest(ARRAY['retention', 'inbox_retention', 'dlq_retention',
+    'handler_timeout', 'retry_delay', 'retry_delay_max', 'poll_interval', 'ack_timeout', 'connect_timeout', 'max_outbox_size']) name
     CROSS JOIN unnest(ARRAY['-1', '2147483647']) value CROSS JOIN LATERAL (SELECT 'sea_mq.' || name AS setting) s;
 
 DELETE FROM sea_mq.scheduled_events;

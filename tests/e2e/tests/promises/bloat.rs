@@ -82,6 +82,11 @@ async fn with_an_old_snapshot_saves_leave_nothing_dead_and_stay_as_cheap() {
         .await
     })
     .await;
+    until("the relay has saved a hundred positions", LONG, async || {
+        emit_each_alone(&db, 20).await;
+        db.value("SELECT count(*) > 100 FROM sea_mq.cursor_log", &[]).await
+    })
+    .await;
     let after = dead(&db).await;
     assert!(after <= before + 5, "{before} dead rows became {after}");
     assert!(second <= first * 1.5 + 2.0, "{first} blocks a position, later {second}");
