@@ -181,15 +181,17 @@ pub fn title(pid: i32) -> String {
 
 /// Resident memory of a process that is its own (shared memory left out), in bytes; 0 if it is gone.
 pub fn resident_bytes(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kilobytes =
-        status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
+    status(pid, "RssAnon:") * 1024
 }
 
 /// How often the main thread of a process has gone to sleep by itself; 0 if it is gone.
 pub fn sleeps(pid: i32) -> u64 {
+    status(pid, "voluntary_ctxt_switches:")
+}
+
+/// The number that the kernel gives in a line of a process's status; 0 if it is gone.
+fn status(pid: i32, line: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse().ok());
-    count.unwrap_or(0)
+    let number = status.lines().find_map(|found| found.strip_prefix(line)?.split_whitespace().next()?.parse().ok());
+    number.unwrap_or(0)
 }
