@@ -75,14 +75,17 @@ impl<'a> Publication<'a> {
         Outgoing { subject: self.event.subject(), headers, body: self.body(format) }
     }
 
-    /// What the message takes of the server's `max_payload`.
+    /// What the message takes of the server's `max_payload`, at most: the zeros that its time ends with count as if they were
+    /// written, so that the clock does not decide whether an event is too large.
     pub fn size(&self, format: BodyFormat) -> Size {
         const FRAME: usize = "NATS/1.0\r\nNats-Msg-Id: \r\n\r\n".len();
         const EXPECTED: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n\
             Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n"
             .len();
+        const TIME: usize = "2000-01-01T00:00:00.000000Z".len();
         let message = self.message(format);
-        Size { headers: FRAME + EXPECTED + message.headers.size(), body: message.body.len() }
+        let zeros = TIME.saturating_sub(rfc3339(self.event.created_at).len());
+        Size { headers: FRAME + EXPECTED + message.headers.size(), body: message.body.len() + zeros }
     }
 
     /// The headers but for `Nats-Msg-Id`, which is the event's id; the caller's own come last.
@@ -276,13 +279,28 @@ mod tests {
 
     #[test]
     fn the_size_is_what_the_client_library_counts() {
-        let event = event(|_| ());
+        let mut event = event(|_| ());
+        event.created_at = 1_234_567;
         let publication = Publication::new(&event, None);
         for format in [BodyFormat::Payload, BodyFormat::Envelope] {
             let message = publication.message(format);
             let expected = "Nats-Expected-Last-Sequence: 18446744073709551615\r\nNats-Expected-Last-Msg-Id: \r\n".len();
             let block = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", message.headers.into_lines().unwrap()).len();
             assert_eq!(publication.size(format), Size { headers: block + expected + 36, body: message.body.len() });
+        }
+    }
+
+    #[test]
+    fn the_clock_does_not_change_the_size() {
+        for format in [BodyFormat::Payload, BodyFormat::Envelope] {
+            let mut event = event(|_| ());
+            let mut size_at = |microseconds| {
+                event.created_at = microseconds;
+                let size = Publication::new(&event, None).size(format);
+                size.headers + size.body
+            };
+            let longest = size_at(1_234_567);
+            assert_eq!([1_000_000, 1_200_000, 1_234_560].map(size_at), [longest; 3]);
         }
     }
 }
