@@ -22,18 +22,19 @@ forbid() {
 }
 
 part_lint() {
+    scripts/storeys.py
     cargo clippy --quiet --workspace "${cargo_features[@]}" --all-targets -- -D warnings
     cargo clippy --quiet --package sea_mq-contracts --features command --all-targets -- -D warnings
     cargo run --quiet --package sea_mq-contracts --features command -- lint schemas/events
     shellcheck --external-sources scripts/*.sh .ci/run
     local files
     # The compiler keeps PostgreSQL and NATS out of where they do not belong: only the extension depends on pgrx, only io on async-nats.
-    mapfile -t files < <(find src crates -name '*.rs' ! -path 'src/pg/*' ! -path crates/io/src/wake.rs ! -path crates/io/src/handle.rs)
-    forbid 'unsafe code is in src/pg and crates/io/src/{wake,handle}.rs alone' '\bunsafe\b' "${files[@]}"
-    mapfile -t files < <(find src -name '*.rs' ! -path src/pg/versions.rs)
-    forbid 'which PostgreSQL it is, is asked in src/pg/versions.rs alone' 'feature *= *"pg' "${files[@]}"
-    mapfile -t files < <(find src -name '*.rs' ! -path src/pg/door.rs)
-    forbid 'users are switched in src/pg/door.rs alone' '\b(SetUserIdAndSecContext|SetSessionAuthorization|SetCurrentRoleId)\b' "${files[@]}"
+    mapfile -t files < <(find crates -name '*.rs' ! -path crates/io/src/wake.rs ! -path crates/io/src/handle.rs)
+    forbid 'unsafe code is in the extension and crates/io/src/{wake,handle}.rs alone' '\bunsafe\b' "${files[@]}"
+    mapfile -t files < <(find src -name '*.rs' ! -path src/sys/versions.rs)
+    forbid 'which PostgreSQL it is, is asked in src/sys/versions.rs alone' 'feature *= *"pg' "${files[@]}"
+    mapfile -t files < <(find src -name '*.rs' ! -path src/host/door.rs)
+    forbid 'users are switched in src/host/door.rs alone' '\b(SetUserIdAndSecContext|SetSessionAuthorization|SetCurrentRoleId)\b' "${files[@]}"
 }
 
 # The command in a build of its own: with it, its feature would be on for the extension as well.

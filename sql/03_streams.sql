@@ -62,7 +62,7 @@ COMMENT ON TRIGGER register_sink ON sea_mq.streams IS 'A sink is that of one con
 -- A position is appended, and the one with the greatest number counts: a row that is updated for ever leaves its dead versions
 -- behind for as long as somebody's snapshot is older, and each save would walk past them. There are two slots. When one has
 -- grown, the other is emptied by TRUNCATE and gets the newest row of each sink, in one transaction that excludes all who write
--- here (src/pg/store/positions.rs). So it does not matter which slot a row is appended to.
+-- here (src/log/positions.rs). So it does not matter which slot a row is appended to.
 CREATE TABLE sea_mq.cursor_log (
     slot smallint NOT NULL,
     number bigint NOT NULL DEFAULT nextval('sea_mq.position_number'),

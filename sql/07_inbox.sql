@@ -77,7 +77,7 @@ BEGIN
         -- Also what makes a second message with the same id impossible; between slots, the lock of sea_mq.inbox_slot does.
         EXECUTE format('CREATE UNIQUE INDEX inbox_log_%s_message ON sea_mq.inbox_log_%s (message_id, subscription)', slot, slot);
         -- What people ask sea_mq.inbox_messages for: the latest, and those that were not processed. What the consumer appends
-        -- directly is processed, and is not entered into the second (see Appender in src/pg/relation.rs).
+        -- directly is processed, and is not entered into the second (see Appender in src/sys/relation.rs).
         EXECUTE format('CREATE INDEX inbox_log_%s_id ON sea_mq.inbox_log_%s (id)', slot, slot);
         EXECUTE format('CREATE INDEX inbox_log_%s_unprocessed ON sea_mq.inbox_log_%s (status, id) WHERE status <> ''processed''',
             slot, slot);

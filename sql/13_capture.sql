@@ -1,4 +1,4 @@
--- Capture: changes of a table's rows become events. Statement triggers hand the rows over (src/pg/capture); what is captured,
+-- Capture: changes of a table's rows become events. Statement triggers hand the rows over (src/emit/capture); what is captured,
 -- under which names and in which versions, stands here. See docs/capture.md.
 CREATE TABLE sea_mq.captures (
     "table" regclass PRIMARY KEY,
@@ -248,7 +248,7 @@ COMMENT ON TRIGGER guard ON sea_mq.captures IS 'What is to be known when the tab
 COMMENT ON TRIGGER changed ON sea_mq.captures IS 'Sessions read anew what is captured';
 
 -- The triggers of a capture, by operation. Transition tables allow one event a trigger. What each is stands in
--- src/pg/capture/triggers.rs.
+-- src/emit/capture/triggers.rs.
 CREATE VIEW sea_mq.capture_triggers AS
 SELECT * FROM (VALUES
     ('insert', 'sea_mq_capture_insert'),

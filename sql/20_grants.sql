@@ -1,6 +1,6 @@
 -- The door. A function that was declared SECURITY DEFINER does its work as the extension's owner, but not in PostgreSQL's way, which
 -- keeps all settings of the caller's but those that the function names: sea_mq.f(…) becomes a C function that runs
--- sea_mq_inside.f(…), the body that was declared, inside the door (src/pg/door.rs). The list that remains is in SECURITY.md.
+-- sea_mq_inside.f(…), the body that was declared, inside the door (src/host/door.rs). The list that remains is in SECURITY.md.
 DO $$
 DECLARE
     f record;

@@ -7,13 +7,26 @@
 //! * **`sea_mq_io`**: the I/O threads, and the only crate with `async-nats`.
 //!
 //! ```text
-//! SQL emit ─► pg::api ─► pg::pending ─(pre-commit)─► pg::store::log ─► relay ─► NATS
-//! NATS ─► consume ─► pg::worker::consumer ─► pg::handler ─► pg::store::inbox: processed │ retry │ dead letter
+//! SQL emit ─► api ─► emit::pending ─(pre-commit)─► log::outbox ─► workers::relay ─► NATS
+//! NATS ─► workers::consumer ─► inbox::handler ─► inbox: processed │ retry │ dead letter
 //! ```
+//!
+//! Its storeys are folders, and imports go down: `sys`, `host`, `log`, `registry`, `streams`, `emit`, `inbox`, `workers`, `api`;
+//! `scripts/storeys.py` checks that. Only the main thread of a process is in here, and nothing in it waits for the network.
 //!
 //! `docs/concepts.md` has the reasoning behind the log and its cursor, `docs/inbox.md` the states of a message.
 
-mod pg;
+mod api;
+mod commit;
+mod emit;
+mod host;
+mod inbox;
+mod init;
+mod log;
+mod registry;
+mod streams;
+mod sys;
+mod workers;
 
 ::pgrx::pg_module_magic!();
 

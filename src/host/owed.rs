@@ -1,0 +1,79 @@
+//! What a transaction owes to the workers when it commits. Touches atomics alone: it is paid in a commit callback.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
+use pgrx::pg_sys;
+
+use super::shmem::{self, Role};
+
+/// What the current transaction owes to the workers when it commits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Owed {
+    /// It stored events.
+    pub events: bool,
+    /// It changed descriptions or scheduled events.
+    pub descriptions: bool,
+    /// It made work for the consumer or the handlers: changed subscriptions, or left something to handle.
+    pub inbox: bool,
+    /// The workers are to start anew.
+    pub restart: bool,
+    /// The launcher is to look at this database.
+    pub announce: bool,
+    /// The launcher is to look what databases there are.
+    pub databases: bool,
+}
+
+impl Owed {
+    const NOTHING: Self =
+        Self { events: false, descriptions: false, inbox: false, restart: false, announce: false, databases: false };
+}
+
+thread_local! {
+    static OWED: Cell<Owed> = const { Cell::new(Owed::NOTHING) };
+}
+
+/// Notes something that the current transaction owes when it commits.
+pub fn owe(note: impl FnOnce(&mut Owed)) {
+    let mut owed = OWED.get();
+    note(&mut owed);
+    OWED.set(owed);
+}
+
+/// Forgets what the transaction owed: it was rolled back, or prepared.
+pub fn forget() {
+    OWED.set(Owed::NOTHING);
+}
+
+/// Wakes whom the transaction has to wake. Runs after it has become visible: whoever is woken sees its rows.
+pub fn pay() {
+    let owed = OWED.replace(Owed::NOTHING);
+    if owed == Owed::NOTHING {
+        return;
+    }
+    // SAFETY: read by the main thread, constant in a process.
+    let oid = unsafe { pg_sys::MyDatabaseId };
+    if owed.announce {
+        shmem::want(oid);
+        shmem::wake_launcher();
+    }
+    if owed.databases {
+        shmem::databases_changed();
+    }
+    let Some(database) = shmem::database(oid) else { return };
+    if owed.events {
+        database.note_events();
+    }
+    if owed.descriptions {
+        database.descriptions.store(true, Ordering::Release);
+        // What waits already may be concerned.
+        database.events.store(true, Ordering::Release);
+        database.seat(Role::Relay).wake();
+    }
+    if owed.inbox {
+        database.note_inbox();
+    }
+    if owed.restart {
+        database.restart();
+    }
+}

@@ -1,0 +1,359 @@
+//! Shared memory: how a commit wakes the workers, and how the launcher and the workers know of each other.
+//!
+//! Exists only if the library was preloaded. Everything in it is an atomic, so nothing here can block or fail, and it may be
+//! used from a commit callback. It holds no truth about events: what is lost with it (a restart of the server) is found
+//! again by the workers' polls and the launcher's scan.
+
+use std::mem::size_of;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use pgrx::{pg_guard, pg_sys};
+
+use super::gucs;
+use super::inquiry::Inquiry;
+pub use super::seat::{Phase, Role, Seat};
+use super::seat::{SEATS, set_latch};
+use crate::sys::versions;
+
+/// What this process inherited from a preloading postmaster; null: it did not preload.
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
+/// The first of `CAPACITY` entries.
+static DATABASES: AtomicPtr<Database> = AtomicPtr::new(std::ptr::null_mut());
+static CAPACITY: AtomicUsize = AtomicUsize::new(0);
+/// Whether the library was preloaded.
+static PRELOADED: AtomicBool = AtomicBool::new(false);
+
+/// One database.
+#[derive(Default)]
+pub struct Database {
+    /// OID of the database; 0: the entry is free. Written by the launcher, or by whoever announces a database first.
+    pub oid: AtomicU32,
+    seats: [Seat; SEATS],
+    /// A transaction with events has committed since the relay looked. Set by commits, cleared by the relay.
+    pub events: AtomicBool,
+    /// A transaction has changed stream or consumer descriptions, or has scheduled events. Set by commits, cleared by the relay.
+    pub descriptions: AtomicBool,
+    /// A transaction has made work for the consumer or the handlers: it changed subscriptions, or there is something to
+    /// handle. Set by commits, cleared by the consumer.
+    pub inbox: AtomicBool,
+    /// The relay has found or made a stream that consumers may wait for. Set by the relay, cleared by the consumer.
+    pub streams: AtomicBool,
+    /// The consumer delivers inside the database and is to hear of events. Written by the consumer.
+    pub hears_events: AtomicBool,
+    /// As `events`, for a consumer that hears of them. Set by commits, cleared by the consumer.
+    pub consumer_events: AtomicBool,
+    /// Largest message of the connected server in bytes; 0: not known. Written by the relay.
+    pub max_payload: AtomicU64,
+    /// Estimated bytes that are not published yet, and when the estimate was made (microseconds since 2000; 0: never).
+    /// Written by the relay while `sea_mq.max_outbox_size` is set.
+    pub backlog: AtomicU64,
+    pub backlog_at: AtomicI64,
+    /// What a session asks of the relay.
+    pub inquiry: Inquiry,
+    /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
+    pub held_until: AtomicI64,
+    /// The server had no worker slot when the launcher last asked for a process. Written by the launcher.
+    pub lacks_slot: AtomicBool,
+}
+
+/// What is not about one database.
+#[derive(Default)]
+struct Shared {
+    /// The launcher's latch; null: there is none. Written by the launcher.
+    launcher: AtomicPtr<pg_sys::Latch>,
+    /// Databases were made, changed or dropped since the launcher looked. Set by commits, cleared by the launcher.
+    databases_changed: AtomicBool,
+    /// Somebody asked for a worker while all entries were taken. Set by commits, cleared by the launcher.
+    missed: AtomicBool,
+}
+
+impl Database {
+    pub fn seat(&self, role: Role) -> &Seat {
+        &self.seats[role.index()]
+    }
+
+    pub fn has_process(&self) -> bool {
+        self.seats.iter().any(Seat::has_process)
+    }
+
+    /// Whether no process is there, and none is wanted.
+    pub fn is_idle(&self) -> bool {
+        self.seats.iter().all(|seat| seat.phase() == Phase::Absent && !seat.has_process())
+    }
+
+    /// Events were committed: wakes those who read them, unless they were woken since they last looked.
+    pub fn note_events(&self) {
+        // Each clears its flag before it takes its snapshot, so only the first commit since then has to wake it.
+        if !self.events.swap(true, Ordering::AcqRel) {
+            self.seat(Role::Relay).wake();
+        }
+        if self.hears_events.load(Ordering::Acquire) && !self.consumer_events.swap(true, Ordering::AcqRel) {
+            self.seat(Role::Consumer).wake();
+        }
+    }
+
+    /// There is work for the consumer or the handlers.
+    pub fn note_inbox(&self) {
+        self.note_room();
+        self.wake_handlers();
+    }
+
+    /// There is room for more in the inbox: wakes the consumer.
+    pub fn note_room(&self) {
+        self.inbox.store(true, Ordering::Release);
+        self.seat(Role::Consumer).wake();
+    }
+
+    /// A stream is ready: wakes the consumer.
+    pub fn note_stream(&self) {
+        self.streams.store(true, Ordering::Release);
+        self.seat(Role::Consumer).wake();
+    }
+
+    /// There is something to handle: wakes the handlers.
+    pub fn wake_handlers(&self) {
+        for seat in Role::handlers().map(|role| self.seat(role)).filter(|seat| seat.has_process()) {
+            seat.work.store(true, Ordering::Release);
+            seat.wake();
+        }
+    }
+
+    /// Makes the first `count` handlers run, and the others end. For the consumer; without preloading there are none.
+    pub fn want_handlers(&self, count: usize) {
+        let mut changed = false;
+        for (place, role) in Role::handlers().enumerate() {
+            let seat = self.seat(role);
+            if place < count {
+                changed |= seat.advance(Phase::Absent, Phase::Wanted);
+            } else {
+                seat.advance(Phase::Wanted, Phase::Absent);
+                seat.advance(Phase::Failed, Phase::Absent);
+                seat.dismiss(Phase::Absent);
+            }
+        }
+        if changed {
+            wake_launcher();
+        }
+    }
+
+    /// Tells all processes to end and the launcher to start others. The consumer that comes asks for its handlers itself.
+    pub fn restart(&self) {
+        for role in Role::all() {
+            let next = if matches!(role, Role::Handler(_)) { Phase::Absent } else { Phase::Wanted };
+            self.seat(role).dismiss(next);
+        }
+    }
+
+    /// Ends all processes, and asks for no others. For the launcher.
+    pub fn turn_away(&self) {
+        for seat in &self.seats {
+            for phase in [Phase::Wanted, Phase::Failed, Phase::Stopped] {
+                seat.advance(phase, Phase::Absent);
+            }
+            seat.dismiss(Phase::Absent);
+        }
+    }
+
+    /// Ends all processes for as long as nobody calls `start`. Returns whether there was one.
+    pub fn stop(&self) -> bool {
+        let was_running = self.seats.iter().any(|seat| seat.phase() == Phase::Running);
+        for seat in &self.seats {
+            seat.failures.forget();
+            seat.set_phase(Phase::Stopped);
+            seat.end.store(true, Ordering::Release);
+            seat.wake();
+        }
+        was_running
+    }
+
+    /// Asks for the processes that are not running. Returns whether one is not.
+    pub fn start(&self) -> bool {
+        let mut starting = false;
+        for seat in Role::STANDING.map(|role| self.seat(role)) {
+            let phase = seat.phase();
+            if phase != Phase::Running || seat.end.load(Ordering::Acquire) {
+                // Not if the launcher has come first.
+                seat.advance(phase, Phase::Wanted);
+                starting = true;
+            }
+        }
+        for seat in Role::handlers().map(|role| self.seat(role)) {
+            seat.advance(Phase::Stopped, Phase::Absent);
+        }
+        starting
+    }
+}
+
+/// Reserves the shared memory. To be called from `_PG_init` while the postmaster preloads.
+pub fn init() {
+    PRELOADED.store(true, Ordering::Relaxed);
+    // SAFETY: single-threaded, once.
+    unsafe {
+        versions::on_shmem_request(request);
+        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(on_startup);
+    }
+}
+
+static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
+
+/// PostgreSQL aligns what it gives to lines of the cache.
+fn request() {
+    const LINE: usize = 128;
+    let size = size_of::<Shared>() + size_of::<Database>() * gucs::max_databases() + 2 * LINE;
+    // SAFETY: while the postmaster asks how much shared memory is needed.
+    unsafe { pg_sys::RequestAddinShmemSpace(size) }
+}
+
+/// Runs in the postmaster before it starts other processes, and again after a crash.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_startup() {
+    let capacity = gucs::max_databases();
+    // SAFETY: the hook's own protocol. What is found has been set up.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP {
+            pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| previous());
+        }
+        let mut found = false;
+        let shared: *mut Shared = pg_sys::ShmemInitStruct(c"sea_mq".as_ptr(), size_of::<Shared>(), &mut found).cast();
+        if !found {
+            shared.write(Shared::default());
+        }
+        let size = size_of::<Database>() * capacity;
+        let entries: *mut Database = pg_sys::ShmemInitStruct(c"sea_mq databases".as_ptr(), size, &mut found).cast();
+        if !found {
+            (0..capacity).for_each(|at| entries.add(at).write(Database::default()));
+        }
+        DATABASES.store(entries, Ordering::Relaxed);
+        SHARED.store(shared, Ordering::Relaxed);
+    }
+    CAPACITY.store(capacity, Ordering::Relaxed);
+}
+
+pub fn preloaded() -> bool {
+    PRELOADED.load(Ordering::Relaxed)
+}
+
+fn shared() -> Option<&'static Shared> {
+    // SAFETY: null, or set up before this process was started; consists of atomics only. The pointers in it point into
+    // shared memory that is mapped at the same address in every process of the cluster.
+    unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
+}
+
+/// All entries; none without preloading.
+pub fn databases() -> &'static [Database] {
+    let first = DATABASES.load(Ordering::Relaxed);
+    if first.is_null() {
+        return &[];
+    }
+    // SAFETY: as many as were set up, before this process was started; they consist of atomics only.
+    unsafe { std::slice::from_raw_parts(first, CAPACITY.load(Ordering::Relaxed)) }
+}
+
+/// The entry of a database, if it has one.
+pub fn database(oid: pg_sys::Oid) -> Option<&'static Database> {
+    entries(oid).next()
+}
+
+fn entries(oid: pg_sys::Oid) -> impl Iterator<Item = &'static Database> {
+    // 0 marks entries that are free.
+    let wanted =
+        move |entry: &&Database| oid != pg_sys::InvalidOid && entry.oid.load(Ordering::Acquire) == oid.to_u32();
+    databases().iter().filter(wanted)
+}
+
+/// Asks for a database's relay and consumer, unless they are there or were stopped. If all entries are taken, the
+/// launcher comes back to it when one is free.
+pub fn want(oid: pg_sys::Oid) {
+    if !ask(oid, &Role::STANDING)
+        && let Some(shared) = shared()
+    {
+        shared.missed.store(true, Ordering::Release);
+    }
+}
+
+/// Asks for a database's relay alone, which looks whether there is an extension, and then asks for the others. Returns
+/// `false` if all entries are taken.
+pub fn scout(oid: pg_sys::Oid) -> bool {
+    ask(oid, &[Role::Relay])
+}
+
+fn ask(oid: pg_sys::Oid, roles: &[Role]) -> bool {
+    loop {
+        let Some(database) = claim(oid) else { return !preloaded() };
+        for &role in roles {
+            database.seat(role).advance(Phase::Absent, Phase::Wanted);
+        }
+        // The launcher may have given the entry up in between; see `release`.
+        if database.oid.load(Ordering::Acquire) == oid.to_u32() {
+            return true;
+        }
+    }
+}
+
+/// Gives the entry of a database up that needs no worker. To be called by the launcher, when no process uses the entry.
+pub fn release(database: &Database, oid: u32) {
+    database.held_until.store(0, Ordering::Release);
+    database.backlog_at.store(0, Ordering::Release);
+    database.lacks_slot.store(false, Ordering::Release);
+    database.oid.store(0, Ordering::Release);
+    let wanted = database.seats.iter().filter(|seat| seat.clear() == Phase::Wanted).count() > 0;
+    // Somebody asked for a worker just before the entry was given up: ask anew.
+    if wanted {
+        want(pg_sys::Oid::from(oid));
+    }
+}
+
+/// The entry of a database, newly taken if need be. `None`: not preloaded, or all are taken.
+pub fn claim(oid: pg_sys::Oid) -> Option<&'static Database> {
+    loop {
+        if let Some(database) = database(oid) {
+            return Some(database);
+        }
+        let take = |entry: &&Database| {
+            entry.oid.compare_exchange(0, oid.to_u32(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        };
+        let taken = databases().iter().find(take)?;
+        if entries(oid).count() == 1 {
+            return Some(taken);
+        }
+        // Somebody else took one for the same database at the same time: one of the two must go.
+        taken.oid.store(0, Ordering::Release);
+    }
+}
+
+/// Whether no entry is free, and each is that of a database that has the extension: none is about to become free.
+pub fn is_full() -> bool {
+    preloaded() && databases().iter().all(|database| database.seat(Role::Consumer).phase() != Phase::Absent)
+}
+
+pub fn wake_launcher() {
+    if let Some(shared) = shared() {
+        set_latch(shared.launcher.load(Ordering::Acquire));
+    }
+}
+
+/// Databases were made, changed or dropped: the launcher looks what there are.
+pub fn databases_changed() {
+    if let Some(shared) = shared() {
+        shared.databases_changed.store(true, Ordering::Release);
+        wake_launcher();
+    }
+}
+
+/// Whether databases were made, changed or dropped since the last call. For the launcher.
+pub fn take_databases_changed() -> bool {
+    shared().is_some_and(|shared| shared.databases_changed.swap(false, Ordering::AcqRel))
+}
+
+/// Whether somebody asked in vain for a worker since the last call. For the launcher.
+pub fn take_missed() -> bool {
+    shared().is_some_and(|shared| shared.missed.swap(false, Ordering::AcqRel))
+}
+
+/// The calling process is the launcher (or, with `None`, no longer is).
+pub fn set_launcher(latch: Option<*mut pg_sys::Latch>) {
+    if let Some(shared) = shared() {
+        shared.launcher.store(latch.unwrap_or(std::ptr::null_mut()), Ordering::Release);
+    }
+}

@@ -1,0 +1,94 @@
+//! Housekeeping of the ring: moves writers on to the next slot, and gives back the space of what is published and old.
+//!
+//! Reads only, unless there is something to do.
+
+use std::time::Duration;
+
+use pgrx::{log, pg_sys};
+
+use super::positions::{self, Ring};
+use super::{cursors, outbox, progress, ring};
+use crate::host::session::{self, Failed};
+use crate::host::{gucs, spi};
+use crate::sys::relation::Relation;
+use sea_mq_model::domain::position::Position;
+
+/// How often there can be something to do.
+pub fn interval() -> Duration {
+    (gucs::retention() / 8).clamp(Duration::from_millis(250), Duration::from_secs(10))
+}
+
+/// One round.
+pub fn run_once() -> Result<(), Failed> {
+    let (current, old) = session::transaction(|| {
+        let current = ring::current_slot();
+        if must_advance(current) {
+            ring::advance(current);
+            log!("sea_mq: the outbox log moved on from slot {current}");
+        }
+        (current, ring::closed_before(current, gucs::retention()))
+    })?;
+    for slot in old.into_iter().filter(|&slot| slot != current) {
+        let spent = session::transaction(|| !is_empty(slot) && is_spent(slot))?;
+        // A failure to get the lock is no failure: somebody reads the slot, and the next round tries again.
+        if spent && session::transaction(|| truncate(slot)).is_ok_and(|truncated| truncated) {
+            log!("sea_mq: slot {slot} of the outbox log was emptied");
+        }
+    }
+    turn(cursors::ring())?;
+    session::transaction(|| cursors::forget_resolved(gucs::retention()))
+}
+
+/// Lets a ring of positions move on to its other slot, if it has grown.
+pub fn turn<const N: usize>(ring: &'static Ring<N>) -> Result<(), Failed> {
+    if session::transaction(|| ring.has_grown())? {
+        // A failure to get the locks is no failure: somebody uses the slots, and the next round tries again.
+        if let Ok(moved) = session::transaction(|| ring.move_on()) {
+            moved.remember();
+        }
+    }
+    Ok(())
+}
+
+fn must_advance(current: i16) -> bool {
+    if is_empty(current) || !is_empty((current + 1) % ring::SLOTS) {
+        return false;
+    }
+    size(current) >= gucs::slot_size()
+        || ring::current_is_older_than(current, gucs::retention() / (ring::SLOTS as u32 / 2))
+}
+
+fn is_empty(slot: i16) -> bool {
+    Relation::open(&ring::log_table(slot)).is_empty()
+}
+
+/// Bytes of the table itself, without indexes.
+fn size(slot: i16) -> u64 {
+    u64::from(Relation::open(&ring::log_table(slot)).blocks()) * u64::from(pg_sys::BLCKSZ)
+}
+
+/// Whether every event of the slot was handed over, as far as the saved cursors say.
+fn is_spent(slot: i16) -> bool {
+    let now = outbox::now();
+    let unread = |sink, at: &Position| outbox::slot_has_unread(slot, sink, at, &now);
+    let without_broker = !gucs::has_broker();
+    outbox::sinks_in(slot).into_iter().all(|sink| {
+        // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
+        // stream would not hold any more is not kept for it either.
+        let read_here = !without_broker || progress::local_positions(sink).iter().all(|at| !unread(sink, at));
+        read_here && (!unread(sink, &cursors::load(sink).position) || (without_broker && ring::outlived(slot, sink)))
+    })
+}
+
+/// Empties a slot, unless something in it is unread or somebody uses it. Under the lock no transaction that wrote to the
+/// slot is still open, so a fresh snapshot shows all there is.
+fn truncate(slot: i16) -> bool {
+    spi::execute_dynamic(&format!(
+        "LOCK TABLE ONLY sea_mq.outbox_log_{slot}, ONLY sea_mq.relay_journal_{slot} IN ACCESS EXCLUSIVE MODE NOWAIT"
+    ));
+    let spent = positions::with_latest_snapshot(|| is_spent(slot));
+    if spent {
+        spi::execute_dynamic(&format!("TRUNCATE ONLY sea_mq.outbox_log_{slot}, ONLY sea_mq.relay_journal_{slot}"));
+    }
+    spent
+}

@@ -1,0 +1,13 @@
+//! The outbox: the ring of slots that events are appended to, who reads it and how far, and what is held back.
+
+pub mod backlog;
+pub mod cursors;
+pub mod fate;
+pub mod janitor;
+pub mod outbox;
+pub mod positions;
+pub mod progress;
+pub mod ring;
+pub mod rows;
+pub mod scheduled;
+pub mod unread;

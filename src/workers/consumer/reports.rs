@@ -1,0 +1,242 @@
+//! What reports of the broker's side lead to in the database, and what the database describes for the broker's side.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use pgrx::{log, warning};
+
+use super::mirror;
+use super::served::Served;
+use super::worker::Worker;
+use crate::host::session::{self, Failed};
+use crate::inbox::subscriptions::{self, Subscription};
+use crate::inbox::{dead_letters, waiting};
+use crate::log::progress;
+use crate::streams::consumers::Trouble;
+use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
+use sea_mq_model::consume::Effect;
+use sea_mq_model::consume::intake::Described;
+use sea_mq_model::domain::outcome::Outcome;
+
+/// Messages of one subscription that the I/O thread may hold, whatever `max_ack_pending` is.
+const MAX_WINDOW: usize = 2000;
+
+impl Worker {
+    pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
+        let (requests, effects) = self.consumer.report(report, Instant::now(), rand::random());
+        if effects.contains(&Effect::Connection { fault: None }) {
+            self.letters.forget();
+            // Before any consumer is asked for: one that is to be removed may come again under the same name.
+            self.request_removals()?;
+        }
+        self.send(requests);
+        effects.into_iter().try_for_each(|effect| self.carry_out(effect))
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), Failed> {
+        match effect {
+            Effect::Connection { fault: None } => {
+                log!("sea_mq consumer: connected to the broker");
+                Ok(())
+            }
+            Effect::Connection { fault: Some(fault) } => {
+                self.removals.clear();
+                let trouble = Trouble::from(&fault);
+                let mut receiving = self.served.iter_mut().filter(|served| !served.is_blocked());
+                receiving.try_for_each(|served| served.set_state("waiting", Some(trouble.clone())))
+            }
+            Effect::Subscription { id, fault } => self.subscription_changed(id, fault),
+            Effect::MaxAge { id, max_age } => match self.served.iter().find(|served| served.subscription.id == id) {
+                Some(served) => {
+                    session::transaction(|| subscriptions::save_max_age(&served.subscription.name, max_age))
+                }
+                None => Ok(()),
+            },
+            Effect::Deleted { stream, name, fault } => {
+                let rest = self.removals.end(stream, name, fault, Instant::now());
+                session::transaction(|| {
+                    subscriptions::save_deletion(&rest.stream, &rest.name, rest.error.as_deref());
+                })
+            }
+            Effect::Removed { stream, sequence, fault } => {
+                self.letters.answered(stream, sequence, fault);
+                Ok(())
+            }
+        }
+    }
+
+    fn subscription_changed(&mut self, id: SubscriptionId, fault: Option<Fault>) -> Result<(), Failed> {
+        let info = self.consumer.intake(id).and_then(|intake| intake.info().copied());
+        let Some(served) = self.served.iter_mut().find(|served| served.subscription.id == id) else {
+            // The relay makes the stream in a moment.
+            match fault.filter(|fault| fault.kind != FaultKind::StreamMissing) {
+                None => drop(self.mirrors.remove(&id)),
+                // It is tried again and again; that is said once.
+                Some(fault) => {
+                    if self.mirrors.get(&id) != Some(&fault) {
+                        warning!("sea_mq consumer: dead letters of other services cannot be read: {fault}");
+                    }
+                    self.mirrors.insert(id, fault);
+                }
+            }
+            return Ok(());
+        };
+        let Some(fault) = fault else {
+            if let Some(info) = info {
+                let Subscription { id, name, .. } = &*served.subscription;
+                session::transaction(|| {
+                    subscriptions::save_max_age(name, info.stream_max_age);
+                    progress::save_info(*id, &info);
+                })?;
+            }
+            if served.subscription.take_over {
+                session::transaction(|| subscriptions::taken_over(&served.subscription.name))?;
+            }
+            return served.activate(self.process.database.is_some());
+        };
+        let waits = matches!(
+            fault.kind,
+            FaultKind::StreamMissing
+                | FaultKind::ConsumerMissing
+                | FaultKind::ConsumerPaused
+                | FaultKind::Timeout
+                | FaultKind::Unreachable
+        );
+        let mut trouble = Trouble::from(&fault);
+        if fault.kind == FaultKind::StreamMissing {
+            trouble.hint = Some(
+                "It is there once the first event of its context is published; see sea_mq.subscribe for source.".into(),
+            );
+        }
+        served.set_state(if waits { "waiting" } else { "refused" }, Some(trouble))
+    }
+
+    /// Looks for changed descriptions and at what waits.
+    pub(super) fn look(&mut self) -> Result<(), Failed> {
+        let assigned = self.assign_lanes()?;
+        let print = session::transaction(subscriptions::fingerprint)?;
+        if assigned || self.fingerprint.as_ref() != Some(&print) {
+            self.refresh()?;
+            self.fingerprint = Some(print);
+            return Ok(());
+        }
+        self.served.iter_mut().try_for_each(|served| {
+            // Somebody may have mended what kept it from being handled.
+            if served.is_blocked() {
+                served.blocked_until = None;
+            }
+            served.look()
+        })?;
+        if self.consumer.is_connected() { self.request_removals() } else { Ok(()) }
+    }
+
+    /// Reads the descriptions of subscriptions, and what waits for them.
+    pub(super) fn refresh(&mut self) -> Result<(), Failed> {
+        let subscriptions::All { sound: described, unusable } = session::transaction(subscriptions::all)?;
+        for (name, trouble) in unusable {
+            warning!("sea_mq consumer: subscription {name} is blocked: {}", trouble.error);
+            session::transaction(|| subscriptions::save_state(&name, "blocked", Some(&trouble)))?;
+        }
+        let mut before = std::mem::take(&mut self.served);
+        for (subscription, _) in &described {
+            let known = before.iter().position(|served| served.subscription.id == subscription.id);
+            let mut served = match known.map(|place| before.swap_remove(place)) {
+                Some(mut served) => {
+                    if *served.subscription != *subscription {
+                        served.subscription = Rc::new(subscription.clone());
+                        served.blocked_until = None;
+                    }
+                    served
+                }
+                None => Served::new(Rc::new(subscription.clone())),
+            };
+            served.look()?;
+            match &self.held {
+                Some(trouble) => served.set_state("waiting", Some(trouble.clone()))?,
+                None if self.is_local() => served.activate(self.process.database.is_some())?,
+                None => {}
+            }
+            self.served.push(served);
+        }
+        self.describe_intakes(&described)?;
+        self.call_handlers();
+        Ok(())
+    }
+
+    fn describe_intakes(
+        &mut self,
+        described: &[(Subscription, Option<sea_mq_model::broker::Resume>)],
+    ) -> Result<(), Failed> {
+        if self.is_local() || self.held.is_some() {
+            return Ok(());
+        }
+        let mut wanted: Vec<Described> = described
+            .iter()
+            .map(|(subscription, resume)| Described {
+                id: subscription.id,
+                spec: subscription.consumer(*resume),
+                window: subscription.max_ack_pending.min(MAX_WINDOW),
+                held: subscription.paused,
+            })
+            .collect();
+        let (mirrored, owner) = session::transaction(|| (dead_letters::mirrored_streams(), subscriptions::owner()))?;
+        wanted.extend(mirrored.into_iter().map(|stream| mirror::described(stream, owner)));
+        let ids: Vec<SubscriptionId> = wanted.iter().map(|described| described.id).collect();
+        let gone = self.consumer.keep(|id| ids.contains(&id));
+        self.send(gone);
+        if self.consumer.is_connected() {
+            self.request_removals()?;
+        }
+        for described in wanted {
+            let requests = self.consumer.describe(described);
+            self.send(requests);
+        }
+        Ok(())
+    }
+
+    /// Has the broker remove consumers of subscriptions that are gone, and dead letters that were dealt with.
+    fn request_removals(&mut self) -> Result<(), Failed> {
+        let (consumers, owner) = session::transaction(|| (subscriptions::deletions(), subscriptions::owner()))?;
+        let now = Instant::now();
+        for (stream, name) in consumers {
+            // One that was asked for in this session is not asked for again: the name may have come back meanwhile.
+            if self.removals.begin(&stream, &name, now) {
+                self.io.send(Request::DeleteConsumer { stream, name, owner });
+            }
+        }
+        self.request_message_removals()
+    }
+
+    /// Has as many handlers run as the subscriptions ask for.
+    fn call_handlers(&self) {
+        let Some(database) = self.process.database else { return };
+        let parallel =
+            self.served.iter().map(|served| &served.subscription).filter(|one| one.has_handler && one.workers > 1);
+        let count = parallel.map(|one| usize::try_from(one.workers).unwrap_or(1)).max().unwrap_or(0);
+        database.want_handlers(if self.held.is_some() { 0 } else { count });
+    }
+
+    /// Ends the attempts of processes that are gone: those that began longer ago than `age`. This process makes no attempt
+    /// just now.
+    pub(super) fn recover(&mut self, age: Duration) -> Result<(), Failed> {
+        for served in self.served.iter_mut().filter(|served| served.waiting > 0 && served.subscription.is_direct()) {
+            let name = &served.subscription.name;
+            if session::transaction(|| waiting::conclude_abandoned(name, 0, age, &Outcome::Crashed))? > 0 {
+                served.look()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the wanted number of workers in force where that is possible now. Returns whether it was somewhere.
+    fn assign_lanes(&mut self) -> Result<bool, Failed> {
+        let mut any = false;
+        for served in &self.served {
+            let Subscription { name, workers, wanted_workers, .. } = &*served.subscription;
+            if workers != wanted_workers {
+                any |= session::transaction(|| waiting::assign_lanes(name, *wanted_workers))?;
+            }
+        }
+        Ok(any)
+    }
+}

@@ -1,0 +1,72 @@
+//! Whether this database is the one that the extension was installed in, or a copy of it, and what it shows of itself at
+//! the broker.
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use crate::host::spi;
+use crate::streams::consumers::Trouble;
+use crate::streams::{descriptions, installation};
+use sea_mq_model::broker::FaultKind;
+use sea_mq_model::domain::lease::Claimant;
+
+/// What is wrong with the identity, if anything is.
+pub fn trouble() -> Option<Trouble> {
+    if descriptions::is_copied() {
+        return Some(copied("the data directory or the database is a copy"));
+    }
+    if let Some(why) = installation::fenced() {
+        return Some(fenced(&why));
+    }
+    descriptions::any_foreign().then(|| copied("the database was restored from a dump of another one"))
+}
+
+/// A copy stays quiet until somebody says that it takes the original's place.
+pub fn copied(what: &str) -> Trouble {
+    Trouble {
+        kind: "Copied".into(),
+        error: format!("{what}; nothing is published, so that the original's streams are left alone"),
+        hint: Some("If this database takes the place of the original, call sea_mq.adopt().".into()),
+    }
+}
+
+fn fenced(why: &str) -> Trouble {
+    Trouble {
+        kind: format!("{:?}", FaultKind::Fenced),
+        error: format!("{why}; nothing is published here"),
+        hint: FaultKind::Fenced.hint().map(str::to_owned),
+    }
+}
+
+/// Whether receiving has to wait: the messages of a subscription are the original's too, so the consumer begins when the
+/// relay knows that there is no other.
+pub fn unclear() -> Option<Trouble> {
+    let waiting = || Trouble {
+        kind: "Starting".into(),
+        error: "the relay has not found out yet whether another one publishes for this installation".into(),
+        hint: Some("Wait a moment; if it lasts, see sea_mq.relay_status.".into()),
+    };
+    (!installation::is_cleared()).then(waiting)
+}
+
+/// What the relay shows when it asks for the lease.
+pub fn claimant(relay: Uuid) -> Claimant {
+    Claimant { relay, ..installation::claimant(&host_name()) }
+}
+
+/// The machine's name; empty if it has none.
+fn host_name() -> String {
+    let mut name = [0_u8; 256];
+    // SAFETY: writes into the array, and no more than its size.
+    unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
+    let length = name.iter().position(|&byte| byte == 0).unwrap_or(0);
+    String::from_utf8_lossy(&name[..length]).into_owned()
+}
+
+/// The connection name shown in the broker's monitoring.
+pub fn client_name() -> String {
+    let database = spi::query("SELECT current_database()", &[]);
+    let name: String = database.first().map(|row| spi::parsed(row, 0)).unwrap_or_default();
+    // SAFETY: read by the main thread.
+    format!("sea_mq {name} {}", unsafe { pg_sys::MyProcPid })
+}

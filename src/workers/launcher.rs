@@ -1,0 +1,325 @@
+//! The launcher: finds the databases that have the extension and keeps a process in each seat that wants one.
+//!
+//! It is connected to no database, so it cannot see `pg_extension`: it starts a relay in every database that it has not
+//! met before. One that finds no extension says so and ends, one that finds it has the consumer started. `CREATE
+//! EXTENSION` announces its database at commit. A template database is not served: whoever copies it needs it without
+//! sessions, and what it holds is for its copies.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerStatus, DynamicBackgroundWorker};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, log, pg_guard, pg_sys, warning};
+
+use crate::host::shmem::{self, Database, Phase, Role};
+use crate::host::{exclusive, session};
+use crate::sys::clock;
+use sea_mq_model::domain::retry::Backoff;
+
+/// How often to look for databases that nobody announced.
+const SCAN: Duration = Duration::from_secs(10);
+/// How often to look whether a process that is to end has ended.
+const ENDING: Duration = Duration::from_millis(50);
+/// How often to look whether a database that somebody holds is free again.
+const HELD: Duration = Duration::from_millis(500);
+/// A worker that has run for so long is no longer failing.
+const SOUND: Duration = Duration::from_secs(60);
+
+#[unsafe(no_mangle)]
+#[doc(hidden)]
+#[pg_guard]
+pub extern "C-unwind" fn sea_mq_launcher_main(_arg: pg_sys::Datum) {
+    session::attach_signals();
+    BackgroundWorker::connect_worker_to_spi(None, None);
+    // SAFETY: MyLatch is this process's own.
+    shmem::set_launcher(Some(unsafe { pg_sys::MyLatch }));
+    log!("sea_mq launcher started");
+    let mut launcher = Launcher::default();
+    while !session::take_termination() {
+        session::process_interrupts();
+        session::take_reload();
+        let pause = launcher.run_once();
+        session::report_activity(c"", false);
+        session::wait(None, pause);
+    }
+    shmem::set_launcher(None);
+    drop(launcher);
+    log!("sea_mq launcher ended");
+    // The postmaster never starts a worker again that ends with 0, and without the launcher no relay comes back. While the
+    // server shuts down it starts none.
+    // SAFETY: the main thread, outside of any transaction.
+    unsafe { pg_sys::proc_exit(1) }
+}
+
+#[derive(Default)]
+struct Launcher {
+    /// Databases that workers may connect to, with their names, as of the last look.
+    found: HashMap<u32, String>,
+    /// Those of them that were met; a relay was started in each at least once.
+    known: HashSet<u32>,
+    /// Those of them for which there is no place, which the log says.
+    missed: HashSet<u32>,
+    charges: HashMap<Post, Charge>,
+    scanned: Option<Instant>,
+}
+
+/// A seat of a database.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Post {
+    /// OID of the database.
+    database: u32,
+    role: Role,
+}
+
+/// A process in the launcher's care.
+struct Charge {
+    worker: Option<DynamicBackgroundWorker>,
+    started: Instant,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+}
+
+impl Launcher {
+    /// One round. Returns how long to sleep.
+    fn run_once(&mut self) -> Duration {
+        if shmem::take_missed() {
+            // Whoever asked may be known as a database without the extension.
+            self.known.retain(|&oid| shmem::database(pg_sys::Oid::from(oid)).is_some());
+            self.scanned = None;
+        }
+        let changed = shmem::take_databases_changed();
+        if changed || self.has_stranger() || self.scanned.is_none_or(|at| at.elapsed() >= SCAN) {
+            self.scanned = Some(Instant::now());
+            match session::transaction(databases) {
+                Ok(found) => self.meet(found),
+                Err(error) => warning!("sea_mq launcher: cannot list the databases: {error}"),
+            }
+        }
+        let mut pause = SCAN;
+        for database in shmem::databases() {
+            let oid = database.oid.load(Ordering::Acquire);
+            if oid != 0 {
+                pause = pause.min(self.attend(oid, database));
+            }
+        }
+        pause
+    }
+
+    /// Whether somebody wants workers in a database that was not there at the last look.
+    fn has_stranger(&self) -> bool {
+        let wanted = |database: &&Database| Role::all().any(|role| database.seat(role).phase() == Phase::Wanted);
+        let is_stranger = |oid: u32| oid != 0 && !self.found.contains_key(&oid);
+        shmem::databases().iter().filter(wanted).any(|database| is_stranger(database.oid.load(Ordering::Acquire)))
+    }
+
+    fn meet(&mut self, found: HashMap<u32, String>) {
+        self.found = found;
+        self.known.retain(|oid| self.found.contains_key(oid));
+        self.missed.retain(|oid| self.found.contains_key(oid));
+        for database in shmem::databases() {
+            let oid = database.oid.load(Ordering::Acquire);
+            if oid == 0 || self.found.contains_key(&oid) {
+                continue;
+            }
+            if database.has_process() {
+                log!("sea_mq launcher: database {oid} is a template, takes no connections or is gone; its workers end");
+            }
+            // The place is given up when they have ended, those included that were asked for and are not there yet.
+            database.turn_away();
+        }
+        for (&oid, name) in &self.found {
+            if self.known.contains(&oid) {
+                continue;
+            }
+            if shmem::scout(pg_sys::Oid::from(oid)) {
+                self.known.insert(oid);
+                self.missed.remove(&oid);
+            } else if shmem::is_full() && self.missed.insert(oid) {
+                warn_no_place(name);
+            }
+        }
+    }
+
+    fn release(&mut self, oid: u32, database: &Database) {
+        self.charges.retain(|post, _| post.database != oid);
+        shmem::release(database, oid);
+        // Its place may be another one's.
+        if self.found.keys().any(|oid| !self.known.contains(oid)) {
+            self.scanned = None;
+        }
+    }
+
+    /// Does what a database needs. Returns when to look again.
+    fn attend(&mut self, oid: u32, database: &Database) -> Duration {
+        let posts = Role::all().map(|role| Post { database: oid, role });
+        let pause = posts.map(|post| self.attend_seat(post, database)).min().unwrap_or(SCAN);
+        if database.is_idle() && !self.charges.iter().any(|(post, charge)| post.database == oid && charge.has_worker())
+        {
+            self.release(oid, database);
+        }
+        pause
+    }
+
+    fn attend_seat(&mut self, post: Post, database: &Database) -> Duration {
+        self.notice_end(post, database);
+        match database.seat(post.role).phase() {
+            Phase::Absent if self.has_process(post, database) => ENDING,
+            Phase::Absent | Phase::Running | Phase::Stopped => SCAN,
+            Phase::Wanted => self.start(post, database),
+            Phase::Failed => self.retry(post, database),
+        }
+    }
+
+    /// A process that ended while it was meant to run has failed.
+    fn notice_end(&mut self, post: Post, database: &Database) {
+        let seat = database.seat(post.role);
+        let Some(charge) = self.charges.get_mut(&post) else {
+            // A launcher before this one asked for it, and was the one to be told of its end.
+            if !seat.has_process() && seat.advance(Phase::Running, Phase::Failed) {
+                self.scanned = None;
+            }
+            return;
+        };
+        let ended =
+            charge.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
+        if ended {
+            charge.worker = None;
+            if seat.advance(Phase::Running, Phase::Failed) {
+                // Maybe because the database is gone.
+                self.scanned = None;
+            }
+        }
+    }
+
+    fn start(&mut self, post: Post, database: &Database) -> Duration {
+        let held_for = database.held_until.load(Ordering::Acquire) - clock::now();
+        // The one before must be gone: it would take what is said to it for the new one's.
+        if self.has_process(post, database) {
+            return ENDING;
+        }
+        // More than that is left by a clock that was set back.
+        if (1..=exclusive::HOLD).contains(&held_for) {
+            return HELD;
+        }
+        let seat = database.seat(post.role);
+        if !self.found.contains_key(&post.database) {
+            seat.advance(Phase::Wanted, Phase::Absent);
+            return ENDING;
+        }
+        // Cleared before the process is asked for: a request to end that comes after this is meant for the new one.
+        seat.end.store(false, Ordering::Release);
+        if seat.advance(Phase::Wanted, Phase::Running) {
+            let asked = self.ask_for(post);
+            database.lacks_slot.store(!asked, Ordering::Release);
+            if !asked {
+                seat.advance(Phase::Running, Phase::Failed);
+            }
+        }
+        SCAN
+    }
+
+    /// Asks the postmaster for a process. Returns whether it has a slot for it.
+    fn ask_for(&mut self, post: Post) -> bool {
+        let Post { database, role } = post;
+        // SAFETY: read by the main thread.
+        let me = unsafe { pg_sys::MyProcPid };
+        let worker = super::start(role, pg_sys::Oid::from(database), me);
+        let asked = worker.is_some();
+        if !asked {
+            warning!(
+                "sea_mq launcher: no worker slot is free for the {} of database {database}; raise max_worker_processes",
+                role.backend_type()
+            );
+        }
+        let charge = self.charges.entry(post).or_insert_with(Charge::new);
+        charge.worker = worker;
+        charge.started = Instant::now();
+        charge.retry_at = None;
+        asked
+    }
+
+    fn has_process(&self, post: Post, database: &Database) -> bool {
+        database.seat(post.role).has_process() || self.charges.get(&post).is_some_and(Charge::has_worker)
+    }
+
+    fn retry(&mut self, post: Post, database: &Database) -> Duration {
+        let seat = database.seat(post.role);
+        let Some(charge) = self.charges.get_mut(&post) else {
+            seat.advance(Phase::Failed, Phase::Wanted);
+            return Duration::ZERO;
+        };
+        let pause = charge.pause(|| seat.failures.note(None, clock::now()));
+        if pause.is_zero() {
+            seat.advance(Phase::Failed, Phase::Wanted);
+        }
+        pause
+    }
+}
+
+impl Charge {
+    fn new() -> Self {
+        Self {
+            worker: None,
+            started: Instant::now(),
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            retry_at: None,
+        }
+    }
+
+    fn has_worker(&self) -> bool {
+        self.worker.is_some()
+    }
+
+    /// How long to wait before the next process, after one that has failed.
+    /// `note` is called once for each.
+    fn pause(&mut self, note: impl FnOnce()) -> Duration {
+        if self.started.elapsed() > SOUND {
+            self.backoff.reset();
+        }
+        let now = Instant::now();
+        let retry_at = *self.retry_at.get_or_insert_with(|| {
+            note();
+            now + self.backoff.next(rand::random())
+        });
+        retry_at.saturating_duration_since(now)
+    }
+}
+
+/// What the log says of a database without a place, once.
+fn warn_no_place(name: &str) {
+    let places = shmem::databases().len();
+    let message = format!("sea_mq launcher: database \"{name}\" is not looked at: all {places} places are taken");
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message, "sea_mq")
+        .set_detail("If it has the extension, no worker serves it until a place is free.")
+        .set_hint("Raise sea_mq.max_databases and restart the server.")
+        .report(PgLogLevel::WARNING);
+}
+
+/// Databases that workers may connect to, with their names. Read from the heap: there is no catalog cache without a
+/// database.
+fn databases() -> HashMap<u32, String> {
+    let mut found = HashMap::new();
+    // SAFETY: a catalog scan in a transaction; tuples are valid until the next one is fetched.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as _);
+        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let database = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
+            // -2: left half-created or half-dropped.
+            if database.datallowconn && !database.datistemplate && database.datconnlimit != -2 {
+                let name = CStr::from_ptr(database.datname.data.as_ptr()).to_string_lossy().into_owned();
+                found.insert(database.oid.to_u32(), name);
+            }
+        }
+        pg_sys::table_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as _);
+    }
+    found
+}
