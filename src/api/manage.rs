@@ -6,7 +6,9 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::host::gucs;
 use crate::host::owed::owe;
-use crate::host::shmem::{self, Database, Phase, Role};
+use crate::host::roles::Role;
+use crate::host::seat::Life;
+use crate::host::shmem::{self, Database};
 use crate::sys::catalog;
 use crate::sys::datum::{nullable_text, return_set, sql_function, text_datum};
 use crate::sys::error::raise;
@@ -48,7 +50,7 @@ sql_function!(worker_failures_wrapper, pg_finfo_worker_failures_wrapper, |call| 
         let Some(found) = database.seat(role).failures.found() else { continue };
         let (error, no_error) = nullable_text(found.error.as_deref());
         let count = i32::try_from(found.count).unwrap_or(i32::MAX);
-        let name = role.backend_type().trim_start_matches("sea_mq ");
+        let name = role.kind().name.trim_start_matches("sea_mq ");
         row(
             &mut [text_datum(name), count.into(), found.since.into(), found.last_at.into(), error],
             &mut [false, false, false, false, no_error],
@@ -80,7 +82,7 @@ sql_function!(reload_wrapper, pg_finfo_reload_wrapper, |_call| {
     };
     database.restart();
     shmem::wake_launcher();
-    let stopped = database.seat(Role::Relay).phase() == Phase::Stopped;
+    let stopped = database.seat(Role::Relay).life() == Life::Stopped;
     text_datum(if stopped { "is stopped" } else { "reloading" })
 });
 

@@ -7,7 +7,8 @@ use pgrx::{PgSqlErrorCode, notice, pg_sys, warning};
 use uuid::Uuid;
 
 use crate::host::door::as_owner;
-use crate::host::shmem::{self, Database, Role};
+use crate::host::roles::Role;
+use crate::host::shmem::{self, Database};
 use crate::host::{gucs, inquiry, session, spi};
 use crate::streams::findings;
 use crate::sys::datum::{return_set, sql_function, text_datum, uuid_datum};

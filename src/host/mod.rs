@@ -8,6 +8,7 @@ pub mod gucs;
 pub mod inquiry;
 pub mod locks;
 pub mod owed;
+pub mod roles;
 pub mod seat;
 pub mod session;
 pub mod settings;

@@ -1,11 +1,11 @@
 //! What a transaction owes to the workers when it commits. Touches atomics alone: it is paid in a commit callback.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
 
 use pgrx::pg_sys;
 
-use super::shmem::{self, Role};
+use super::roles::Reasons;
+use super::shmem;
 
 /// What the current transaction owes to the workers when it commits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,16 +62,14 @@ pub fn pay() {
     }
     let Some(database) = shmem::database(oid) else { return };
     if owed.events {
-        database.note_events();
+        database.note(Reasons::EVENTS);
     }
     if owed.descriptions {
-        database.descriptions.store(true, Ordering::Release);
         // What waits already may be concerned.
-        database.events.store(true, Ordering::Release);
-        database.seat(Role::Relay).wake();
+        database.note(Reasons::DESCRIPTIONS.and(Reasons::EVENTS));
     }
     if owed.inbox {
-        database.note_inbox();
+        database.note(Reasons::INBOX.and(Reasons::LANES));
     }
     if owed.restart {
         database.restart();

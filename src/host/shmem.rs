@@ -11,8 +11,8 @@ use pgrx::{pg_guard, pg_sys};
 
 use super::gucs;
 use super::inquiry::Inquiry;
-pub use super::seat::{Phase, Role, Seat};
-use super::seat::{SEATS, set_latch};
+use super::roles::{Reasons, Role, SEATS};
+use super::seat::{Life, Seat, set_latch};
 use crate::sys::versions;
 
 /// What this process inherited from a preloading postmaster; null: it did not preload.
@@ -29,19 +29,6 @@ pub struct Database {
     /// OID of the database; 0: the entry is free. Written by the launcher, or by whoever announces a database first.
     pub oid: AtomicU32,
     seats: [Seat; SEATS],
-    /// A transaction with events has committed since the relay looked. Set by commits, cleared by the relay.
-    pub events: AtomicBool,
-    /// A transaction has changed stream or consumer descriptions, or has scheduled events. Set by commits, cleared by the relay.
-    pub descriptions: AtomicBool,
-    /// A transaction has made work for the consumer or the handlers: it changed subscriptions, or there is something to
-    /// handle. Set by commits, cleared by the consumer.
-    pub inbox: AtomicBool,
-    /// The relay has found or made a stream that consumers may wait for. Set by the relay, cleared by the consumer.
-    pub streams: AtomicBool,
-    /// The consumer delivers inside the database and is to hear of events. Written by the consumer.
-    pub hears_events: AtomicBool,
-    /// As `events`, for a consumer that hears of them. Set by commits, cleared by the consumer.
-    pub consumer_events: AtomicBool,
     /// Largest message of the connected server in bytes; 0: not known. Written by the relay.
     pub max_payload: AtomicU64,
     /// Estimated bytes that are not published yet, and when the estimate was made (microseconds since 2000; 0: never).
@@ -78,44 +65,12 @@ impl Database {
 
     /// Whether no process is there, and none is wanted.
     pub fn is_idle(&self) -> bool {
-        self.seats.iter().all(|seat| seat.phase() == Phase::Absent && !seat.has_process())
+        self.seats.iter().all(|seat| seat.life() == Life::Absent && !seat.has_process())
     }
 
-    /// Events were committed: wakes those who read them, unless they were woken since they last looked.
-    pub fn note_events(&self) {
-        // Each clears its flag before it takes its snapshot, so only the first commit since then has to wake it.
-        if !self.events.swap(true, Ordering::AcqRel) {
-            self.seat(Role::Relay).wake();
-        }
-        if self.hears_events.load(Ordering::Acquire) && !self.consumer_events.swap(true, Ordering::AcqRel) {
-            self.seat(Role::Consumer).wake();
-        }
-    }
-
-    /// There is work for the consumer or the handlers.
-    pub fn note_inbox(&self) {
-        self.note_room();
-        self.wake_handlers();
-    }
-
-    /// There is room for more in the inbox: wakes the consumer.
-    pub fn note_room(&self) {
-        self.inbox.store(true, Ordering::Release);
-        self.seat(Role::Consumer).wake();
-    }
-
-    /// A stream is ready: wakes the consumer.
-    pub fn note_stream(&self) {
-        self.streams.store(true, Ordering::Release);
-        self.seat(Role::Consumer).wake();
-    }
-
-    /// There is something to handle: wakes the handlers.
-    pub fn wake_handlers(&self) {
-        for seat in Role::handlers().map(|role| self.seat(role)).filter(|seat| seat.has_process()) {
-            seat.work.store(true, Ordering::Release);
-            seat.wake();
-        }
+    /// Wakes the processes that hear of one of the reasons, unless they were woken for it since they last looked.
+    pub fn note(&self, reasons: Reasons) {
+        self.seats.iter().for_each(|seat| seat.note(reasons));
     }
 
     /// Makes the first `count` handlers run, and the others end. For the consumer; without preloading there are none.
@@ -124,11 +79,11 @@ impl Database {
         for (place, role) in Role::handlers().enumerate() {
             let seat = self.seat(role);
             if place < count {
-                changed |= seat.advance(Phase::Absent, Phase::Wanted);
+                changed |= seat.advance(Life::Absent, Life::Wanted);
             } else {
-                seat.advance(Phase::Wanted, Phase::Absent);
-                seat.advance(Phase::Failed, Phase::Absent);
-                seat.dismiss(Phase::Absent);
+                seat.advance(Life::Wanted, Life::Absent);
+                seat.advance(Life::Failed, Life::Absent);
+                seat.dismiss(Life::Absent);
             }
         }
         if changed {
@@ -139,7 +94,7 @@ impl Database {
     /// Tells all processes to end and the launcher to start others. The consumer that comes asks for its handlers itself.
     pub fn restart(&self) {
         for role in Role::all() {
-            let next = if matches!(role, Role::Handler(_)) { Phase::Absent } else { Phase::Wanted };
+            let next = if role.kind().standing { Life::Wanted } else { Life::Absent };
             self.seat(role).dismiss(next);
         }
     }
@@ -147,19 +102,19 @@ impl Database {
     /// Ends all processes, and asks for no others. For the launcher.
     pub fn turn_away(&self) {
         for seat in &self.seats {
-            for phase in [Phase::Wanted, Phase::Failed, Phase::Stopped] {
-                seat.advance(phase, Phase::Absent);
+            for phase in [Life::Wanted, Life::Failed, Life::Stopped] {
+                seat.advance(phase, Life::Absent);
             }
-            seat.dismiss(Phase::Absent);
+            seat.dismiss(Life::Absent);
         }
     }
 
     /// Ends all processes for as long as nobody calls `start`. Returns whether there was one.
     pub fn stop(&self) -> bool {
-        let was_running = self.seats.iter().any(|seat| seat.phase() == Phase::Running);
+        let was_running = self.seats.iter().any(|seat| seat.life() == Life::Running);
         for seat in &self.seats {
             seat.failures.forget();
-            seat.set_phase(Phase::Stopped);
+            seat.set_life(Life::Stopped);
             seat.end.store(true, Ordering::Release);
             seat.wake();
         }
@@ -169,16 +124,16 @@ impl Database {
     /// Asks for the processes that are not running. Returns whether one is not.
     pub fn start(&self) -> bool {
         let mut starting = false;
-        for seat in Role::STANDING.map(|role| self.seat(role)) {
-            let phase = seat.phase();
-            if phase != Phase::Running || seat.end.load(Ordering::Acquire) {
+        for seat in Role::standing().map(|role| self.seat(role)) {
+            let phase = seat.life();
+            if phase != Life::Running || seat.end.load(Ordering::Acquire) {
                 // Not if the launcher has come first.
-                seat.advance(phase, Phase::Wanted);
+                seat.advance(phase, Life::Wanted);
                 starting = true;
             }
         }
         for seat in Role::handlers().map(|role| self.seat(role)) {
-            seat.advance(Phase::Stopped, Phase::Absent);
+            seat.advance(Life::Stopped, Life::Absent);
         }
         starting
     }
@@ -265,7 +220,7 @@ fn entries(oid: pg_sys::Oid) -> impl Iterator<Item = &'static Database> {
 /// Asks for a database's relay and consumer, unless they are there or were stopped. If all entries are taken, the
 /// launcher comes back to it when one is free.
 pub fn want(oid: pg_sys::Oid) {
-    if !ask(oid, &Role::STANDING)
+    if !ask(oid, |role| role.kind().standing)
         && let Some(shared) = shared()
     {
         shared.missed.store(true, Ordering::Release);
@@ -275,14 +230,14 @@ pub fn want(oid: pg_sys::Oid) {
 /// Asks for a database's relay alone, which looks whether there is an extension, and then asks for the others. Returns
 /// `false` if all entries are taken.
 pub fn scout(oid: pg_sys::Oid) -> bool {
-    ask(oid, &[Role::Relay])
+    ask(oid, |role| role == Role::Relay)
 }
 
-fn ask(oid: pg_sys::Oid, roles: &[Role]) -> bool {
+fn ask(oid: pg_sys::Oid, wanted: impl Fn(Role) -> bool) -> bool {
     loop {
         let Some(database) = claim(oid) else { return !preloaded() };
-        for &role in roles {
-            database.seat(role).advance(Phase::Absent, Phase::Wanted);
+        for role in Role::all().filter(|&role| wanted(role)) {
+            database.seat(role).advance(Life::Absent, Life::Wanted);
         }
         // The launcher may have given the entry up in between; see `release`.
         if database.oid.load(Ordering::Acquire) == oid.to_u32() {
@@ -297,7 +252,7 @@ pub fn release(database: &Database, oid: u32) {
     database.backlog_at.store(0, Ordering::Release);
     database.lacks_slot.store(false, Ordering::Release);
     database.oid.store(0, Ordering::Release);
-    let wanted = database.seats.iter().filter(|seat| seat.clear() == Phase::Wanted).count() > 0;
+    let wanted = database.seats.iter().filter(|seat| seat.clear() == Life::Wanted).count() > 0;
     // Somebody asked for a worker just before the entry was given up: ask anew.
     if wanted {
         want(pg_sys::Oid::from(oid));
@@ -324,7 +279,7 @@ pub fn claim(oid: pg_sys::Oid) -> Option<&'static Database> {
 
 /// Whether no entry is free, and each is that of a database that has the extension: none is about to become free.
 pub fn is_full() -> bool {
-    preloaded() && databases().iter().all(|database| database.seat(Role::Consumer).phase() != Phase::Absent)
+    preloaded() && databases().iter().all(|database| database.seat(Role::Consumer).life() != Life::Absent)
 }
 
 pub fn wake_launcher() {

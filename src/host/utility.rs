@@ -11,6 +11,7 @@
 use pgrx::{pg_guard, pg_sys};
 
 use super::owed::owe;
+use super::roles::Reasons;
 use super::{exclusive, shmem};
 
 unsafe extern "C-unwind" {
@@ -149,8 +150,7 @@ unsafe extern "C-unwind" fn after(concern: Concern) {
         Concern::CommitPrepared => {
             // SAFETY: read by the main thread, constant in a process.
             if let Some(database) = shmem::database(unsafe { pg_sys::MyDatabaseId }) {
-                database.note_events();
-                database.note_inbox();
+                database.note(Reasons::EVENTS.and(Reasons::INBOX).and(Reasons::LANES));
             }
         }
         Concern::DropExtension | Concern::None => {}

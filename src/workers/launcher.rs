@@ -14,7 +14,9 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerStatus, DynamicBackgroun
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, log, pg_guard, pg_sys, warning};
 
-use crate::host::shmem::{self, Database, Phase, Role};
+use crate::host::roles::Role;
+use crate::host::seat::Life;
+use crate::host::shmem::{self, Database};
 use crate::host::{exclusive, session};
 use crate::sys::clock;
 use sea_mq_model::domain::retry::Backoff;
@@ -110,7 +112,7 @@ impl Launcher {
 
     /// Whether somebody wants workers in a database that was not there at the last look.
     fn has_stranger(&self) -> bool {
-        let wanted = |database: &&Database| Role::all().any(|role| database.seat(role).phase() == Phase::Wanted);
+        let wanted = |database: &&Database| Role::all().any(|role| database.seat(role).life() == Life::Wanted);
         let is_stranger = |oid: u32| oid != 0 && !self.found.contains_key(&oid);
         shmem::databases().iter().filter(wanted).any(|database| is_stranger(database.oid.load(Ordering::Acquire)))
     }
@@ -165,11 +167,11 @@ impl Launcher {
 
     fn attend_seat(&mut self, post: Post, database: &Database) -> Duration {
         self.notice_end(post, database);
-        match database.seat(post.role).phase() {
-            Phase::Absent if self.has_process(post, database) => ENDING,
-            Phase::Absent | Phase::Running | Phase::Stopped => SCAN,
-            Phase::Wanted => self.start(post, database),
-            Phase::Failed => self.retry(post, database),
+        match database.seat(post.role).life() {
+            Life::Absent if self.has_process(post, database) => ENDING,
+            Life::Absent | Life::Running | Life::Stopped => SCAN,
+            Life::Wanted => self.start(post, database),
+            Life::Failed => self.retry(post, database),
         }
     }
 
@@ -178,7 +180,7 @@ impl Launcher {
         let seat = database.seat(post.role);
         let Some(charge) = self.charges.get_mut(&post) else {
             // A launcher before this one asked for it, and was the one to be told of its end.
-            if !seat.has_process() && seat.advance(Phase::Running, Phase::Failed) {
+            if !seat.has_process() && seat.advance(Life::Running, Life::Failed) {
                 self.scanned = None;
             }
             return;
@@ -187,7 +189,7 @@ impl Launcher {
             charge.worker.as_ref().is_some_and(|worker| matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped)));
         if ended {
             charge.worker = None;
-            if seat.advance(Phase::Running, Phase::Failed) {
+            if seat.advance(Life::Running, Life::Failed) {
                 // Maybe because the database is gone.
                 self.scanned = None;
             }
@@ -206,16 +208,16 @@ impl Launcher {
         }
         let seat = database.seat(post.role);
         if !self.found.contains_key(&post.database) {
-            seat.advance(Phase::Wanted, Phase::Absent);
+            seat.advance(Life::Wanted, Life::Absent);
             return ENDING;
         }
         // Cleared before the process is asked for: a request to end that comes after this is meant for the new one.
         seat.end.store(false, Ordering::Release);
-        if seat.advance(Phase::Wanted, Phase::Running) {
+        if seat.advance(Life::Wanted, Life::Running) {
             let asked = self.ask_for(post);
             database.lacks_slot.store(!asked, Ordering::Release);
             if !asked {
-                seat.advance(Phase::Running, Phase::Failed);
+                seat.advance(Life::Running, Life::Failed);
             }
         }
         SCAN
@@ -231,7 +233,7 @@ impl Launcher {
         if !asked {
             warning!(
                 "sea_mq launcher: no worker slot is free for the {} of database {database}; raise max_worker_processes",
-                role.backend_type()
+                role.kind().name
             );
         }
         let charge = self.charges.entry(post).or_insert_with(Charge::new);
@@ -248,12 +250,12 @@ impl Launcher {
     fn retry(&mut self, post: Post, database: &Database) -> Duration {
         let seat = database.seat(post.role);
         let Some(charge) = self.charges.get_mut(&post) else {
-            seat.advance(Phase::Failed, Phase::Wanted);
+            seat.advance(Life::Failed, Life::Wanted);
             return Duration::ZERO;
         };
         let pause = charge.pause(|| seat.failures.note(None, clock::now()));
         if pause.is_zero() {
-            seat.advance(Phase::Failed, Phase::Wanted);
+            seat.advance(Life::Failed, Life::Wanted);
         }
         pause
     }

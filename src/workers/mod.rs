@@ -13,7 +13,7 @@ use std::time::Duration;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker};
 use pgrx::pg_sys;
 
-use crate::host::shmem::Role;
+use crate::host::roles::Role;
 use crate::sys::backends;
 
 /// Registers the launcher. To be called from `_PG_init` while the postmaster preloads.
@@ -31,10 +31,10 @@ pub fn register_launcher() {
 
 /// Asks the postmaster for a worker of a database. `None`: no worker slot is free.
 fn start(role: Role, database: pg_sys::Oid, notify: i32) -> Option<DynamicBackgroundWorker> {
-    BackgroundWorkerBuilder::new(role.backend_type())
-        .set_type(role.backend_type())
+    BackgroundWorkerBuilder::new(role.kind().name)
+        .set_type(role.kind().name)
         .set_library("sea_mq")
-        .set_function(role.entry_point())
+        .set_function(role.kind().entry_point)
         .set_argument(Some(process::argument(role, database)))
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         // The launcher decides about restarts.
@@ -49,7 +49,7 @@ fn start(role: Role, database: pg_sys::Oid, notify: i32) -> Option<DynamicBackgr
 pub fn start_by_hand() -> bool {
     // SAFETY: read by the main thread, constant in a process.
     let database = unsafe { pg_sys::MyDatabaseId };
-    Role::STANDING.map(|role| start(role, database, 0)).iter().all(Option::is_some)
+    Role::standing().map(|role| start(role, database, 0)).filter(Option::is_none).count() == 0
 }
 
 /// Ends this database's workers without a launcher. Returns whether there was one.

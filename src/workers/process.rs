@@ -7,9 +7,11 @@ use std::time::Duration;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{log, pg_guard, pg_sys, warning};
 
+use crate::host::roles::{Reasons, Role};
+use crate::host::seat::{Life, Seat};
 use crate::host::session::{self, Failed};
 use crate::host::settings;
-use crate::host::shmem::{self, Database, Phase as Life, Role, Seat};
+use crate::host::shmem::{self, Database};
 use crate::inbox::handler;
 use crate::sys::clock;
 
@@ -31,6 +33,11 @@ impl Process {
         self.database.map(|database| database.seat(self.role))
     }
 
+    /// Takes those of the reasons that the process was woken for; none without preloading.
+    pub fn take(&self, reasons: Reasons) -> Reasons {
+        self.seat().map_or(Reasons::NONE, |seat| seat.take(reasons))
+    }
+
     /// What is to follow if somebody has told the process to end. Taken: the caller ends.
     pub fn told_to_end(&self) -> Option<Life> {
         if session::take_termination() {
@@ -44,7 +51,7 @@ impl Process {
         match session::transaction(extension) {
             Ok(Some(found)) if found == self.extension => None,
             Ok(None) => {
-                log!("{} ended: the extension was dropped", self.role.backend_type());
+                log!("{} ended: the extension was dropped", self.role.kind().name);
                 Some(Life::Absent)
             }
             // Installed anew: nothing in memory is true of it.
@@ -79,7 +86,7 @@ pub trait Work {
 
 /// Works, one pass after the other, until something ends it. Returns what is to follow.
 pub fn serve(process: &Process, work: &mut impl Work) -> Life {
-    let name = process.role.backend_type();
+    let name = process.role.kind().name;
     log!("{name} started");
     let mut begun = false;
     loop {
@@ -145,7 +152,7 @@ pub fn run(argument: pg_sys::Datum, work: impl FnOnce(&Process) -> Life) {
         Ok(Some(process)) => work(&process),
         Ok(None) => Life::Absent,
         Err(error) => {
-            warning!("{}: {error}", role.backend_type());
+            warning!("{}: {error}", role.kind().name);
             if let Some(database) = database {
                 database.seat(role).failures.explain(&error.0);
             }
@@ -168,6 +175,7 @@ fn sit_down(role: Role, database: Option<&'static Database>) -> Result<Option<Pr
         if !database.seat(role).attach(latch, pid) {
             return Err(taken(Failed("its seat is taken".into())));
         }
+        database.seat(role).hear(role.kind().hears);
         // The relay was sent to see whether there is an extension; now its companions can come.
         if role == Role::Relay && database.seat(Role::Consumer).advance(Life::Absent, Life::Wanted) {
             shmem::wake_launcher();
@@ -200,23 +208,15 @@ unsafe extern "C-unwind" fn stand_up(_code: i32, place: pg_sys::Datum) {
     // SAFETY: read by the main thread, constant in a process.
     let (oid, pid) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
     let Some(database) = shmem::database(oid).filter(|database| database.seat(role).pid() == pid) else { return };
-    match role {
-        Role::Relay => database.max_payload.store(0, Ordering::Release),
-        Role::Consumer => database.hears_events.store(false, Ordering::Release),
-        Role::Handler(_) => {}
+    if role == Role::Relay {
+        database.max_payload.store(0, Ordering::Release);
     }
     database.seat(role).detach();
 }
 
 fn prepare_session(role: Role) {
     handler::prepare();
-    if role == Role::Relay {
-        // A lost save of a cursor repeats nothing: the stream's tail is read before anything is published again.
-        settings::prepare_worker(&[(c"lock_timeout", c"5s"), (c"synchronous_commit", c"off")]);
-    } else {
-        // What waits comes and goes: a plan made while there is nothing would read the whole table until the next ANALYZE.
-        settings::prepare_worker(&[(c"enable_seqscan", c"off")]);
-    }
+    settings::prepare_worker(role.kind().settings);
 }
 
 /// The extension, if it is installed.
@@ -266,7 +266,7 @@ fn keep_seat() {
         pg_sys::LockAcquireResult::LOCKACQUIRE_OK => {}
         pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL => {
             LOCKED.set(None);
-            warning!("{} ends: another process has taken its place in the database", role.backend_type());
+            warning!("{} ends: another process has taken its place in the database", role.kind().name);
             // SAFETY: to the calling thread; the loop then ends as for anybody's SIGTERM.
             unsafe { libc::raise(libc::SIGTERM) };
         }

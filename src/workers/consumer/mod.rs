@@ -25,7 +25,7 @@ mod worker;
 use pgrx::{pg_guard, pg_sys, warning};
 
 use super::process;
-use crate::host::shmem::Phase as Life;
+use crate::host::seat::Life;
 use worker::Worker;
 
 #[unsafe(no_mangle)]

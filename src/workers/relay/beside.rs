@@ -6,6 +6,7 @@ use pgrx::{log, warning};
 
 use super::worker::Worker;
 use crate::host::door::Manner;
+use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
 use crate::log::cursors;
 use crate::streams::consumers::Trouble;
@@ -54,7 +55,7 @@ impl Worker {
 
     fn wake_consumer(&self) {
         if let Some(database) = self.process.database {
-            database.note_stream();
+            database.note(Reasons::STREAMS);
         }
     }
 

@@ -7,6 +7,7 @@ use pgrx::{log, warning};
 
 use super::worker::Worker;
 use crate::host::gucs::{self, OnStreamLoss};
+use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions;
 use crate::log::{cursors, ring, scheduled};
@@ -112,7 +113,7 @@ impl Worker {
         session::transaction(|| descriptions::save_state(sink, &state))?;
         if state.fault.is_none() {
             if let Some(database) = self.process.database {
-                database.note_stream();
+                database.note(Reasons::STREAMS);
             }
             self.provision_consumers()?;
         }

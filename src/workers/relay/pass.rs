@@ -1,7 +1,6 @@
 //! One pass: what was committed is noticed, read, handed on, and what is settled is saved.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgrx::warning;
@@ -9,6 +8,7 @@ use pgrx::warning;
 use super::worker::{CHUNK, Worker};
 use crate::emit::{outbox_limit, pending};
 use crate::host::gucs;
+use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
 use crate::log::{cursors, janitor, outbox, ring, scheduled};
 use crate::registry::contracts;
@@ -31,14 +31,8 @@ impl Worker {
     pub(super) fn notice_commits(&mut self, now: Instant) -> Result<(), Failed> {
         // While nothing can be published, the mark stays: then no commit wakes anybody.
         let listens = self.held.is_none() && self.relay.sinks.iter().any(Sink::is_flowing);
-        let (events, descriptions) = match self.process.database {
-            None => (false, false),
-            // Cleared before the snapshot is taken: a commit that sets it afterwards is seen in the next pass.
-            Some(database) => (
-                listens && database.events.swap(false, Ordering::AcqRel),
-                database.descriptions.swap(false, Ordering::AcqRel),
-            ),
-        };
+        let events = if listens { Reasons::EVENTS } else { Reasons::NONE };
+        let reasons = self.process.take(Reasons::DESCRIPTIONS.and(events));
         let poll = now >= self.poll_at;
         if poll {
             self.poll_at = now + self.poll_interval;
@@ -46,10 +40,10 @@ impl Worker {
                 return Err(Failed("the extension was dropped or installed anew".into()));
             }
         }
-        if events || poll {
+        if reasons.has(Reasons::EVENTS) || poll {
             self.relay.wake();
         }
-        if !descriptions && !poll {
+        if !reasons.has(Reasons::DESCRIPTIONS) && !poll {
             return Ok(());
         }
         // A restore brings its streams in while the relay runs.
