@@ -10,7 +10,8 @@ CREATE TABLE sea_mq.inbox_pending (
     status text NOT NULL CHECK (status IN ('received', 'processing', 'failed')),
     lane smallint NOT NULL DEFAULT 0,
     attempts integer NOT NULL DEFAULT 0,
-    -- A first attempt is always due: the clock does not say which of two comes first.
+    -- A first attempt is always due: the clock does not say which of two comes first. Only the consumer stores such rows, one
+    -- transaction after the other, so that none appears with a smaller id than one that is there.
     due_at timestamptz NOT NULL DEFAULT 'epoch',
     lease_until timestamptz,
     source_context text,
@@ -90,7 +91,7 @@ SELECT pg_catalog.pg_extension_config_dump('sea_mq.inbox_pending', '');
 
 COMMENT ON TABLE sea_mq.inbox_pending IS 'Messages that wait: to be received, for another attempt, or while they are processed. Query sea_mq.inbox_messages instead';
 COMMENT ON COLUMN sea_mq.inbox_pending.lane IS 'Which of the subscription''s workers handles it, from 0; follows from the aggregate';
-COMMENT ON COLUMN sea_mq.inbox_pending.due_at IS 'When it may be handled; 1970 before the first attempt';
+COMMENT ON COLUMN sea_mq.inbox_pending.due_at IS 'When it may be handled; 1970 before the first attempt of what the consumer stored';
 COMMENT ON COLUMN sea_mq.inbox_pending.lease_until IS 'Until when the application that received it has it; NULL while a worker has it';
 COMMENT ON COLUMN sea_mq.inbox_pending.event_at IS 'When the stream stored it; inside the database: when it was emitted';
 COMMENT ON TABLE sea_mq.inbox_log IS 'Messages that are done: processed, skipped or dead. Query sea_mq.inbox_messages instead';

@@ -360,14 +360,16 @@ BEGIN
         -- The stream belongs to another database, and publishing there would take its relay's place in the order; or the
         -- message does not fit any more with the headers of a replay.
         INSERT INTO sea_mq.inbox_pending (subscription, message_id, status, lane, source_context, event_type, event_version, subject,
-            aggregate_type, aggregate_id, payload, headers, event_at)
+            aggregate_type, aggregate_id, payload, headers, event_at, due_at)
         VALUES (letter.subscription, new_id::text, 'received', sea_mq.lane(letter.aggregate_type, letter.aggregate_id, new_id::text,
                 (SELECT coalesce(t.lanes, s.workers) FROM sea_mq.subscriptions s
                     LEFT JOIN sea_mq.subscription_health t ON t.subscription = s.subscription
                     WHERE s.subscription = letter.subscription)), letter.source_context, letter.event_type, letter.event_version,
             letter.original_subject, letter.aggregate_type, letter.aggregate_id, coalesce(dlq_replay.payload, letter.payload),
             letter.headers || new_headers || jsonb_build_object('Nats-Msg-Id', new_id)
-                || CASE WHEN letter.headers ? 'ce-id' THEN jsonb_build_object('ce-id', new_id) ELSE '{}' END, clock_timestamp());
+                || CASE WHEN letter.headers ? 'ce-id' THEN jsonb_build_object('ce-id', new_id) ELSE '{}' END, clock_timestamp(),
+            -- Not the epoch, which only the consumer gives: see Served::floor.
+            clock_timestamp());
     ELSE
         RAISE EXCEPTION 'dead letter % can be replayed neither to a subscription nor to a stream of this database', id
             USING ERRCODE = 'object_not_in_prerequisite_state',

@@ -248,21 +248,38 @@ fn can_handle(function: pg_sys::Oid) -> bool {
     }
 }
 
-/// How many messages of a subscription wait in the table; counts up to `max`.
-pub fn waiting(name: &str, max: usize) -> usize {
-    let sql = "SELECT count(*) FROM (SELECT FROM sea_mq.inbox_pending WHERE subscription = $1 LIMIT $2) w";
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
-    spi::query(sql, &[Arg::Text(name), Arg::Int8(max)]).first().map_or(0, |row| spi::parsed(row, 0))
+/// How many messages of a subscription wait, counted up to `max`, and the smallest number of one that waits for its first
+/// attempt. `floor`: none has a smaller one.
+pub fn waiting(subscription: &Subscription, max: usize, floor: i64) -> (usize, Option<i64>) {
+    let sql = "WITH lanes AS (SELECT l::smallint AS lane FROM generate_series(0, $2 - 1) l), w AS (
+            SELECT f.id FROM lanes CROSS JOIN LATERAL (SELECT p.id FROM sea_mq.inbox_pending p
+                WHERE p.subscription = $1 AND p.lane = lanes.lane AND p.due_at = 'epoch' AND p.id >= $4 ORDER BY p.id LIMIT $3) f
+            UNION ALL
+            SELECT NULL FROM lanes CROSS JOIN LATERAL (SELECT FROM sea_mq.inbox_pending p
+                WHERE p.subscription = $1 AND p.lane = lanes.lane AND p.due_at > 'epoch' LIMIT $3) r)
+        SELECT count(*), min(w.id) FROM w";
+    let lanes = subscription.workers.max(subscription.wanted_workers).max(1);
+    let args = [
+        Arg::Text(&subscription.name),
+        Arg::Int8(i64::from(lanes)),
+        Arg::Int8(i64::try_from(max).unwrap_or(i64::MAX)),
+        Arg::Int8(floor),
+    ];
+    let rows = spi::query(sql, &args);
+    let Some(row) = rows.first() else { return (0, None) };
+    (spi::parsed::<usize>(row, 0).min(max), spi::optional(row, 1))
 }
 
-/// How long until a message of a lane is due, zero if one is; `None` if none waits.
-pub fn due_in(name: &str, lane: i16) -> Option<Duration> {
-    let sql =
-        "SELECT ceil(extract(epoch FROM least(w.first, clock_timestamp() + '1 day') - clock_timestamp()) * 1000)::bigint
-        FROM (SELECT greatest(min(due_at), 'epoch') AS first, min(due_at) IS NULL AS none FROM sea_mq.inbox_pending
-            WHERE subscription = $1 AND lane = $2 AND status <> 'processing') w
-        WHERE NOT w.none";
-    let rows = spi::query(sql, &[Arg::Text(name), Arg::Int8(i64::from(lane))]);
+/// How long until a message of a lane is due, zero if one is; `None` if none waits. `floor`: as for [`waiting`].
+pub fn due_in(name: &str, lane: i16, floor: i64) -> Option<Duration> {
+    let sql = "SELECT CASE WHEN EXISTS (SELECT FROM sea_mq.inbox_pending
+                WHERE subscription = $1 AND lane = $2 AND status <> 'processing' AND due_at = 'epoch' AND id >= $3)
+            THEN 0
+            ELSE (SELECT ceil(extract(epoch FROM least(min(due_at), clock_timestamp() + '1 day') - clock_timestamp()) * 1000)::bigint
+                FROM sea_mq.inbox_pending WHERE subscription = $1 AND lane = $2 AND status <> 'processing' AND due_at > 'epoch'
+                HAVING min(due_at) IS NOT NULL)
+            END";
+    let rows = spi::query(sql, &[Arg::Text(name), Arg::Int8(i64::from(lane)), Arg::Int8(floor)]);
     let millis: i64 = rows.first().and_then(|row| spi::optional(row, 0))?;
     Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }

@@ -1,5 +1,6 @@
 //! Messages of the inbox that wait: to be received, for another attempt, or while they are processed.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,6 +14,8 @@ use sea_mq_model::domain::outcome::Outcome;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     pub id: i64,
+    /// The consumer has stored it, and no attempt was made.
+    pub is_first: bool,
     /// Attempts made so far.
     pub attempts: i32,
     pub message: Message,
@@ -21,16 +24,32 @@ pub struct Waiting {
 /// Bytes that are read at once, as the table stores them: compressed, if they were large.
 const READ_BYTES: i64 = 1 << 20;
 
-/// The messages of a subscription's lane that are due, the one that has waited longest first; few if they are large.
-pub fn due(subscription: &str, lane: i16, max: usize) -> Vec<Waiting> {
+thread_local! {
+    /// The greatest number of a message that this process has stored.
+    static GREATEST: Cell<i64> = const { Cell::new(0) };
+}
+
+/// The greatest number of a message that this process has stored; 0: none.
+pub fn greatest_stored() -> i64 {
+    GREATEST.get()
+}
+
+/// The messages of a subscription's lane that are due, the one that has waited longest first; few if they are large. `floor`: no
+/// first attempt waits with a smaller number, so the index is entered there, behind what was deleted.
+pub fn due(subscription: &str, lane: i16, max: usize, floor: i64) -> Vec<Waiting> {
     let rows = spi::query(
         "SELECT id, attempts, message_id, subject, source_context, event_type, event_version, aggregate_type, aggregate_id,
             payload, headers, stream_seq, (extract(epoch FROM event_at - '2000-01-01 00:00:00+00') * 1000000)::bigint,
-            headers ->> 'X-Correlation-Id', headers ->> 'X-Causation-Id', headers ->> 'traceparent', headers ->> 'X-Sea-Visibility'
+            headers ->> 'X-Correlation-Id', headers ->> 'X-Causation-Id', headers ->> 'traceparent', headers ->> 'X-Sea-Visibility',
+            due_at = 'epoch'
          FROM (SELECT d.*, sum(pg_column_size(d.payload) + pg_column_size(d.headers)) OVER (ROWS UNBOUNDED PRECEDING) AS size,
                 row_number() OVER () AS place
-            FROM (SELECT * FROM sea_mq.inbox_pending
-                WHERE subscription = $1 AND lane = $2 AND status <> 'processing' AND due_at <= clock_timestamp()
+            FROM (SELECT * FROM (
+                    (SELECT * FROM sea_mq.inbox_pending WHERE subscription = $1 AND lane = $2 AND status <> 'processing'
+                        AND due_at = 'epoch' AND id >= $5 ORDER BY id LIMIT $3)
+                    UNION ALL
+                    (SELECT * FROM sea_mq.inbox_pending WHERE subscription = $1 AND lane = $2 AND status <> 'processing'
+                        AND due_at > 'epoch' AND due_at <= clock_timestamp() ORDER BY attempts > 0, due_at, id LIMIT $3)) w
                 ORDER BY attempts > 0, due_at, id LIMIT $3) d) d
          WHERE size <= $4 OR place = 1
          ORDER BY place",
@@ -39,6 +58,7 @@ pub fn due(subscription: &str, lane: i16, max: usize) -> Vec<Waiting> {
             Arg::Int8(i64::from(lane)),
             Arg::Int8(i64::try_from(max).unwrap_or(i64::MAX)),
             Arg::Int8(READ_BYTES),
+            Arg::Int8(floor),
         ],
     );
     rows.iter().map(waiting).collect()
@@ -48,6 +68,7 @@ fn waiting(row: &TextRow) -> Waiting {
     let text = |column| spi::parsed::<String>(row, column);
     Waiting {
         id: spi::parsed(row, 0),
+        is_first: spi::flag(row, 17),
         attempts: spi::parsed(row, 1),
         message: Message {
             message_id: text(2),
@@ -89,10 +110,10 @@ pub fn store(subscription: &str, messages: &[&Message], standing: Standing) -> V
         Standing::Processing => "processing",
     };
     let sql = "SELECT id FROM sea_mq.store_messages($1, $2, $3::json) AS t(id)";
-    spi::execute(sql, &[Arg::Text(subscription), Arg::Text(status), Arg::Text(&json)])
-        .iter()
-        .map(|row| spi::parsed(row, 0))
-        .collect()
+    let rows = spi::execute(sql, &[Arg::Text(subscription), Arg::Text(status), Arg::Text(&json)]);
+    let ids: Vec<i64> = rows.iter().map(|row| spi::parsed(row, 0)).collect();
+    GREATEST.set(ids.iter().copied().fold(GREATEST.get(), i64::max));
+    ids
 }
 
 fn as_json(message: &Message) -> serde_json::Value {

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use pgrx::{PgSqlErrorCode, warning};
+use pgrx::PgSqlErrorCode;
 
 use crate::host::door;
 use crate::inbox::done::{self, EventShape, LogWriter, Probe, Row};
@@ -25,8 +25,9 @@ use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
 use sea_mq_model::domain::policy::ContractPolicy;
 
-/// How long one transaction goes on taking messages: its locks are others' waiting time.
-const BATCH_TIME: Duration = Duration::from_millis(50);
+/// How long one turn of a subscription goes on taking messages. Other subscriptions wait meanwhile, and so do others for the
+/// locks of a transaction.
+const TURN: Duration = Duration::from_millis(50);
 /// How often a message is tried again at once because others were in the way, before that counts as a failure.
 const TURNS: u32 = 6;
 
@@ -61,7 +62,7 @@ pub fn batch(
         let mut seen = HashSet::new();
         let mut failed: Vec<(Message, Outcome)> = Vec::new();
         for message in messages {
-            if handled > 0 && begin.elapsed() > BATCH_TIME {
+            if handled > 0 && begin.elapsed() > TURN {
                 break;
             }
             handled += 1;
@@ -114,7 +115,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
         let mut handled = 0;
         let (mut processed, mut failed) = (Vec::new(), Vec::new());
         for one in waiting {
-            if handled > 0 && begin.elapsed() > BATCH_TIME {
+            if handled > 0 && begin.elapsed() > TURN {
                 break;
             }
             handled += 1;
@@ -142,16 +143,58 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
     })
 }
 
+/// Handles messages that were just delivered, each in transactions of its own, as many as fit into a turn.
+///
+/// # Errors
+/// As [`single`], for the first of them.
+pub fn one_by_one(subscription: &Subscription, messages: &[Message]) -> Result<Batch, Failure> {
+    each(messages, |message| single(subscription, message))
+}
+
+/// As [`one_by_one`], for messages that wait in the table.
+///
+/// # Errors
+/// As [`retry`], for the first of them.
+pub fn retries(subscription: &Subscription, waiting: &[Waiting]) -> Result<Batch, Failure> {
+    each(waiting, |one| retry(subscription, one))
+}
+
+fn each<T>(messages: &[T], attempt: impl Fn(&T) -> Result<Option<Batch>, Failure>) -> Result<Batch, Failure> {
+    let begin = Instant::now();
+    let (mut handled, mut processed, mut duplicates, mut any_failed) = (0, 0, 0, false);
+    for message in messages {
+        if handled > 0 && begin.elapsed() > TURN {
+            break;
+        }
+        match attempt(message) {
+            Ok(Some(Batch::Done { processed: p, duplicates: d, failed, .. })) => {
+                processed += p;
+                duplicates += d;
+                any_failed |= failed;
+            }
+            // The inbox has it already, or it waits no longer.
+            Ok(None) => duplicates += 1,
+            // What was dealt with before stays so; the next turn meets this again.
+            Ok(Some(Batch::Blocked(_))) | Err(_) if handled > 0 => break,
+            Ok(Some(blocked)) => return Ok(blocked),
+            Err(failure) => return Err(failure),
+        }
+        handled += 1;
+        pgrx::check_for_interrupts!();
+    }
+    Ok(Batch::Done { handled, processed, duplicates, failed: any_failed })
+}
+
 /// Handles one message that was just delivered alone. `Ok(None)`: the inbox has it already.
 ///
 /// # Errors
 /// An error of the database that is nobody's fault.
-pub fn single(subscription: &Subscription, message: &Message) -> Result<Option<Batch>, Failure> {
+fn single(subscription: &Subscription, message: &Message) -> Result<Option<Batch>, Failure> {
     if is_for_another(message, subscription) {
         return Ok(None);
     }
     let Some((id, message)) = note(subscription, message)? else { return Ok(None) };
-    attempt(subscription, &Waiting { id, attempts: 0, message }).map(Some)
+    attempt(subscription, &Waiting { id, is_first: false, attempts: 0, message }).map(Some)
 }
 
 /// Notes that a message is under way.
@@ -180,7 +223,7 @@ fn note(subscription: &Subscription, message: &Message) -> Result<Option<(i64, M
 ///
 /// # Errors
 /// An error of the database that is nobody's fault.
-pub fn retry(subscription: &Subscription, waiting: &Waiting) -> Result<Option<Batch>, Failure> {
+fn retry(subscription: &Subscription, waiting: &Waiting) -> Result<Option<Batch>, Failure> {
     let there = handler::transaction(|| waiting::begin_attempt(waiting.id, waiting.attempts))?;
     if there { attempt(subscription, waiting).map(Some) } else { Ok(None) }
 }
@@ -311,14 +354,4 @@ impl Bench {
             outcome => (message, outcome),
         }
     }
-}
-
-/// Says once what undid a batch.
-pub fn report_undone(subscription: &Subscription, failure: &Failure) {
-    warning!(
-        "sea_mq consumer: a batch of subscription {} is handled one by one, since: {} ({})",
-        subscription.name,
-        failure.message,
-        failure.sqlstate
-    );
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::attempt::{self, Batch};
+use super::attempt;
 use super::served::Served;
 use super::worker::Worker;
 use crate::host::session::Failed;
@@ -13,7 +13,6 @@ use sea_mq_model::broker::{Delivery, Resume};
 use sea_mq_model::consume::Consumer;
 use sea_mq_model::consume::intake::Intake;
 use sea_mq_model::domain::message::Message;
-use sea_mq_model::domain::outcome::Failure;
 use sea_mq_model::domain::subject::covers;
 
 /// Messages handed to one transaction.
@@ -32,17 +31,15 @@ impl Worker {
         let served = &mut self.served[place];
         let subscription = std::rc::Rc::clone(&served.subscription);
         let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
-        // What is delivered again may be what ended a process before.
-        let careful = served.careful > 0 && intake.first().is_some_and(|first| first.delivered > 1);
-        let deliveries = intake.take(free.min(if careful { 1 } else { AT_ONCE }));
+        let careful = served.is_careful(intake.first().is_some_and(|first| first.delivered > 1));
+        let deliveries = intake.take(free.min(AT_ONCE));
         if deliveries.is_empty() {
             return Ok(false);
         }
         let messages: Vec<Message> =
             deliveries.iter().map(|delivery| Message::from_delivery(delivery, &subscription.stream)).collect();
         let result = if careful {
-            served.careful -= 1;
-            one_by_one(&subscription, &messages)
+            attempt::one_by_one(&subscription, &messages)
         } else {
             let reached = Cell::new(None);
             let save = |handled: usize, processed, duplicates| {
@@ -53,11 +50,14 @@ impl Worker {
                 intake.advanced(reached.get());
             }
             batch.or_else(|failure| {
-                attempt::report_undone(&subscription, &failure);
-                one_by_one(&subscription, &messages)
+                served.undone(&failure, messages.len());
+                attempt::one_by_one(&subscription, &messages)
             })
         };
         let handled = served.note(result.map_err(|failure| Failed(failure.message))?)?;
+        if careful || served.is_careful(false) {
+            served.handled_alone(handled);
+        }
         self.handled_anything |= handled > 0;
         self.settle(&subscription, deliveries, handled);
         Ok(handled > 0)
@@ -111,31 +111,6 @@ fn free_of_others(before: &[Served], served: &Served, consumer: &mut Consumer) -
     let free = intake.queue().take_while(|delivery| !overtakes(delivery)).count();
     // An empty queue holds nobody up.
     if intake.first().is_none() { usize::MAX } else { free }
-}
-
-/// One message that was handled alone, or was known.
-pub(super) fn alone(batch: Option<Batch>) -> Batch {
-    batch.unwrap_or(Batch::Done { handled: 1, processed: 0, duplicates: 1, failed: false })
-}
-
-/// Handles messages each in a transaction of its own.
-pub(super) fn one_by_one(subscription: &Subscription, messages: &[Message]) -> Result<Batch, Failure> {
-    let (mut handled, mut processed, mut duplicates, mut any_failed) = (0, 0, 0, false);
-    for message in messages {
-        match alone(attempt::single(subscription, message)?) {
-            Batch::Done { processed: p, duplicates: d, failed, .. } => {
-                handled += 1;
-                processed += p;
-                duplicates += d;
-                any_failed |= failed;
-            }
-            // What was dealt with before stays so.
-            Batch::Blocked(_) if handled > 0 => break,
-            blocked => return Ok(blocked),
-        }
-        pgrx::check_for_interrupts!();
-    }
-    Ok(Batch::Done { handled, processed, duplicates, failed: any_failed })
 }
 
 /// Notes progress in the transaction of the batch. `deliveries`: what was dealt with, and what was not. Returns how far the

@@ -1,15 +1,15 @@
 //! A handler's process: one lane of every subscription that has so many workers.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::served::Served;
 use super::waiting::serve_lane;
 use super::worker::RECYCLE;
 use crate::host::gucs;
+use crate::host::roles::{Reasons, Role};
+use crate::host::seat::Life;
 use crate::host::session::{self, Failed};
-use crate::host::shmem::{Phase as Life, Role};
 use crate::inbox::{subscriptions, waiting};
 use crate::workers::process::{self, Process, Work};
 use sea_mq_model::domain::outcome::Outcome;
@@ -53,7 +53,7 @@ impl Work for Handler {
     fn run_once(&mut self) -> Result<Duration, Failed> {
         let now = Instant::now();
         // Cleared before anything is read: what is committed afterwards is seen in the next pass.
-        let work = self.process.seat().is_some_and(|seat| seat.work.swap(false, Ordering::AcqRel));
+        let work = self.process.take(Reasons::LANES).has(Reasons::LANES);
         if work || now >= self.poll_at {
             if now >= self.poll_at && self.process.extension_changed().is_some() {
                 return Err(Failed("the extension was dropped or installed anew".into()));
@@ -70,7 +70,7 @@ impl Work for Handler {
         }
         // The consumer may have stopped at max_ack_pending.
         if more && let Some(database) = self.process.database {
-            database.note_room();
+            database.note(Reasons::INBOX);
         }
         if more {
             return Ok(Duration::ZERO);
@@ -113,6 +113,7 @@ impl Handler {
             };
             if *served.subscription != subscription {
                 served.subscription = Rc::new(subscription);
+                served.forget_floor();
                 served.blocked_until = None;
             }
             self.served.push(served);
@@ -121,10 +122,14 @@ impl Handler {
     }
 
     /// How long until something is due.
-    fn due_in(&self) -> Result<Option<Duration>, Failed> {
-        let lane = self.lane;
+    fn due_in(&mut self) -> Result<Option<Duration>, Failed> {
+        let (lane, served) = (self.lane, &mut self.served);
         session::transaction(|| {
-            self.served.iter().filter_map(|served| subscriptions::due_in(&served.subscription.name, lane)).min()
+            let due_in = |one: &mut Served| {
+                let floor = one.floor();
+                subscriptions::due_in(&one.subscription.name, lane, floor)
+            };
+            served.iter_mut().filter_map(due_in).min()
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Delivery inside the database: without a broker, subscriptions read this database's own log, each with a cursor.
 
-use super::direct::{AT_ONCE, one_by_one};
+use super::direct::AT_ONCE;
 use super::worker::Worker;
 use super::{attempt, stored};
 use crate::host::session::{self, Failed};
@@ -53,8 +53,7 @@ impl Worker {
             return Ok(false);
         }
         let chunk = Chunk { at, after: read.after, events: read.events, moment };
-        let careful = served.careful > 0;
-        served.careful = served.careful.saturating_sub(chunk.events.len());
+        let careful = served.is_careful(true);
         let (handled, position) = handle(served, &subscription, &chunk, careful)?;
         served.position = Some(position);
         if handled < chunk.events.len() {
@@ -119,10 +118,11 @@ fn handle(
             Some(Ok(batch)) => served.note(batch)?,
             alone => {
                 if let Some(Err(failure)) = alone {
-                    attempt::report_undone(subscription, &failure);
+                    served.undone(&failure, messages.len());
                 }
-                let batch = one_by_one(subscription, &messages).map_err(failed)?;
+                let batch = attempt::one_by_one(subscription, &messages).map_err(failed)?;
                 let handled = served.note(batch)?;
+                served.handled_alone(handled);
                 handler::transaction(|| save(handled, 0, 0)).map_err(failed)?;
                 handled
             }

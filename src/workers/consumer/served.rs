@@ -17,6 +17,8 @@ use sea_mq_model::domain::position::Position;
 const SYSTEM_ERROR: &str = "58000";
 /// How often a handler that cannot be run is looked at again.
 const BLOCKED: Duration = Duration::from_secs(2);
+/// How often all first attempts are looked at.
+const FLOOR: Duration = Duration::from_secs(30);
 /// Messages that are handled one by one after a start: one of them may be what ended the process before.
 const CAREFUL: usize = 100;
 
@@ -26,12 +28,20 @@ pub struct Served {
     pub waiting: usize,
     /// When the next of them is due.
     pub due_at: Option<Instant>,
+    /// No message waits for its first attempt with a smaller number. Looks enter the index there: what was handled stays in it for
+    /// as long as any snapshot is older. The consumer alone stores such messages, one transaction after the other.
+    floor: i64,
+    /// Since when the floor has only risen.
+    floor_since: Instant,
     /// Not to be handled before this.
     pub blocked_until: Option<Instant>,
     /// An error of the database that may have cut off an attempt of which it was noted that it is under way.
     interrupted: Option<String>,
-    /// Messages that are still to be handled one by one.
-    pub careful: usize,
+    /// Messages that are still to be handled one by one, if they may have been tried before: one of them may be what ended the
+    /// process.
+    careful: usize,
+    /// Messages of a batch that was undone, which are still to be handled one by one.
+    undone: usize,
     /// Since when it has waited for one that goes first.
     pub held_since: Option<Instant>,
     /// How far it has come in this database's log, where there is no broker.
@@ -48,9 +58,12 @@ impl Served {
             subscription,
             waiting: 0,
             due_at: None,
+            floor: 0,
+            floor_since: Instant::now(),
             blocked_until: None,
             interrupted: None,
             careful: CAREFUL,
+            undone: 0,
             held_since: None,
             position: None,
             exhausted: false,
@@ -69,6 +82,46 @@ impl Served {
     /// Whether it is to be left alone for a while.
     pub fn is_held_up(&self, now: Instant) -> bool {
         self.blocked_until.is_some_and(|until| until > now)
+    }
+
+    /// Whether the next messages are to be handled one by one. `again`: the first may have been tried before.
+    pub fn is_careful(&self, again: bool) -> bool {
+        self.undone > 0 || (again && self.careful > 0)
+    }
+
+    /// A batch was undone: its messages are handled one by one, in as many turns as that takes. The log says so once.
+    pub fn undone(&mut self, failure: &Failure, messages: usize) {
+        warning!(
+            "sea_mq consumer: a batch of subscription {} is handled one by one, since: {} ({})",
+            self.subscription.name,
+            failure.message,
+            failure.sqlstate
+        );
+        self.undone = messages;
+    }
+
+    /// So many messages were handled one by one.
+    pub fn handled_alone(&mut self, messages: usize) {
+        self.careful = self.careful.saturating_sub(messages);
+        self.undone = self.undone.saturating_sub(messages);
+    }
+
+    /// From which number on first attempts are looked for. Now and then that is all of them, so that nothing is missed for long
+    /// whatever has happened.
+    pub fn floor(&mut self) -> i64 {
+        if self.floor_since.elapsed() > FLOOR {
+            self.forget_floor();
+        }
+        self.floor
+    }
+
+    /// No message waits for its first attempt with a smaller number than this.
+    pub fn raise_floor(&mut self, floor: i64) {
+        self.floor = floor;
+    }
+
+    pub fn forget_floor(&mut self) {
+        (self.floor, self.floor_since) = (0, Instant::now());
     }
 
     /// Ends attempts whose outcome could not be recorded. Nothing of them is in effect, and others follow.
@@ -137,6 +190,7 @@ impl Served {
             }
             Batch::Blocked(trouble) => {
                 self.blocked_until = Some(Instant::now() + BLOCKED);
+                self.forget_floor();
                 self.set_state("blocked", Some(trouble))?;
                 Ok(0)
             }
@@ -148,19 +202,23 @@ impl Served {
         self.blocked_until = Some(Instant::now() + BLOCKED);
         self.interrupted = Some(error.0.clone());
         self.position = None;
+        self.forget_floor();
         let hint = Some("It is tried again by itself; the server's log may say more.".into());
         self.set_state("blocked", Some(Trouble { kind: "Database".into(), error: error.0.clone(), hint }))
     }
 
     /// Looks at what waits in the table.
     pub fn look(&mut self) -> Result<(), Failed> {
-        let Subscription { name, max_ack_pending, .. } = &*self.subscription;
-        let direct = self.subscription.is_direct();
-        let (waiting, due) = session::transaction(|| {
-            let waiting = subscriptions::waiting(name, *max_ack_pending);
-            (waiting, if direct && waiting > 0 { subscriptions::due_in(name, 0) } else { None })
+        let floor = self.floor();
+        let subscription = &*self.subscription;
+        let direct = subscription.is_direct();
+        let (waiting, first, due) = session::transaction(|| {
+            let (waiting, first) = subscriptions::waiting(subscription, subscription.max_ack_pending, floor);
+            let due = if direct && waiting > 0 { subscriptions::due_in(&subscription.name, 0, floor) } else { None };
+            (waiting, first, due)
         })?;
         self.waiting = waiting;
+        self.floor = first.unwrap_or_else(|| floor.max(waiting::greatest_stored() + 1));
         self.due_at = due.map(|wait| Instant::now() + wait);
         Ok(())
     }

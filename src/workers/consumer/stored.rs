@@ -7,6 +7,7 @@ use super::attempt::{is_for_another, unfit};
 use super::direct::{self, AT_ONCE};
 use super::worker::Worker;
 use crate::host::door::Manner;
+use crate::host::roles::Reasons;
 use crate::host::session::Failed;
 use crate::inbox::subscriptions::Subscription;
 use crate::inbox::waiting::{self, Standing};
@@ -48,7 +49,7 @@ impl Worker {
         if subscription.has_handler
             && let Some(database) = self.process.database
         {
-            database.wake_handlers();
+            database.note(Reasons::LANES);
         }
     }
 }

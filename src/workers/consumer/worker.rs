@@ -1,7 +1,6 @@
 //! The consumer's loop: begins, makes one pass after the other, ends.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgrx::{log, pg_sys};
@@ -9,6 +8,7 @@ use pgrx::{log, pg_sys};
 use super::removals::LetterRemovals;
 use super::served::Served;
 use crate::host::gucs;
+use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
 use crate::inbox::waiting;
 use crate::streams::consumers::Trouble;
@@ -94,6 +94,13 @@ impl Worker {
         })
     }
 
+    /// Where there is no broker, events of this database's own log are delivered.
+    fn hear(&self) {
+        let Some(seat) = self.process.seat() else { return };
+        let events = if self.is_local() && self.held.is_none() { Reasons::EVENTS } else { Reasons::NONE };
+        seat.hear(self.process.role.kind().hears.and(events));
+    }
+
     fn settings() -> Result<Settings, Failed> {
         Ok(Settings {
             broker: gucs::broker(session::transaction(identity::client_name)?),
@@ -124,15 +131,11 @@ impl Worker {
     /// Looks for changed descriptions and new work, if somebody says that there is some, or if it is time.
     fn notice(&mut self, now: Instant) -> Result<(), Failed> {
         self.watch_clock(now)?;
-        let (mut events, mut streams) = (false, false);
-        if let Some(database) = self.process.database {
-            // Cleared before anything is read: what is committed afterwards is seen in the next pass.
-            events = database.consumer_events.swap(false, Ordering::AcqRel);
-            self.look_due |= database.inbox.swap(false, Ordering::AcqRel);
-            streams = database.streams.swap(false, Ordering::AcqRel);
-            if streams {
-                self.consumer.intakes.iter_mut().for_each(Intake::hasten);
-            }
+        let reasons = self.process.take(Reasons::EVENTS.and(Reasons::INBOX).and(Reasons::STREAMS));
+        let (events, streams) = (reasons.has(Reasons::EVENTS), reasons.has(Reasons::STREAMS));
+        self.look_due |= reasons.has(Reasons::INBOX);
+        if streams {
+            self.consumer.intakes.iter_mut().for_each(Intake::hasten);
         }
         let poll = now >= self.poll_at;
         if (poll || streams) && self.is_held_otherwise()? {
@@ -261,9 +264,7 @@ impl Work for Worker {
         self.served.clear();
         self.removals.clear();
         self.settings = Some(settings);
-        if let Some(database) = self.process.database {
-            database.hears_events.store(self.is_local() && self.held.is_none(), Ordering::Release);
-        }
+        self.hear();
         self.fingerprint = None;
         self.look()?;
         if self.held.is_none() {

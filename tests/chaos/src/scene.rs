@@ -159,7 +159,9 @@ impl Scene {
     pub async fn start(name: &str, broking: Broking, disks: bool, settings: &[(&str, &str)]) -> Self {
         let directory = Directory::new(name);
         let [pg, nats, temporary] = ["pg-disk", "nats-disk", "temporary-disk"].map(|disk| directory.path().join(disk));
-        let mount = || Some([Disk::new(&pg, 600)?, Disk::new(&nats, 400)?, Disk::new(&temporary, 16)?]);
+        // Each node keeps its messages twice, in the stream and in the log that the nodes agree by.
+        let nats_megabytes = if broking == Broking::Three { 6 * 400 } else { 400 };
+        let mount = || Some([Disk::new(&pg, 600)?, Disk::new(&nats, nats_megabytes)?, Disk::new(&temporary, 16)?]);
         let disks = if disks { mount() } else { None };
         let (pg, nats) = if disks.is_some() { (&*pg, &*nats) } else { (directory.path(), directory.path()) };
         let certificates = (broking == Broking::Tls).then(|| TestCertificates::new(directory.path()));

@@ -93,6 +93,52 @@ async fn with_an_old_snapshot_saves_leave_nothing_dead_and_stay_as_cheap() {
     drop(old);
 }
 
+/// Messages that left the table of what waits so far and blocks looked at for that, as far as the workers have reported both.
+async fn cost_of_waiting(db: &Database) -> (i64, i64) {
+    let row = db
+        .query_one(
+            "SELECT t.n_tup_del, o.heap_blks_read + o.heap_blks_hit + o.idx_blks_read + o.idx_blks_hit
+             FROM pg_stat_all_tables t JOIN pg_statio_all_tables o USING (relid)
+             WHERE t.schemaname = 'sea_mq' AND t.relname = 'inbox_pending'",
+            &[],
+        )
+        .await
+        .expect("cannot read the statistics");
+    (row.get(0), row.get(1))
+}
+
+/// Emits, a few at a time, until parallel handlers have handled so many messages, and says how many blocks one took.
+async fn blocks_per_message(db: &Database, messages: i64) -> f64 {
+    let before = cost_of_waiting(db).await;
+    let mut emitted = 0;
+    let after = until_some("the messages are handled and the statistics reported", LONG, async || {
+        if emitted < messages {
+            db.run(
+                "SELECT count(sea_mq.emit('order', i::text, 'Counted', '{\"n\": 1}')) FROM generate_series(1, 10) i",
+            )
+            .await;
+            emitted += 10;
+        }
+        Some(cost_of_waiting(db).await).filter(|now| now.0 >= before.0 + messages)
+    })
+    .await;
+    (after.1 - before.1) as f64 / (after.0 - before.0) as f64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_an_old_snapshot_what_waits_is_found_as_cheaply() {
+    let stage = StageOptions::default().setting("autovacuum", "off").start("old_snapshot_waiting").await;
+    let db = stage.connect().await;
+    make_recorder(&db).await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', workers => 2, start_from => 'all')").await;
+    let old = old_snapshot(&stage).await;
+    let first = blocks_per_message(&db, 300).await;
+    blocks_per_message(&db, 3000).await;
+    let second = blocks_per_message(&db, 300).await;
+    assert!(second < first * 3.0, "{first:.0} blocks for each message at first, {second:.0} after 3,300");
+    drop(old);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn positions_and_counts_survive_the_turn_of_their_ring_and_a_crash() {
     let stage = Stage::new("turn").await;
