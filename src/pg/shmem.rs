@@ -73,7 +73,12 @@ impl Database {
     }
 
     pub fn has_process(&self) -> bool {
-        self.seats.iter().any(Seat::has_process)
+        self.processes() > 0
+    }
+
+    /// How many workers it has.
+    pub fn processes(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.has_process()).count()
     }
 
     /// Whether no process is there, and none is wanted.

@@ -1,17 +1,24 @@
 //! `sea_mq.start`, `stop`, `reload`, and what descriptions call when they change.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::catalog;
 use crate::pg::commit::owe;
 use crate::pg::datum::{nullable_text, return_set, sql_function, text_datum};
+use crate::pg::door::as_owner;
 use crate::pg::error::raise;
 use crate::pg::gucs;
 use crate::pg::shmem::{self, Database, Phase, Role};
-use crate::pg::worker;
+use crate::pg::store::installation;
+use crate::pg::worker::{self, session};
 use sea_mq_model::domain::address::Urls;
+
+/// How long `start` waits for the launcher, and how often it looks.
+const OUTCOME: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
 
 sql_function!(wake_at_commit_wrapper, pg_finfo_wake_at_commit_wrapper, |_call| {
     owe(|owed| owed.descriptions = true);
@@ -38,7 +45,9 @@ sql_function!(broker_settings_wrapper, pg_finfo_broker_settings_wrapper, |call| 
 
 sql_function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, |_call| pg_sys::Datum::from(shmem::preloaded()));
 
-sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| pg_sys::Datum::from(gucs::has_broker()));
+sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| {
+    pg_sys::Datum::from(as_owner(installation::has_broker))
+});
 
 // How the processes of this database have failed of late.
 sql_function!(worker_failures_wrapper, pg_finfo_worker_failures_wrapper, |call| return_set(call, |row| {
@@ -88,7 +97,7 @@ sql_function!(worker_problem_wrapper, pg_finfo_worker_problem_wrapper, |call| {
     let found = obstacle();
     return_set(call, |row| {
         if let Some(obstacle) = found {
-            row(&mut [text_datum(&obstacle.problem), text_datum(obstacle.hint)], &mut [false, false]);
+            row(&mut [text_datum(&obstacle.problem), text_datum(&obstacle.hint)], &mut [false, false]);
         }
     })
 });
@@ -124,7 +133,7 @@ fn here() -> pg_sys::Oid {
 /// Why no worker serves a database.
 struct Obstacle {
     problem: String,
-    hint: &'static str,
+    hint: String,
 }
 
 fn obstacle() -> Option<Obstacle> {
@@ -144,31 +153,55 @@ fn unservable(oid: pg_sys::Oid) -> Option<Obstacle> {
     if database.is_template {
         return Some(Obstacle {
             problem: "no worker serves a template database".into(),
-            hint: "Work in a database that is made from it, or ALTER DATABASE … IS_TEMPLATE false.",
+            hint: "Work in a database that is made from it, or ALTER DATABASE … IS_TEMPLATE false.".into(),
         });
     }
     (!database.takes_connections).then(|| Obstacle {
         problem: "no worker serves a database that takes no connections".into(),
-        hint: "ALTER DATABASE … ALLOW_CONNECTIONS true.",
+        hint: "ALTER DATABASE … ALLOW_CONNECTIONS true.".into(),
     })
 }
 
 fn no_place() -> Obstacle {
     Obstacle {
         problem: format!("all {} places for databases with workers are taken", shmem::databases().len()),
-        hint: "Raise sea_mq.max_databases and restart the server.",
+        hint: "Raise sea_mq.max_databases and restart the server.".into(),
     }
 }
 
+/// Others may have taken the slots; but the usual reason is one of numbers, so they are said.
 fn no_slot() -> Obstacle {
-    Obstacle { problem: "no worker slot is free".into(), hint: "Raise max_worker_processes and restart the server." }
+    // SAFETY: a setting, fixed when the server starts.
+    let slots = unsafe { pg_sys::max_worker_processes };
+    let taken: Vec<usize> = shmem::databases().iter().map(Database::processes).filter(|count| *count > 0).collect();
+    let (processes, databases) = (taken.iter().sum::<usize>(), taken.len());
+    Obstacle {
+        problem: format!(
+            "no worker slot is free: max_worker_processes is {slots}, and {databases} databases have {processes} workers of sea_mq"
+        ),
+        hint: "Raise max_worker_processes and restart the server, or drop databases that nobody needs. A database takes a relay, a consumer and the workers of parallel handlers, the server one launcher.".into(),
+    }
 }
 
 fn start_by_launcher(database: &Database) -> &'static str {
     if !database.start() {
         return "is running";
     }
+    database.lacks_slot.store(false, Ordering::Release);
     shmem::wake_launcher();
+    // The launcher needs no time to find out that there is no slot.
+    let asked = Instant::now();
+    while asked.elapsed() < OUTCOME
+        && !database.seat(Role::Relay).has_process()
+        && !database.lacks_slot.load(Ordering::Acquire)
+    {
+        session::wait(None, LOOK);
+        pgrx::check_for_interrupts!();
+    }
+    if database.lacks_slot.load(Ordering::Acquire) {
+        let Obstacle { problem, hint } = no_slot();
+        raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, problem, hint);
+    }
     "starting"
 }
 

@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use crate::pg::datum::{Call, nullable_text, return_set, sql_function, text_datum};
 use crate::pg::door::as_owner;
+use crate::pg::pending;
 use crate::pg::store::spi::{self, Arg};
-use crate::pg::store::{backlog, fate, unread};
-use crate::pg::{gucs, pending};
+use crate::pg::store::{backlog, fate, installation, unread};
 
 sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {
     let found = publication(call.uuid(0).unwrap_or_default());
@@ -88,7 +88,7 @@ sql_function!(unpublished_sinks_wrapper, pg_finfo_unpublished_sinks_wrapper, |ca
 /// State, error and time until which it is held back; `None` for an event that is not known.
 fn publication(id: Uuid) -> Option<Vec<Option<String>>> {
     let state = |word: &str| Some(vec![Some(word.to_owned())]);
-    if !gucs::has_broker() {
+    if !as_owner(installation::has_broker) {
         return state("unconfigured");
     }
     if pending::holds(id) {

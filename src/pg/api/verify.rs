@@ -9,11 +9,11 @@ use uuid::Uuid;
 use crate::pg::datum::{return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::door::as_owner;
 use crate::pg::error::raise;
+use crate::pg::inquiry;
 use crate::pg::shmem::{self, Database, Role};
-use crate::pg::store::findings;
 use crate::pg::store::spi;
+use crate::pg::store::{findings, installation};
 use crate::pg::worker::session;
-use crate::pg::{gucs, inquiry};
 
 /// Between two looks whether the answer is there.
 const LOOK: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ sql_function!(compare_stream_wrapper, pg_finfo_compare_stream_wrapper, |call| {
 /// The database's entry, if its relay can be asked.
 fn database() -> &'static Database {
     let refuse = |what: &str, hint: &str| raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what, hint);
-    if !gucs::has_broker() {
+    if !as_owner(installation::has_broker) {
         refuse("there is no broker that holds the stream", "Set sea_mq.nats_url.");
     }
     // SAFETY: read by the main thread, constant in a process.

@@ -10,7 +10,7 @@ use super::session::{self, Failed};
 use crate::pg::gucs;
 use crate::pg::relation::Relation;
 use crate::pg::store::positions::{self, Ring};
-use crate::pg::store::{cursors, log, progress, ring, spi};
+use crate::pg::store::{cursors, installation, log, progress, ring, spi};
 use sea_mq_model::domain::position::Position;
 
 /// How often there can be something to do.
@@ -71,7 +71,7 @@ fn size(slot: i16) -> u64 {
 fn is_spent(slot: i16) -> bool {
     let now = log::now();
     let unread = |sink, at: &Position| log::slot_has_unread(slot, sink, at, &now);
-    let without_broker = !gucs::has_broker();
+    let without_broker = !installation::has_broker();
     log::sinks_in(slot).into_iter().all(|sink| {
         // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
         // stream would not hold any more is not kept for it either.
