@@ -253,7 +253,8 @@ async fn a_receiver_that_waits_gets_what_comes_and_is_in_nobody_s_way() {
     until_provisioned(&stage, "app__pull").await;
     let waiter = stage.connect().await;
     let pid: i32 = waiter.value("SELECT pg_backend_pid()", &[]).await;
-    let receive = "SELECT (payload ->> 'n')::bigint FROM sea_mq.receive('app__pull', lease => '1 hour', wait => '30 s')";
+    let receive =
+        "SELECT (payload ->> 'n')::bigint FROM sea_mq.receive('app__pull', lease => '1 hour', wait => '30 s')";
     let waits = "SELECT count(*) = 1 AND bool_and(backend_xid IS NULL) FROM pg_stat_activity
         WHERE pid = $1 AND state = 'active' AND wait_event = 'PgSleep'";
     let (numbers, ()) = tokio::join!(waiter.values::<i64>(receive, &[]), async {
@@ -282,7 +283,8 @@ async fn a_receiver_that_waits_gets_what_comes_and_is_in_nobody_s_way() {
 async fn per_aggregate_no_two_clients_have_events_of_one_and_order_survives_failures() {
     const COUNT: i64 = 500;
     const CLIENTS: usize = 4;
-    let (stage, db) = prepared("pull_aggregate", "max_ack_pending => 200, max_deliver => -1, retry_delay => '10 ms'").await;
+    let (stage, db) =
+        prepared("pull_aggregate", "max_ack_pending => 200, max_deliver => -1, retry_delay => '10 ms'").await;
     until_provisioned(&stage, "app__pull").await;
     db.run("CREATE TABLE had (place bigserial, aggregate text, n bigint); CREATE UNIQUE INDEX in_hand ON had (aggregate) WHERE n IS NULL").await;
     emit_numbers(&db, 1, COUNT).await;

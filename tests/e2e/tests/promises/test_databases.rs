@@ -124,13 +124,18 @@ async fn where_no_worker_slot_is_free_all_that_one_looks_at_says_so() {
     make_recorder(&db).await;
     db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record')").await;
     assert_handles(&db, 1).await;
-    // A copy of it as it is, though its workers hold their places.
-    db.run("SELECT sea_mq.stop()").await;
     drop(db);
     let clone = copy(&stage.cluster, "app", "copy").await;
-    stage.connect().await.run("SELECT sea_mq.start()").await;
-    stage.relay().await;
-    stage.consumer().await;
+    // Whichever of the two has come first: the original is to have the slots.
+    clone.run("SELECT sea_mq.stop()").await;
+    let workers = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'copy' AND backend_type LIKE 'sea_mq%'";
+    until("the copy has no workers", SOON, async || clone.value::<i64>(workers, &[]).await == 0).await;
+    let db = stage.connect().await;
+    until("the original has its workers", SOON, async || {
+        let _ = db.query("SELECT sea_mq.start()", &[]).await;
+        stage.workers().await.len() == 2
+    })
+    .await;
     let refused = clone.query("SELECT sea_mq.start()", &[]).await.expect_err("there is no slot");
     let refused = refused.as_db_error().expect("the server says so");
     assert_eq!(*refused.code(), SqlState::CONFIGURATION_LIMIT_EXCEEDED);
