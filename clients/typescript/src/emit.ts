@@ -1,6 +1,7 @@
 /** Whatever runs a query in the transaction that the caller has open: a Client or PoolClient of pg, or what looks like one. */
 export interface Queryable {
-  query(sql: string, values: unknown[]): Promise<{ rows: Record<string, unknown>[] }>;
+  /** Rows are what the statement says. */
+  query(sql: string, values?: unknown[]): Promise<{ rows: any[] }>;
 }
 
 /** An event; the parameters of sea_mq.emit. */

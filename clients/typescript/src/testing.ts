@@ -1,6 +1,5 @@
-import type { Pool, PoolClient } from "pg";
 import type { Queryable } from "./emit.js";
-import { Worker, type Message } from "./worker.js";
+import { Worker, type Message, type Pool, type PoolClient } from "./worker.js";
 
 /** An event that the transaction will send if it commits; the columns of sea_mq.pending_events. */
 export interface PendingEvent {
@@ -27,7 +26,7 @@ export async function testMode(db: Queryable): Promise<void> {
 /** What the current transaction of `db` will send, in order. */
 export async function pendingEvents(db: Queryable): Promise<PendingEvent[]> {
   const { rows } = await db.query("SELECT * FROM sea_mq.pending_events()", []);
-  return rows as unknown as PendingEvent[];
+  return rows;
 }
 
 /** Runs `test` in a transaction that is rolled back. */
@@ -37,8 +36,7 @@ export async function rolledBack<T>(pool: Pool, test: (client: PoolClient) => Pr
     await client.query("BEGIN");
     return await test(client);
   } finally {
-    await client.query("ROLLBACK");
-    client.release();
+    await client.query("ROLLBACK").finally(() => client.release());
   }
 }
 

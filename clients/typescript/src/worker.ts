@@ -1,4 +1,16 @@
-import type { Pool, PoolClient } from "pg";
+import type { Queryable } from "./emit.js";
+
+/** What a worker needs of a connection: a PoolClient of pg is one. */
+export interface PoolClient extends Queryable {
+  release(destroy?: Error | boolean): void;
+  on(event: "error", listener: (error: Error) => void): unknown;
+  removeListener(event: "error", listener: (error: Error) => void): unknown;
+}
+
+/** What a worker needs of a pool: a Pool of pg is one, whichever version of its types is installed. */
+export interface Pool extends Queryable {
+  connect(): Promise<PoolClient>;
+}
 
 /** A received message; the columns of sea_mq.receive. */
 export interface Message {
@@ -88,9 +100,10 @@ export class Worker {
     for (let more = true; more && !this.#stopping; ) {
       let client: PoolClient | undefined;
       let broken: Error | undefined;
+      const lost = (error: Error): void => void (broken = error);
       try {
         client = await this.pool.connect();
-        client.on("error", (error) => (broken = error));
+        client.on("error", lost);
         pause = 100;
         more = await this.#work(client, idle, () => broken);
       } catch (error) {
@@ -99,7 +112,7 @@ export class Worker {
         await this.#sleep(pause * (0.5 + Math.random() / 2));
         pause = Math.min(pause * 2, 15_000);
       } finally {
-        client?.removeAllListeners("error");
+        client?.removeListener("error", lost);
         client?.release(broken ?? false);
       }
     }
@@ -137,8 +150,8 @@ export class Worker {
     const { batch, lease, wait, perAggregate } = this.#options;
     const sql = `SELECT * FROM sea_mq.receive($1, max => $2, lease => make_interval(secs => $3), wait => make_interval(secs => $4),
       per_aggregate => $5)`;
-    const { rows } = await client.query<Message>(sql, [this.subscription, batch, lease, wait, perAggregate]);
-    for (const message of rows) this.#inHand.add(message.id);
+    const { rows } = await client.query(sql, [this.subscription, batch, lease, wait, perAggregate]);
+    for (const message of rows as Message[]) this.#inHand.add(message.id);
     return rows;
   }
 
