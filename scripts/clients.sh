@@ -137,6 +137,17 @@ SQL
 
 test_gone() { [ "$(sql "$pg_port" "$1" --tuples-only --no-align --command 'SELECT count(*) FROM sea_mq.stream_deletions')" = 0 ]; }
 
+# A test suite of Django in parallel databases, on a server whose settings name a broker.
+run_suite() {
+    say "a test suite of Django"
+    sql "$pg_port" postgres --command "ALTER SYSTEM SET sea_mq.nats_url = '$nats_url'" --command "SELECT pg_reload_conf()" >/dev/null
+    if (cd clients/programs/django_suite && PGPORT=$pg_port DJANGO_SETTINGS_MODULE=settings PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 \
+        "$tools/venv/bin/python" -m django test --parallel 3); then
+        passed=$((passed + 1))
+    else failed+=("the test suite"); fi
+    sql "$pg_port" postgres --command "ALTER SYSTEM RESET sea_mq.nats_url" --command "SELECT pg_reload_conf()" >/dev/null
+}
+
 # The helpers' own tests, in a database each.
 run_helpers() {
     local database
@@ -157,7 +168,7 @@ run_helpers() {
 }
 
 names=("$@")
-[ $# -gt 0 ] || read -ra names <<<"docs $drivers $receivers helpers"
+[ $# -gt 0 ] || read -ra names <<<"docs $drivers $receivers suite helpers"
 servers
 for name in "${names[@]}"; do
     case $name in
@@ -167,6 +178,10 @@ for name in "${names[@]}"; do
         ;;
     helpers)
         run_helpers
+        continue
+        ;;
+    suite)
+        run_suite
         continue
         ;;
     pg | knex | drizzle | prisma) prepared_node ;;
