@@ -331,6 +331,7 @@ CREATE FUNCTION sea_mq.await_messages(subscription text, wait interval) RETURNS 
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     until timestamptz := clock_timestamp() + wait;
+    began timestamptz;
     pause double precision := 0.005;
 BEGIN
     IF wait < '0' OR wait > '30 s' THEN
@@ -341,9 +342,13 @@ BEGIN
         RAISE EXCEPTION 'receive can only wait at the isolation level READ COMMITTED'
             USING ERRCODE = 'feature_not_supported', HINT = 'At others, a transaction does not see what comes after its first statement.';
     END IF;
-    WHILE clock_timestamp() < until AND NOT EXISTS (SELECT FROM sea_mq.inbox_pending p
-        WHERE p.subscription = await_messages.subscription AND CASE p.status WHEN 'processing' THEN p.lease_until ELSE p.due_at END <= clock_timestamp())
     LOOP
+        began := clock_timestamp();
+        EXIT WHEN wait IS NULL OR began >= until OR EXISTS (SELECT FROM sea_mq.inbox_pending p
+            WHERE p.subscription = await_messages.subscription
+                AND CASE p.status WHEN 'processing' THEN p.lease_until ELSE p.due_at END <= clock_timestamp());
+        -- To look takes a twentieth of the time at most, however much is under way.
+        pause := greatest(pause, 20 * extract(epoch FROM clock_timestamp() - began));
         PERFORM pg_sleep(least(pause, extract(epoch FROM until - clock_timestamp())));
         pause := least(pause * 1.5, 0.05);
     END LOOP;
@@ -528,8 +533,17 @@ BEGIN
     RETURN sea_mq.accept_once(inbox_accept.message_id, inbox_accept.source_context, kind, inbox_accept.payload,
         inbox_accept.subscription, inbox_accept.event_version, inbox_accept.subject, inbox_accept.headers);
 END $$;
-COMMENT ON FUNCTION sea_mq.inbox_accept IS
+COMMENT ON FUNCTION sea_mq.inbox_accept(text, text, text, jsonb, text, integer, text, jsonb) IS
 'For applications with a NATS consumer of their own: true the first time that a message is accepted for a subscription, false
 afterwards. Call it in the transaction that has the effects, and acknowledge the message after the commit. Waits for a concurrent
 transaction that accepts the same message. A name belongs to the role that uses it first, or that has subscribed under it. Errors:
 22004, 22023 (a name of sea_mq.ingest), 42501 (another role''s name)';
+
+-- As the forms of emit: chosen only where the one above does not fit.
+CREATE FUNCTION sea_mq.inbox_accept(message_id sea_mq.plain_text, source_context text, event_type text, payload sea_mq.json_text,
+    subscription text, event_version integer DEFAULT NULL, subject text DEFAULT NULL, headers sea_mq.json_text DEFAULT NULL) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT sea_mq.inbox_accept($1::text, $2, $3, $4::text::jsonb, $5, $6, $7, $8::text::jsonb)
+$$;
+COMMENT ON FUNCTION sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text) IS
+'inbox_accept with JSON as text or json. Errors: as the form with jsonb; 22P02 (no JSON)';

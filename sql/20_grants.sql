@@ -79,7 +79,9 @@ GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
 GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
     sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.event_name, sea_mq.context_name
     TO sea_mq_consumer, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease, sea_mq.inbox_accept,
+GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease,
+    sea_mq.inbox_accept(text, text, text, jsonb, text, integer, text, jsonb),
+    sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text),
     sea_mq.poison, sea_mq.skip TO sea_mq_consumer;
 GRANT EXECUTE ON FUNCTION sea_mq.dlq_list, sea_mq.dlq_replay, sea_mq.dlq_replay_all, sea_mq.dlq_discard TO sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.dlq_list TO sea_mq_monitor;

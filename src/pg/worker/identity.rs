@@ -32,7 +32,10 @@ pub fn copied(what: &str) -> Trouble {
     Trouble {
         kind: "Copied".into(),
         error: format!("{what}; nothing is published, so that the original's streams are left alone"),
-        hint: Some("If this database takes the place of the original, call sea_mq.adopt().".into()),
+        hint: Some(
+            "If this database takes the place of the original, call sea_mq.adopt(). If it is for tests, call sea_mq.test_mode()."
+                .into(),
+        ),
     }
 }
 

@@ -110,6 +110,29 @@ SELECT sea_mq.receive('forms__pull', wait => '20 s');
 RESET statement_timeout;
 SELECT sea_mq.unsubscribe('forms__pull');
 
+-- inbox_accept likewise takes JSON in whatever type it comes.
+PREPARE accept AS SELECT sea_mq.inbox_accept($1, $2, $3, $4, $5, headers => $6);
+SELECT parameter_types FROM pg_prepared_statements WHERE name = 'accept';
+DEALLOCATE accept;
+CREATE FUNCTION accepted(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    kept text;
+BEGIN
+    EXECUTE 'SELECT sea_mq.inbox_accept(' || call || ')';
+    SELECT format('%s %s %s', m.message_id, m.payload, m.headers) INTO kept FROM sea_mq.inbox_messages m WHERE m.subscription = 'forms';
+    RAISE EXCEPTION 'kept' USING DETAIL = kept;
+EXCEPTION
+    WHEN raise_exception THEN GET STACKED DIAGNOSTICS kept = PG_EXCEPTION_DETAIL;
+        RETURN kept;
+    WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM;
+END $$;
+SELECT accepted(format('%s, ''orders'', ''Formed'', %s, ''forms'', headers => %s', id, payload, headers)) AS kept, count(*) AS calls
+FROM (VALUES ('''m'''), ('''m''::text'), ('''m''::varchar')) i(id),
+    (VALUES ('''{"a": 1}'''), ('''{"a": 1}''::text'), ('''{"a": 1}''::varchar'), ('''{"a": 1}''::json'), ('''{"a": 1}''::jsonb')) p(payload),
+    (VALUES ('NULL'), ('''{}'''), ('''{}''::text'), ('''{}''::json'), ('''{}''::jsonb')) h(headers)
+GROUP BY 1 ORDER BY 1;
+DROP FUNCTION accepted;
+
 -- The mode of test databases. Nothing is wrong with them, and with nothing to connect to they are asked again.
 SELECT sea_mq.test_mode(NULL);
 SELECT sea_mq.test_mode(), sea_mq.test_mode(true), sea_mq.test_mode(false);
