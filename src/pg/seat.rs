@@ -108,6 +108,9 @@ pub struct Seat {
     pub end: AtomicBool,
     /// There may be something to handle. Set by whoever has something for the handlers, cleared by the handler.
     pub work: AtomicBool,
+    /// The server had no worker slot when the launcher last asked for a process. Written by the launcher, and cleared by whoever
+    /// asks it to try again.
+    pub lacks_slot: AtomicBool,
     /// How its processes have failed of late. Noted by the process and by the launcher.
     pub failures: Failures,
 }
@@ -129,6 +132,7 @@ impl Seat {
     /// Leaves the seat to nobody. Returns the phase that it was in.
     pub fn clear(&self) -> Phase {
         self.failures.forget();
+        self.lacks_slot.store(false, Ordering::Release);
         Phase::from_u32(self.phase.swap(Phase::Absent as u32, Ordering::AcqRel))
     }
 

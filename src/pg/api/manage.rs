@@ -97,7 +97,7 @@ sql_function!(worker_problem_wrapper, pg_finfo_worker_problem_wrapper, |call| {
     let found = obstacle();
     return_set(call, |row| {
         if let Some(obstacle) = found {
-            row(&mut [text_datum(&obstacle.problem), text_datum(&obstacle.hint)], &mut [false, false]);
+            row(&mut [text_datum(&obstacle.problem), text_datum(obstacle.hint)], &mut [false, false]);
         }
     })
 });
@@ -133,7 +133,7 @@ fn here() -> pg_sys::Oid {
 /// Why no worker serves a database.
 struct Obstacle {
     problem: String,
-    hint: String,
+    hint: &'static str,
 }
 
 fn obstacle() -> Option<Obstacle> {
@@ -142,7 +142,7 @@ fn obstacle() -> Option<Obstacle> {
         return Some(obstacle);
     }
     match shmem::database(oid) {
-        Some(database) => database.lacks_slot.load(Ordering::Acquire).then(no_slot),
+        Some(database) => database.lacks_slot().then(no_slot),
         None => shmem::is_full().then(no_place),
     }
 }
@@ -153,54 +153,52 @@ fn unservable(oid: pg_sys::Oid) -> Option<Obstacle> {
     if database.is_template {
         return Some(Obstacle {
             problem: "no worker serves a template database".into(),
-            hint: "Work in a database that is made from it, or ALTER DATABASE … IS_TEMPLATE false.".into(),
+            hint: "Work in a database that is made from it, or ALTER DATABASE … IS_TEMPLATE false.",
         });
     }
     (!database.takes_connections).then(|| Obstacle {
         problem: "no worker serves a database that takes no connections".into(),
-        hint: "ALTER DATABASE … ALLOW_CONNECTIONS true.".into(),
+        hint: "ALTER DATABASE … ALLOW_CONNECTIONS true.",
     })
 }
 
 fn no_place() -> Obstacle {
     Obstacle {
         problem: format!("all {} places for databases with workers are taken", shmem::databases().len()),
-        hint: "Raise sea_mq.max_databases and restart the server.".into(),
+        hint: "Raise sea_mq.max_databases and restart the server.",
     }
 }
 
-/// Others may have taken the slots; but the usual reason is one of numbers, so they are said.
 fn no_slot() -> Obstacle {
+    Obstacle { problem: "no worker slot is free".into(), hint: "Raise max_worker_processes and restart the server." }
+}
+
+/// Others may have taken the slots; but the usual reason is one of numbers, so they are said.
+fn raise_no_slot() -> ! {
+    let Obstacle { problem, hint } = no_slot();
     // SAFETY: a setting, fixed when the server starts.
     let slots = unsafe { pg_sys::max_worker_processes };
     let taken: Vec<usize> = shmem::databases().iter().map(Database::processes).filter(|count| *count > 0).collect();
     let (processes, databases) = (taken.iter().sum::<usize>(), taken.len());
-    Obstacle {
-        problem: format!(
-            "no worker slot is free: max_worker_processes is {slots}, and {databases} databases have {processes} workers of sea_mq"
-        ),
-        hint: "Raise max_worker_processes and restart the server, or drop databases that nobody needs. A database takes a relay, a consumer and the workers of parallel handlers, the server one launcher.".into(),
-    }
+    let numbers =
+        format!("max_worker_processes is {slots}, and sea_mq has {processes} workers in {databases} databases");
+    raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, format!("{problem}: {numbers}"), hint)
 }
 
 fn start_by_launcher(database: &Database) -> &'static str {
     if !database.start() {
         return "is running";
     }
-    database.lacks_slot.store(false, Ordering::Release);
+    Role::STANDING.iter().for_each(|&role| database.seat(role).lacks_slot.store(false, Ordering::Release));
     shmem::wake_launcher();
     // The launcher needs no time to find out that there is no slot.
     let asked = Instant::now();
-    while asked.elapsed() < OUTCOME
-        && !database.seat(Role::Relay).has_process()
-        && !database.lacks_slot.load(Ordering::Acquire)
-    {
+    while asked.elapsed() < OUTCOME && !database.seat(Role::Relay).has_process() && !database.lacks_slot() {
         session::wait(None, LOOK);
         pgrx::check_for_interrupts!();
     }
-    if database.lacks_slot.load(Ordering::Acquire) {
-        let Obstacle { problem, hint } = no_slot();
-        raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, problem, hint);
+    if database.lacks_slot() {
+        raise_no_slot();
     }
     "starting"
 }
@@ -209,6 +207,5 @@ fn start_by_hand() -> &'static str {
     if worker::start_by_hand() {
         return "starting";
     }
-    let Obstacle { problem, hint } = no_slot();
-    raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, problem, hint)
+    raise_no_slot()
 }

@@ -213,7 +213,7 @@ impl Launcher {
         seat.end.store(false, Ordering::Release);
         if seat.advance(Phase::Wanted, Phase::Running) {
             let asked = self.ask_for(post);
-            database.lacks_slot.store(!asked, Ordering::Release);
+            seat.lacks_slot.store(!asked, Ordering::Release);
             if !asked {
                 seat.advance(Phase::Running, Phase::Failed);
             }
