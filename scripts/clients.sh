@@ -10,9 +10,9 @@ tools=$dev/clients
 export PATH=$tools/venv/bin:$PATH CHECKPOINT_DISABLE=1
 
 here=$run_dir/clients-$$
-bouncer_pid=
 finish() {
-    [ -z "$bouncer_pid" ] || kill "$bouncer_pid" 2>/dev/null || true
+    # Its own id: what was started in the background is the shell around it.
+    [ ! -s "$here/bouncer/pid" ] || kill "$(cat "$here/bouncer/pid")" 2>/dev/null || true
     servers_down "$here"
 }
 trap finish EXIT
@@ -52,11 +52,11 @@ bouncer() {
     mkdir -p "$here/bouncer"
     printf '%s\n' '[databases]' "* = host=127.0.0.1 port=$pg_port" '[pgbouncer]' 'listen_addr = 127.0.0.1' "listen_port = $bouncer_port" \
         'auth_type = trust' "auth_file = $here/bouncer/users" 'pool_mode = transaction' 'default_pool_size = 2' "unix_socket_dir =" "logfile = $here/bouncer/log" \
+        "pidfile = $here/bouncer/pid" \
         'ignore_startup_parameters = extra_float_digits' >"$here/bouncer/ini"
     printf '"app" ""\n' >"$here/bouncer/users"
     [ "$(id -un)" = "$server_user" ] || chown -R "$server_user:" "$here/bouncer"
     as_server /usr/sbin/pgbouncer --quiet "$here/bouncer/ini" >/dev/null 2>&1 &
-    bouncer_pid=$!
     wait_for 10 python -c "import socket; socket.create_connection(('127.0.0.1', $bouncer_port))" || die "PgBouncer did not start"
 }
 
