@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e fuzz chaos soak bench matrix short check lint lint-contracts fmt docs package clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e clients fuzz chaos soak bench matrix short check lint lint-contracts fmt docs package clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
@@ -35,6 +35,9 @@ isolation: build ## concurrent sessions, with pg_isolation_regress
 
 e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit runs a part
 	@scripts/test.sh e2e $(FILTER)
+
+clients: build ## the programs of docs/clients.md and the helpers of clients/, against real servers; NAMES='prisma jdbc' runs some
+	@scripts/clients.sh $(NAMES)
 
 short: build ## regress, isolation and of each mechanism an end-to-end test or two
 	@scripts/test.sh short

@@ -70,7 +70,8 @@ CREATE TABLE sea_mq.installation (
     lease_epoch bigint NOT NULL DEFAULT 0,
     cleared_server text,
     fenced text,
-    adopting boolean NOT NULL DEFAULT false
+    adopting boolean NOT NULL DEFAULT false,
+    test_mode boolean NOT NULL DEFAULT false
 );
 INSERT INTO sea_mq.installation (system_identifier, database_oid)
 SELECT s.system_identifier, d.oid
@@ -87,3 +88,4 @@ COMMENT ON COLUMN sea_mq.installation.lease_epoch IS 'The last epoch in which th
 COMMENT ON COLUMN sea_mq.installation.cleared_server IS 'The run of the server in which the relay found that no other relay is in the way';
 COMMENT ON COLUMN sea_mq.installation.fenced IS 'Why this database publishes and receives nothing: another relay has the lease; sea_mq.adopt() clears it';
 COMMENT ON COLUMN sea_mq.installation.adopting IS 'Whether the relay is to take the lease whoever has it (sea_mq.adopt)';
+COMMENT ON COLUMN sea_mq.installation.test_mode IS 'Whether there is no broker for this database and its copies, whatever the settings say (sea_mq.test_mode)';

@@ -5,13 +5,74 @@ CREATE FUNCTION sea_mq.emit(
     visibility text DEFAULT NULL, available_at timestamptz DEFAULT NULL)
 RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_wrapper';
-COMMENT ON FUNCTION sea_mq.emit IS
+-- What drivers bind to emit as it is: an integer or a uuid as aggregate_id, and JSON as text or json. Each form is a function of
+-- its own, and none may be in the way of the one above, which literals and parameters without a type mean. PostgreSQL's rules
+-- see to it (10.3 of its manual):
+--   * where both fit, an exact type wins, then the preferred type of its kind. text is that of strings, a domain over text is not:
+--     so the forms with plain_text are chosen only where the others do not fit.
+--   * a literal without a type goes to text where a form takes text. json_text is of jsonb's kind (U), not of the strings', so it
+--     takes no such literal away from jsonb, and a parameter without a type is a jsonb.
+CREATE DOMAIN sea_mq.plain_text AS text;
+COMMENT ON DOMAIN sea_mq.plain_text IS 'text that PostgreSQL does not prefer when it chooses between functions';
+CREATE TYPE sea_mq.json_text;
+CREATE FUNCTION sea_mq.json_text_in(cstring) RETURNS sea_mq.json_text LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'json_in';
+CREATE FUNCTION sea_mq.json_text_out(sea_mq.json_text) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'json_out';
+COMMENT ON FUNCTION sea_mq.json_text_in(cstring) IS 'Input of sea_mq.json_text; for internal use';
+COMMENT ON FUNCTION sea_mq.json_text_out(sea_mq.json_text) IS 'Output of sea_mq.json_text; for internal use';
+CREATE TYPE sea_mq.json_text (INPUT = sea_mq.json_text_in, OUTPUT = sea_mq.json_text_out, LIKE = json, CATEGORY = 'U');
+COMMENT ON TYPE sea_mq.json_text IS 'JSON in whatever type a driver sends it: text, varchar, json or jsonb';
+CREATE CAST (text AS sea_mq.json_text) WITHOUT FUNCTION AS IMPLICIT;
+CREATE CAST (varchar AS sea_mq.json_text) WITHOUT FUNCTION AS IMPLICIT;
+CREATE CAST (json AS sea_mq.json_text) WITHOUT FUNCTION AS IMPLICIT;
+CREATE CAST (jsonb AS sea_mq.json_text) WITH INOUT AS IMPLICIT;
+COMMENT ON CAST (text AS sea_mq.json_text) IS 'For arguments of sea_mq.emit; emit checks that it is JSON';
+COMMENT ON CAST (varchar AS sea_mq.json_text) IS 'For arguments of sea_mq.emit; emit checks that it is JSON';
+COMMENT ON CAST (json AS sea_mq.json_text) IS 'For arguments of sea_mq.emit';
+COMMENT ON CAST (jsonb AS sea_mq.json_text) IS 'For arguments of sea_mq.emit';
+
+CREATE FUNCTION sea_mq.emit(
+    aggregate_type text, aggregate_id anynonarray, event_type text, payload jsonb,
+    event_version integer DEFAULT 1, context text DEFAULT NULL, event_id uuid DEFAULT NULL,
+    correlation_id text DEFAULT NULL, causation_id text DEFAULT NULL, headers jsonb DEFAULT NULL,
+    visibility text DEFAULT NULL, available_at timestamptz DEFAULT NULL)
+RETURNS uuid
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_key_wrapper';
+CREATE FUNCTION sea_mq.emit(
+    aggregate_type sea_mq.plain_text, aggregate_id text, event_type sea_mq.plain_text, payload sea_mq.json_text,
+    event_version integer DEFAULT 1, context text DEFAULT NULL, event_id uuid DEFAULT NULL,
+    correlation_id text DEFAULT NULL, causation_id text DEFAULT NULL, headers sea_mq.json_text DEFAULT NULL,
+    visibility text DEFAULT NULL, available_at timestamptz DEFAULT NULL)
+RETURNS uuid
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_text_wrapper';
+CREATE FUNCTION sea_mq.emit(
+    aggregate_type sea_mq.plain_text, aggregate_id anynonarray, event_type sea_mq.plain_text, payload sea_mq.json_text,
+    event_version integer DEFAULT 1, context text DEFAULT NULL, event_id uuid DEFAULT NULL,
+    correlation_id text DEFAULT NULL, causation_id text DEFAULT NULL, headers sea_mq.json_text DEFAULT NULL,
+    visibility text DEFAULT NULL, available_at timestamptz DEFAULT NULL)
+RETURNS uuid
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_key_text_wrapper';
+
+DO $$
+DECLARE
+    form record;
+BEGIN
+    FOR form IN
+        SELECT p.oid::regprocedure AS name,
+            concat_ws(' and ', CASE WHEN p.proargtypes[1] <> 'text'::regtype THEN 'an aggregate_id that is an integer, a uuid or an enum' END,
+                CASE WHEN p.proargtypes[3] <> 'jsonb'::regtype THEN 'JSON as text or json' END) AS takes
+        FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'sea_mq'::regnamespace AND p.proname = 'emit'
+    LOOP
+        EXECUTE format('COMMENT ON FUNCTION %s IS %L', form.name, CASE form.takes WHEN '' THEN
 'Emits an event in the current transaction and returns its id. It exists if and only if the transaction commits, and is then
 published on {context}.event.{event_type}.v{event_version}. With event_id, repeating the same event is a no-op for as
-long as the first is retained (sea_mq.retention). visibility: NULL stands for the registered one (sea_mq.event_types), else internal.
+long as the first is retained (sea_mq.retention). event_version: NULL stands for 1. visibility: NULL stands for the registered one
+(sea_mq.event_types), else internal.
 sea_mq.contracts says whether the event is checked against its contract. Errors: 22004 (a required argument is NULL), 22023 (a value
 cannot be used), 23514 (the contract is broken), 42704 (no context, or not registered), 54000 (too large), 23505 (event_id used for
-other content), 25006 (read-only transaction), 55000 (the transaction is already committing)';
+other content), 25006 (read-only transaction), 55000 (the transaction is already committing)'
+            ELSE 'emit with ' || form.takes || '. Errors: as the form with text and jsonb; 22P02 (no JSON), 42804 (no such id)' END);
+    END LOOP;
+END $$;
 
 CREATE FUNCTION sea_mq.emit_many(events jsonb[]) RETURNS SETOF uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_many_wrapper';
@@ -19,9 +80,16 @@ COMMENT ON FUNCTION sea_mq.emit_many IS
 'Emits many events in order; each is an object whose keys are emit''s parameters. Returns their ids in the same order. If one is
 refused, none is emitted. Errors are those of emit, with the place of the event in the array';
 
+-- Not a second emit_many: a parameter without a type could then be either.
+CREATE FUNCTION sea_mq.emit_array(events jsonb) RETURNS SETOF uuid
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_array_wrapper';
+COMMENT ON FUNCTION sea_mq.emit_array IS
+'emit_many for one JSON array of objects, as jsonb_agg gives it. Errors: as emit_many; 22023 (no array)';
+
 CREATE FUNCTION sea_mq.pending_events(
     OUT id uuid, OUT context text, OUT subject text, OUT aggregate_type text, OUT aggregate_id text, OUT event_type text,
-    OUT event_version integer, OUT payload jsonb, OUT headers jsonb, OUT created_at timestamptz, OUT available_at timestamptz)
+    OUT event_version integer, OUT payload jsonb, OUT headers jsonb, OUT created_at timestamptz, OUT available_at timestamptz,
+    OUT correlation_id text, OUT causation_id text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pending_events_wrapper';
 COMMENT ON FUNCTION sea_mq.pending_events IS

@@ -242,7 +242,7 @@ COMMENT ON FUNCTION sea_mq.reload IS
 CREATE FUNCTION sea_mq.preloaded() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'preloaded_wrapper';
 COMMENT ON FUNCTION sea_mq.preloaded IS 'Whether sea_mq is in shared_preload_libraries';
 CREATE FUNCTION sea_mq.has_broker() RETURNS boolean LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'has_broker_wrapper';
-COMMENT ON FUNCTION sea_mq.has_broker IS 'Whether sea_mq.nats_url is set; for internal use';
+COMMENT ON FUNCTION sea_mq.has_broker IS 'Whether sea_mq.nats_url is set and the database is not in test mode; for internal use';
 CREATE FUNCTION sea_mq.worker_problem(OUT problem text, OUT hint text) RETURNS SETOF record
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'worker_problem_wrapper';
 COMMENT ON FUNCTION sea_mq.worker_problem IS
@@ -297,6 +297,24 @@ COMMENT ON FUNCTION sea_mq.adopt IS
 after another relay of the same installation, which is stopped by it, and after a recovery or a failover that lost events which the
 streams hold. In a restored dump, unpublished events are queued anew, in order, and retained published ones are dropped from the log.
 Call it when this database is to go on and no other';
+
+-- Kept in the database, and not as a setting of it: CREATE DATABASE … TEMPLATE copies the one and not the other.
+CREATE FUNCTION sea_mq.test_mode(enabled boolean DEFAULT true) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF enabled IS NULL THEN
+        RAISE EXCEPTION 'enabled must not be null'
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'SELECT sea_mq.test_mode(), or sea_mq.test_mode(false) to end it.';
+    END IF;
+    UPDATE sea_mq.installation i SET test_mode = enabled WHERE i.test_mode <> enabled;
+    PERFORM sea_mq.restart_at_commit();
+    PERFORM sea_mq.announce();
+    RETURN CASE WHEN enabled THEN 'on' ELSE 'off' END;
+END $$;
+COMMENT ON FUNCTION sea_mq.test_mode IS
+'For databases of tests: no broker, whatever the settings say, here and in databases that are copied from this one. Events go to the
+subscriptions of the same database. Starts the workers at once. With false it ends, and what was emitted meanwhile is published if
+there is a broker. Error 22004';
 
 CREATE FUNCTION sea_mq.workers(
     OUT pid integer, OUT backend_type text, OUT state text, OUT wait_event text, OUT backend_start timestamptz)

@@ -448,7 +448,7 @@ CREATE FUNCTION sea_mq.subscribe(
     start_from text DEFAULT 'new', workers integer DEFAULT 1, timeout interval DEFAULT NULL,
     retry_delay interval DEFAULT NULL, retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL,
     contracts text DEFAULT 'off')
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     new sea_mq.subscriptions;
@@ -494,7 +494,7 @@ BEGIN
             RAISE EXCEPTION 'there is a subscription "%" already, and it is another one', subscription
                 USING ERRCODE = 'duplicate_object', HINT = 'Change it with sea_mq.alter_subscription, or unsubscribe first.';
         END IF;
-        RETURN;
+        RETURN subscribe.subscription;
     END IF;
     -- A superuser's subscription does not make somebody else's function run as superuser.
     new.owner_oid := coalesce((SELECT p.proowner FROM pg_proc p JOIN pg_roles r ON r.oid = sea_mq.caller() AND r.rolsuper
@@ -514,6 +514,7 @@ BEGIN
         subscribe.contracts);
     PERFORM sea_mq.begin_subscription(new.subscription, subscribe.start_from = 'new');
     PERFORM sea_mq.inbox_wake_at_commit();
+    RETURN subscribe.subscription;
 EXCEPTION
 WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'the subscription cannot be described so: %', SQLERRM
@@ -526,7 +527,7 @@ COMMENT ON FUNCTION sea_mq.subscribe IS
 'Receives the events of a context (or of a stream, by its name). With a handler, f(sea_mq.event), each is handled exactly once in
 effect, as the role that subscribes; without one, messages wait for sea_mq.receive. filter: an event type, a type and a version
 (order_created.v2) or a subject with wildcards. start_from: new, all, a stream sequence or a time. contracts: off, warn or enforce
-(what breaks its registered contract, or has none, is poison). Repeating the same call is a
+(what breaks its registered contract, or has none, is poison). Returns the subscription''s name. Repeating the same call is a
 no-op. Errors: 22004, 22023, 42710 (another one has that name), 42P13 (not a handler), 42501, 42704 (no context)';
 
 CREATE FUNCTION sea_mq.begin_subscription(subscription text, from_now boolean) RETURNS void
@@ -554,15 +555,16 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.begin_log_again IS 'Puts the positions of all subscriptions in this database''s log back to its beginning; for internal use';
 
-CREATE FUNCTION sea_mq.unsubscribe(subscription text) RETURNS void
+CREATE FUNCTION sea_mq.unsubscribe(subscription text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM sea_mq.own_subscription(unsubscribe.subscription);
     DELETE FROM sea_mq.subscriptions s WHERE s.subscription = unsubscribe.subscription;
     PERFORM sea_mq.inbox_wake_at_commit();
+    RETURN unsubscribe.subscription;
 END $$;
 COMMENT ON FUNCTION sea_mq.unsubscribe IS
-'Ends a subscription and removes its consumer in JetStream, if it carries this installation''s mark. What it has received stays in the inbox for as long as that is
+'Ends a subscription, returns its name, and removes its consumer in JetStream, if it carries this installation''s mark. What it has received stays in the inbox for as long as that is
 retained, so that a later subscription of the same name handles nothing again; what waits there for an attempt is given up.
 Errors: 42704, 42501';
 
@@ -595,7 +597,7 @@ CREATE FUNCTION sea_mq.alter_subscription(
     max_deliver integer DEFAULT NULL, ack_wait interval DEFAULT NULL, max_ack_pending integer DEFAULT NULL,
     workers integer DEFAULT NULL, timeout interval DEFAULT NULL, retry_delay interval DEFAULT NULL,
     retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL, owner name DEFAULT NULL, contracts text DEFAULT NULL)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     decides boolean := alter_subscription.handler IS NOT NULL OR alter_subscription.owner IS NOT NULL;
@@ -630,27 +632,29 @@ BEGIN
         contracts = coalesce(alter_subscription.contracts, s.contracts)
     WHERE s.subscription = alter_subscription.subscription;
     PERFORM sea_mq.inbox_wake_at_commit();
+    RETURN alter_subscription.subscription;
 EXCEPTION WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'the subscription cannot be described so: %', SQLERRM
         USING ERRCODE = 'invalid_parameter_value', HINT = 'timeout is 1 ms to 1 day, ack_wait 1 s to 1 day, retry_delay and retry_delay_max are 0 to 1 day, workers 1 to 6; see the constraints of sea_mq.subscriptions for the others.';
 END $$;
 COMMENT ON FUNCTION sea_mq.alter_subscription IS
-'Changes a subscription; NULL leaves a setting as it is. Where it began and what it reads cannot be changed. Errors: 22023, 42501,
+'Changes a subscription, and returns its name; NULL leaves a setting as it is. Where it began and what it reads cannot be changed. Errors: 22023, 42501,
 42704, 42P13';
 
-CREATE FUNCTION sea_mq.set_paused(subscription text, paused boolean) RETURNS void
+CREATE FUNCTION sea_mq.set_paused(subscription text, paused boolean) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM sea_mq.own_subscription(set_paused.subscription);
     UPDATE sea_mq.subscriptions s SET paused = set_paused.paused WHERE s.subscription = set_paused.subscription;
     PERFORM sea_mq.inbox_wake_at_commit();
+    RETURN set_paused.subscription;
 END $$;
 COMMENT ON FUNCTION sea_mq.set_paused IS 'What pause_subscription and resume_subscription do; for internal use';
-CREATE FUNCTION sea_mq.pause_subscription(subscription text) RETURNS void
+CREATE FUNCTION sea_mq.pause_subscription(subscription text) RETURNS text
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT sea_mq.set_paused($1, true)';
 COMMENT ON FUNCTION sea_mq.pause_subscription IS
 'Stops handling and fetching until resume_subscription; what comes meanwhile waits in the stream. Errors: 42501, 42704';
-CREATE FUNCTION sea_mq.resume_subscription(subscription text) RETURNS void
+CREATE FUNCTION sea_mq.resume_subscription(subscription text) RETURNS text
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT sea_mq.set_paused($1, false)';
 COMMENT ON FUNCTION sea_mq.resume_subscription IS 'Ends a pause. Errors: 42501, 42704';

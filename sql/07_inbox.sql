@@ -326,12 +326,46 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.check_lease IS 'An error unless a message can be leased for so long. Error 22023; for internal use';
 
-CREATE FUNCTION sea_mq.receive(subscription text, max integer DEFAULT 10, lease interval DEFAULT '30 s')
+-- How a receiver waits: it looks again and again, each time with a snapshot of its own and without a lock on a row or an xid. What
+-- holds its statement's snapshot is the statement, so it does not last long.
+CREATE FUNCTION sea_mq.await_messages(subscription text, wait interval) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    until timestamptz := clock_timestamp() + wait;
+    began timestamptz;
+    pause double precision := 0.005;
+BEGIN
+    IF wait < '0' OR wait > '30 s' THEN
+        RAISE EXCEPTION 'wait must not be negative, and 30 s at most'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'As in ''5 s''; call sea_mq.receive again when nothing has come.';
+    END IF;
+    IF wait > '0' AND current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'receive can only wait at the isolation level READ COMMITTED'
+            USING ERRCODE = 'feature_not_supported', HINT = 'At others, a transaction does not see what comes after its first statement.';
+    END IF;
+    LOOP
+        began := clock_timestamp();
+        EXIT WHEN wait IS NULL OR began >= until OR EXISTS (SELECT FROM sea_mq.inbox_pending p
+            WHERE p.subscription = await_messages.subscription
+                AND CASE p.status WHEN 'processing' THEN p.lease_until ELSE p.due_at END <= clock_timestamp());
+        -- To look takes a twentieth of the time at most, however much is under way.
+        pause := greatest(pause, 20 * extract(epoch FROM clock_timestamp() - began));
+        PERFORM pg_sleep(least(pause, extract(epoch FROM until - clock_timestamp())));
+        pause := least(pause * 1.5, 0.05);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION sea_mq.await_messages IS
+'Waits until a subscription has a message to receive, or the time has passed. Errors: 22023, 0A000 (not READ COMMITTED); for internal use';
+
+CREATE FUNCTION sea_mq.receive(subscription text, max integer DEFAULT 10, lease interval DEFAULT '30 s',
+    wait interval DEFAULT NULL, per_aggregate boolean DEFAULT false)
 RETURNS TABLE (id bigint, message_id text, source_context text, event_type text, event_version integer, subject text,
     aggregate_type text, aggregate_id text, payload jsonb, headers jsonb, correlation_id text, causation_id text,
     attempts integer, created_at timestamptz, lease_until timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
+DECLARE
+    first bigint[];
 BEGIN
     IF max IS NULL OR max < 1 THEN
         RAISE EXCEPTION 'max must be positive'
@@ -343,13 +377,21 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'Make it with sea_mq.subscribe(subscription, source), without a handler.';
     END IF;
     PERFORM sea_mq.check_receiver(receive.subscription);
+    PERFORM sea_mq.await_messages(receive.subscription, wait);
     PERFORM sea_mq.release_expired(receive.subscription);
+    IF per_aggregate THEN
+        -- Of each aggregate the oldest that is not done, whoever has it: the next is nobody's before that one is settled.
+        first := ARRAY(SELECT DISTINCT ON (p.aggregate_type, p.aggregate_id, CASE WHEN p.aggregate_id IS NULL THEN p.id END) p.id
+            FROM sea_mq.inbox_pending p WHERE p.subscription = receive.subscription
+            ORDER BY p.aggregate_type, p.aggregate_id, CASE WHEN p.aggregate_id IS NULL THEN p.id END, p.id);
+    END IF;
     RETURN QUERY
     WITH taken AS (
         UPDATE sea_mq.inbox_pending p SET status = 'processing', attempts = p.attempts + 1, delivered_at = clock_timestamp(),
             lease_until = clock_timestamp() + lease
         WHERE p.id IN (SELECT w.id FROM sea_mq.inbox_pending w
             WHERE w.subscription = receive.subscription AND w.status <> 'processing' AND w.due_at <= clock_timestamp()
+                AND (first IS NULL OR w.id = ANY (first))
             ORDER BY w.id LIMIT receive.max FOR UPDATE SKIP LOCKED)
         RETURNING p.*)
     SELECT t.id, t.message_id, t.source_context, t.event_type, t.event_version, t.subject, t.aggregate_type, t.aggregate_id,
@@ -358,9 +400,10 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.receive IS
 'Takes up to max messages of a subscription without a handler, oldest first, for as long as lease; many clients may call it at
-once. Commit at once: until then nobody else sees that they are taken. Then call complete, fail or reject for each, in the
-transaction that has the effects. A message whose lease runs out is given back, and that counts as a failed attempt. Errors: 22023,
-42704';
+once. Commit at once: until then nobody else sees that they are taken. wait: how long to wait for the first, 30 s at most.
+per_aggregate: of each aggregate only the oldest that is not done, so that no two clients have events of one, and a failed one is
+handled before those that follow it. Then call complete, fail or reject for each, in the
+transaction that has the effects. A message whose lease runs out is given back, and that counts as a failed attempt. Errors: 0A000 (it is to wait and cannot), 22023, 42704';
 
 CREATE FUNCTION sea_mq.taken(id bigint) RETURNS sea_mq.inbox_pending
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
@@ -380,7 +423,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.taken IS 'A message that an application has received, locked. Error 55000; for internal use';
 
-CREATE FUNCTION sea_mq.complete(id bigint) RETURNS void
+CREATE FUNCTION sea_mq.complete(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     message sea_mq.inbox_pending := sea_mq.taken(id);
@@ -388,9 +431,10 @@ BEGIN
     PERFORM sea_mq.settle(message, 'processed');
     PERFORM sea_mq.count_outcomes(message.subscription, processed => 1);
     PERFORM sea_mq.inbox_wake_at_commit();
+    RETURN 'processed';
 END $$;
 COMMENT ON FUNCTION sea_mq.complete IS
-'Marks a received message as processed. Called in the transaction that has the effects, both commit or neither: of two clients
+'Marks a received message as processed, and returns this status. Called in the transaction that has the effects, both commit or neither: of two clients
 that have the same message, the second gets an error (55000) and rolls back';
 
 CREATE FUNCTION sea_mq.fail(id bigint, error text, retry_in interval DEFAULT NULL) RETURNS text
@@ -408,7 +452,7 @@ COMMENT ON FUNCTION sea_mq.fail IS
 max_deliver is reached, to the dead letter queue. Call it in a transaction of its own, after rolling back. Returns the status that
 follows: failed or dead. Errors: 22023 (retry_in is negative, or more than a year), 55000';
 
-CREATE FUNCTION sea_mq.reject(id bigint, reason text) RETURNS void
+CREATE FUNCTION sea_mq.reject(id bigint, reason text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     message sea_mq.inbox_pending := sea_mq.taken(id);
@@ -416,8 +460,10 @@ BEGIN
     message.errors := sea_mq.with_error(message.errors, message.attempts, 'poison', NULL, reason, NULL);
     PERFORM sea_mq.bury(message, 'poison', coalesce(reason, 'no reason given'));
     PERFORM sea_mq.inbox_wake_at_commit();
+    RETURN 'dead';
 END $$;
-COMMENT ON FUNCTION sea_mq.reject IS 'Moves a received message to the dead letter queue without another attempt. Error 55000';
+COMMENT ON FUNCTION sea_mq.reject IS
+'Moves a received message to the dead letter queue without another attempt, and returns the status: dead. Error 55000';
 
 CREATE FUNCTION sea_mq.extend_lease(id bigint, lease interval DEFAULT '30 s') RETURNS timestamptz
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -488,8 +534,17 @@ BEGIN
     RETURN sea_mq.accept_once(inbox_accept.message_id, inbox_accept.source_context, kind, inbox_accept.payload,
         inbox_accept.subscription, inbox_accept.event_version, inbox_accept.subject, inbox_accept.headers);
 END $$;
-COMMENT ON FUNCTION sea_mq.inbox_accept IS
+COMMENT ON FUNCTION sea_mq.inbox_accept(text, text, text, jsonb, text, integer, text, jsonb) IS
 'For applications with a NATS consumer of their own: true the first time that a message is accepted for a subscription, false
 afterwards. Call it in the transaction that has the effects, and acknowledge the message after the commit. Waits for a concurrent
 transaction that accepts the same message. A name belongs to the role that uses it first, or that has subscribed under it. Errors:
 22004, 22023 (a name of sea_mq.ingest), 42501 (another role''s name)';
+
+-- As the forms of emit: chosen only where the one above does not fit.
+CREATE FUNCTION sea_mq.inbox_accept(message_id sea_mq.plain_text, source_context text, event_type text, payload sea_mq.json_text,
+    subscription text, event_version integer DEFAULT NULL, subject text DEFAULT NULL, headers sea_mq.json_text DEFAULT NULL) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT sea_mq.inbox_accept($1::text, $2, $3, $4::text::jsonb, $5, $6, $7, $8::text::jsonb)
+$$;
+COMMENT ON FUNCTION sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text) IS
+'inbox_accept with JSON as text or json. Errors: as the form with jsonb; 22P02 (no JSON)';

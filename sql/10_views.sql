@@ -115,13 +115,13 @@ WHERE b.bytes >= m.bytes
 UNION ALL
 SELECT 2, coalesce('relay: ' || r.error, 'relay is ' || r.state),
     coalesce(r.hint, CASE r.state
-        WHEN 'unconfigured' THEN 'Set sea_mq.nats_url, as in ALTER SYSTEM SET sea_mq.nats_url = ''nats://localhost:4222''; then reload.'
+        WHEN 'unconfigured' THEN format('ALTER DATABASE %I SET sea_mq.nats_url = ''nats://localhost:4222''; then SELECT sea_mq.reload().', current_database())
         WHEN 'disabled' THEN 'Set sea_mq.enabled = on, then call sea_mq.reload().'
         ELSE 'Wait a moment; the relay retries by itself.' END)
 FROM sea_mq.relay_status r
 WHERE r.running AND r.state <> 'connected'
     -- Without a broker, events go to the subscriptions of the same database.
-    AND NOT (r.state = 'unconfigured' AND EXISTS (SELECT FROM sea_mq.subscriptions))
+    AND NOT (r.state = 'unconfigured' AND (EXISTS (SELECT FROM sea_mq.subscriptions) OR (SELECT i.test_mode FROM sea_mq.installation i)))
 UNION ALL
 SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(t.hint, 'See its row in sea_mq.stream_status, and the server''s log.')
 FROM (SELECT s.name AS stream, x.* FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
@@ -185,7 +185,8 @@ COMMENT ON COLUMN sea_mq.problems.problem IS 'What is wrong';
 COMMENT ON COLUMN sea_mq.problems.hint IS 'What to do about it';
 
 CREATE VIEW sea_mq.status AS
-SELECT p.problem IS NULL AS ok, coalesce(p.problem, CASE r.state WHEN 'standby' THEN 'this server is a standby: nothing is published or received here' END,
+SELECT p.problem IS NULL AS ok, coalesce(p.problem, CASE WHEN r.state = 'standby' THEN 'this server is a standby: nothing is published or received here'
+        WHEN (SELECT i.test_mode FROM sea_mq.installation i) THEN 'all is well; in test mode, so nothing goes to a broker' END,
         'all is well') AS summary,
     coalesce(p.hint, CASE r.state WHEN 'standby' THEN 'Look at the primary. Here, the workers start by themselves when this server is promoted.' END) AS hint,
     p.problems,

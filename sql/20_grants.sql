@@ -53,9 +53,18 @@ REVOKE ALL ON ALL TABLES IN SCHEMA sea_mq FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA sea_mq TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 
-GRANT EXECUTE ON FUNCTION sea_mq.emit, sea_mq.emit_many, sea_mq.pending_events, sea_mq.event_name, sea_mq.context_name
+DO $$
+DECLARE
+    form regprocedure;
+BEGIN
+    FOR form IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'sea_mq'::regnamespace AND p.proname = 'emit' LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO sea_mq_producer', form);
+    END LOOP;
+END $$;
+GRANT EXECUTE ON FUNCTION sea_mq.emit_many, sea_mq.emit_array, sea_mq.pending_events, sea_mq.event_name, sea_mq.context_name
     TO sea_mq_producer;
-GRANT INSERT ON sea_mq.outbox_events TO sea_mq_producer;
+-- The ids are for INSERT … RETURNING id.
+GRANT INSERT, SELECT (id) ON sea_mq.outbox_events TO sea_mq_producer;
 
 GRANT SELECT ON sea_mq.outbox_events, sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems,
     sea_mq.status, sea_mq.streams, sea_mq.consumers, sea_mq.publish_failures, sea_mq.stream_divergences TO sea_mq_monitor, sea_mq_operator;
@@ -63,14 +72,16 @@ GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.unpubli
     sea_mq.install_report, sea_mq.event_name, sea_mq.context_name, sea_mq.sink_id TO sea_mq_monitor, sea_mq_operator;
 
 GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.drop_stream, sea_mq.create_consumer,
-    sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt TO sea_mq_operator;
+    sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt, sea_mq.test_mode TO sea_mq_operator;
 -- Who subscribes owns the subscription. Nobody writes to the tables: who may do what is for the functions to say.
 GRANT SELECT ON sea_mq.subscriptions TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
 GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
     sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.event_name, sea_mq.context_name
     TO sea_mq_consumer, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease, sea_mq.inbox_accept,
+GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease,
+    sea_mq.inbox_accept(text, text, text, jsonb, text, integer, text, jsonb),
+    sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text),
     sea_mq.poison, sea_mq.skip TO sea_mq_consumer;
 GRANT EXECUTE ON FUNCTION sea_mq.dlq_list, sea_mq.dlq_replay, sea_mq.dlq_replay_all, sea_mq.dlq_discard TO sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.dlq_list TO sea_mq_monitor;

@@ -60,9 +60,10 @@ async def main(stream, subscription, idle=float("inf")):
             for message in messages:
                 try:
                     await handle(db, subscription, message)
-                except psycopg.OperationalError:
-                    raise  # The connection is gone. An unacknowledged message is delivered again after ack_wait.
                 except Exception as error:  # noqa: BLE001
+                    # Ask the connection, not the error: a deadlock or a timeout is an OperationalError too.
+                    if db.closed:
+                        raise  # An unacknowledged message is delivered again after ack_wait.
                     print(f"message {message.metadata.sequence.stream}: {error!r}", file=sys.stderr)
                     await message.nak(delay=5)
                 else:

@@ -44,11 +44,12 @@ def handle(db, message):
             db.execute("SELECT sea_mq.complete(%s)", (message["id"],))
     except errors.ObjectNotInPrerequisiteState:
         pass  # Our lease had run out, and another client has completed the message. Our work was undone.
-    except psycopg.OperationalError:
-        raise  # The connection is gone. The lease runs out, and another client gets the message.
     except Hopeless as error:
         give_up(db, "SELECT sea_mq.reject(%s, %s)", message, error)
     except Exception as error:  # noqa: BLE001
+        # Ask the connection, not the error: a deadlock or a timeout is an OperationalError too, and the connection goes on.
+        if db.closed:
+            raise  # The lease runs out, and another client gets the message.
         give_up(db, "SELECT sea_mq.fail(%s, %s)", message, error)
 
 
@@ -65,13 +66,10 @@ def main(subscription, idle=float("inf")):
     with psycopg.connect(os.environ.get("DATABASE_URL", ""), autocommit=True, row_factory=dict_row) as db:
         last = time.monotonic()
         while time.monotonic() - last < idle:
-            received = "SELECT * FROM sea_mq.receive(%s, max => 10, lease => '30 s')"
-            messages = db.execute(received, (subscription,)).fetchall()
-            for message in messages:
+            received = "SELECT * FROM sea_mq.receive(%s, max => 10, lease => '30 s', wait => '1 s')"
+            for message in db.execute(received, (subscription,)).fetchall():
                 handle(db, message)
                 last = time.monotonic()
-            if not messages:
-                time.sleep(0.1)
 
 
 if __name__ == "__main__":

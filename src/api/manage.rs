@@ -1,19 +1,25 @@
 //! `sea_mq.start`, `stop`, `reload`, and what descriptions call when they change.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::host::gucs;
+use crate::host::door::as_owner;
 use crate::host::owed::owe;
 use crate::host::roles::Role;
 use crate::host::seat::Life;
 use crate::host::shmem::{self, Database};
+use crate::host::{gucs, installation, session};
 use crate::sys::catalog;
 use crate::sys::datum::{nullable_text, return_set, sql_function, text_datum};
 use crate::sys::error::raise;
 use crate::workers;
 use sea_mq_model::domain::address::Urls;
+
+/// How long `start` waits for the launcher, and how often it looks.
+const OUTCOME: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
 
 sql_function!(wake_at_commit_wrapper, pg_finfo_wake_at_commit_wrapper, |_call| {
     owe(|owed| owed.descriptions = true);
@@ -40,7 +46,9 @@ sql_function!(broker_settings_wrapper, pg_finfo_broker_settings_wrapper, |call| 
 
 sql_function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, |_call| pg_sys::Datum::from(shmem::preloaded()));
 
-sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| pg_sys::Datum::from(gucs::has_broker()));
+sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| {
+    pg_sys::Datum::from(as_owner(installation::has_broker))
+});
 
 // How the processes of this database have failed of late.
 sql_function!(worker_failures_wrapper, pg_finfo_worker_failures_wrapper, |call| return_set(call, |row| {
@@ -135,7 +143,7 @@ fn obstacle() -> Option<Obstacle> {
         return Some(obstacle);
     }
     match shmem::database(oid) {
-        Some(database) => database.lacks_slot.load(Ordering::Acquire).then(no_slot),
+        Some(database) => database.lacks_slot().then(no_slot),
         None => shmem::is_full().then(no_place),
     }
 }
@@ -166,11 +174,33 @@ fn no_slot() -> Obstacle {
     Obstacle { problem: "no worker slot is free".into(), hint: "Raise max_worker_processes and restart the server." }
 }
 
+/// Others may have taken the slots; but the usual reason is one of numbers, so they are said.
+fn raise_no_slot() -> ! {
+    let Obstacle { problem, hint } = no_slot();
+    // SAFETY: a setting, fixed when the server starts.
+    let slots = unsafe { pg_sys::max_worker_processes };
+    let taken: Vec<usize> = shmem::databases().iter().map(Database::processes).filter(|count| *count > 0).collect();
+    let (processes, databases) = (taken.iter().sum::<usize>(), taken.len());
+    let numbers =
+        format!("max_worker_processes is {slots}, and sea_mq has {processes} workers in {databases} databases");
+    raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, format!("{problem}: {numbers}"), hint)
+}
+
 fn start_by_launcher(database: &Database) -> &'static str {
     if !database.start() {
         return "is running";
     }
+    Role::standing().for_each(|role| database.seat(role).lacks_slot.store(false, Ordering::Release));
     shmem::wake_launcher();
+    // The launcher needs no time to find out that there is no slot.
+    let asked = Instant::now();
+    while asked.elapsed() < OUTCOME && !database.seat(Role::Relay).has_process() && !database.lacks_slot() {
+        session::wait(None, LOOK);
+        pgrx::check_for_interrupts!();
+    }
+    if database.lacks_slot() {
+        raise_no_slot();
+    }
     "starting"
 }
 
@@ -178,6 +208,5 @@ fn start_by_hand() -> &'static str {
     if workers::start_by_hand() {
         return "starting";
     }
-    let Obstacle { problem, hint } = no_slot();
-    raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, problem, hint)
+    raise_no_slot()
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::emit::pending;
 use crate::host::door::as_owner;
-use crate::host::gucs;
+use crate::host::installation;
 use crate::host::spi::{self, Arg};
 use crate::log::{backlog, fate, unread};
 use crate::sys::datum::{Call, nullable_text, return_set, sql_function, text_datum};
@@ -89,7 +89,7 @@ sql_function!(unpublished_sinks_wrapper, pg_finfo_unpublished_sinks_wrapper, |ca
 /// State, error and time until which it is held back; `None` for an event that is not known.
 fn publication(id: Uuid) -> Option<Vec<Option<String>>> {
     let state = |word: &str| Some(vec![Some(word.to_owned())]);
-    if !gucs::has_broker() {
+    if !as_owner(installation::has_broker) {
         return state("unconfigured");
     }
     if pending::holds(id) {

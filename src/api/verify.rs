@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::host::door::as_owner;
 use crate::host::roles::Role;
 use crate::host::shmem::{self, Database};
-use crate::host::{gucs, inquiry, session, spi};
+use crate::host::{inquiry, installation, session, spi};
 use crate::streams::findings;
 use crate::sys::datum::{return_set, sql_function, text_datum, uuid_datum};
 use crate::sys::error::raise;
@@ -49,7 +49,7 @@ sql_function!(compare_stream_wrapper, pg_finfo_compare_stream_wrapper, |call| {
 /// The database's entry, if its relay can be asked.
 fn database() -> &'static Database {
     let refuse = |what: &str, hint: &str| raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what, hint);
-    if !gucs::has_broker() {
+    if !as_owner(installation::has_broker) {
         refuse("there is no broker that holds the stream", "Set sea_mq.nats_url.");
     }
     // SAFETY: read by the main thread, constant in a process.

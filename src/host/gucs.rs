@@ -365,7 +365,8 @@ pub fn broker(client_name: String) -> Option<BrokerConfig> {
     })
 }
 
-pub fn has_broker() -> bool {
+/// Whether the settings name a broker; `installation::has_broker` knows of the test mode as well.
+pub fn names_broker() -> bool {
     string(&NATS_URL).is_some()
 }
 

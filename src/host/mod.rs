@@ -6,6 +6,7 @@ pub mod exclusive;
 pub mod failures;
 pub mod gucs;
 pub mod inquiry;
+pub mod installation;
 pub mod locks;
 pub mod owed;
 pub mod roles;

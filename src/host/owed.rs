@@ -53,7 +53,9 @@ pub fn pay() {
     }
     // SAFETY: read by the main thread, constant in a process.
     let oid = unsafe { pg_sys::MyDatabaseId };
-    if owed.announce {
+    // A database that the launcher has not met yet was copied from another one a moment ago.
+    let is_new = owed.events && shmem::database(oid).is_none() && shmem::claim(oid).is_some();
+    if owed.announce || is_new {
         shmem::want(oid);
         shmem::wake_launcher();
     }

@@ -50,6 +50,9 @@ pub struct Seat {
     reasons: AtomicU32,
     /// [`Reasons`] that the process wants to be woken for; none without a process. Written by the process.
     hears: AtomicU32,
+    /// The server had no worker slot when the launcher last asked for a process. Written by the launcher, and cleared by whoever
+    /// asks it to try again.
+    pub lacks_slot: AtomicBool,
     /// How its processes have failed of late. Noted by the process and by the launcher.
     pub failures: Failures,
 }
@@ -71,6 +74,7 @@ impl Seat {
     /// Leaves the seat to nobody. Returns what it was.
     pub fn clear(&self) -> Life {
         self.failures.forget();
+        self.lacks_slot.store(false, Ordering::Release);
         Life::from_u32(self.life.swap(Life::Absent as u32, Ordering::AcqRel))
     }
 

@@ -39,8 +39,6 @@ pub struct Database {
     pub inquiry: Inquiry,
     /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
     pub held_until: AtomicI64,
-    /// The server had no worker slot when the launcher last asked for a process. Written by the launcher.
-    pub lacks_slot: AtomicBool,
 }
 
 /// What is not about one database.
@@ -60,7 +58,17 @@ impl Database {
     }
 
     pub fn has_process(&self) -> bool {
-        self.seats.iter().any(Seat::has_process)
+        self.processes() > 0
+    }
+
+    /// Whether the server had no worker slot for the relay or the consumer when the launcher last asked for it.
+    pub fn lacks_slot(&self) -> bool {
+        Role::standing().any(|role| self.seat(role).lacks_slot.load(Ordering::Acquire))
+    }
+
+    /// How many workers it has.
+    pub fn processes(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.has_process()).count()
     }
 
     /// Whether no process is there, and none is wanted.
@@ -250,7 +258,6 @@ fn ask(oid: pg_sys::Oid, wanted: impl Fn(Role) -> bool) -> bool {
 pub fn release(database: &Database, oid: u32) {
     database.held_until.store(0, Ordering::Release);
     database.backlog_at.store(0, Ordering::Release);
-    database.lacks_slot.store(false, Ordering::Release);
     database.oid.store(0, Ordering::Release);
     let wanted = database.seats.iter().filter(|seat| seat.clear() == Life::Wanted).count() > 0;
     // Somebody asked for a worker just before the entry was given up: ask anew.

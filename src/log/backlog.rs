@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
 use super::{cursors, outbox, progress};
-use crate::host::gucs;
+use crate::host::installation;
 use crate::sys::relation::{Compare, Key, Relation};
 use sea_mq_model::broker::SinkId;
 use sea_mq_model::domain::position::Position;
@@ -28,7 +28,7 @@ pub fn bytes() -> u64 {
 
 /// Of one sink. Without a broker its events go to the subscriptions of the same database, if there are any.
 pub fn bytes_of(sink: SinkId) -> u64 {
-    let local = if gucs::has_broker() { Vec::new() } else { progress::local_positions(sink) };
+    let local = if installation::has_broker() { Vec::new() } else { progress::local_positions(sink) };
     let readers = if local.is_empty() { vec![cursors::load(sink).position] } else { local };
     let ahead_of = |at: &Position| (0..SLOTS).map(|slot| bytes_in(slot, sink, at)).sum();
     readers.iter().map(ahead_of).max().unwrap_or(0)

@@ -9,7 +9,7 @@ use pgrx::{log, pg_sys};
 use super::positions::{self, Ring};
 use super::{cursors, outbox, progress, ring};
 use crate::host::session::{self, Failed};
-use crate::host::{gucs, spi};
+use crate::host::{gucs, installation, spi};
 use crate::sys::relation::Relation;
 use sea_mq_model::domain::position::Position;
 
@@ -71,7 +71,7 @@ fn size(slot: i16) -> u64 {
 fn is_spent(slot: i16) -> bool {
     let now = outbox::now();
     let unread = |sink, at: &Position| outbox::slot_has_unread(slot, sink, at, &now);
-    let without_broker = !gucs::has_broker();
+    let without_broker = !installation::has_broker();
     outbox::sinks_in(slot).into_iter().all(|sink| {
         // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
         // stream would not hold any more is not kept for it either.

@@ -3,4 +3,3 @@
 pub mod consumers;
 pub mod descriptions;
 pub mod findings;
-pub mod installation;

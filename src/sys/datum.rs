@@ -53,6 +53,32 @@ impl Call {
         self.datum(n).map(|datum| unsafe { jsonb_text(datum) })
     }
 
+    /// A `sea_mq.json_text` argument as `jsonb` would write it; an error for text that is not JSON.
+    pub fn json(self, n: usize) -> Option<String> {
+        // SAFETY: the value was just made.
+        self.text(n).map(|json| unsafe { jsonb_text(jsonb_datum(&json)) })
+    }
+
+    /// An argument of any type that is written in one way alone, as text; otherwise the name of its type.
+    pub fn written(self, n: usize) -> Result<Option<String>, String> {
+        // SAFETY: the call is being executed; what the output function gives is a C string.
+        unsafe {
+            let given = pg_sys::get_fn_expr_argtype((*self.0).flinfo, i32::try_from(n).unwrap_or(0));
+            let base = pg_sys::getBaseType(given);
+            let is_plain = [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID, pg_sys::UUIDOID]
+                .contains(&base)
+                || pg_sys::type_is_enum(base);
+            if !is_plain {
+                return Err(CStr::from_ptr(pg_sys::format_type_be(given)).to_string_lossy().into_owned());
+            }
+            let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
+            pg_sys::getTypeOutputInfo(base, &raw mut output, &raw mut is_varlena);
+            let written =
+                |datum| CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, datum)).to_string_lossy().into_owned();
+            Ok(self.datum(n).map(written))
+        }
+    }
+
     pub fn bytea(self, n: usize) -> Option<Vec<u8>> {
         // SAFETY: the SQL declaration gives the argument the type bytea; the copy is freed with the call's memory.
         self.datum(n).map(|datum| unsafe {

@@ -4,18 +4,24 @@
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use crate::host::spi;
+use crate::host::{gucs, installation, spi};
 use crate::streams::consumers::Trouble;
-use crate::streams::{descriptions, installation};
-use sea_mq_model::broker::FaultKind;
+use crate::streams::descriptions;
+use sea_mq_model::broker::{BrokerConfig, FaultKind};
 use sea_mq_model::domain::lease::Claimant;
 
-/// What is wrong with the identity, if anything is.
-pub fn trouble() -> Option<Trouble> {
-    if descriptions::is_copied() {
+/// The broker that this database's workers connect to, if they are to.
+pub fn broker() -> Option<BrokerConfig> {
+    gucs::broker(client_name()).filter(|_| !installation::is_in_test_mode())
+}
+
+/// What is wrong with the identity, if anything is. Without a broker, a copy is in nobody's way; but the log of a restored dump
+/// is in terms of another cluster.
+pub fn trouble(has_broker: bool) -> Option<Trouble> {
+    if has_broker && descriptions::is_copied() {
         return Some(copied("the data directory or the database is a copy"));
     }
-    if let Some(why) = installation::fenced() {
+    if let Some(why) = installation::fenced().filter(|_| has_broker) {
         return Some(fenced(&why));
     }
     descriptions::any_foreign().then(|| copied("the database was restored from a dump of another one"))
@@ -26,7 +32,10 @@ pub fn copied(what: &str) -> Trouble {
     Trouble {
         kind: "Copied".into(),
         error: format!("{what}; nothing is published, so that the original's streams are left alone"),
-        hint: Some("If this database takes the place of the original, call sea_mq.adopt().".into()),
+        hint: Some(
+            "If this database takes the place of the original, call sea_mq.adopt(). If it is for tests, call sea_mq.test_mode()."
+                .into(),
+        ),
     }
 }
 
@@ -64,7 +73,7 @@ fn host_name() -> String {
 }
 
 /// The connection name shown in the broker's monitoring.
-pub fn client_name() -> String {
+fn client_name() -> String {
     let database = spi::query("SELECT current_database()", &[]);
     let name: String = database.first().map(|row| spi::parsed(row, 0)).unwrap_or_default();
     // SAFETY: read by the main thread.

@@ -215,7 +215,7 @@ impl Launcher {
         seat.end.store(false, Ordering::Release);
         if seat.advance(Life::Wanted, Life::Running) {
             let asked = self.ask_for(post);
-            database.lacks_slot.store(!asked, Ordering::Release);
+            seat.lacks_slot.store(!asked, Ordering::Release);
             if !asked {
                 seat.advance(Life::Running, Life::Failed);
             }

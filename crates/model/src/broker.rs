@@ -537,7 +537,9 @@ impl FaultKind {
             Self::Diverged => {
                 "See sea_mq.stream_divergences for what is missing here; to go on behind it, call sea_mq.adopt()."
             }
-            Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
+            Self::StreamOwned => {
+                "If that database is gone, as one of a test run is afterwards, or if this one takes its place, call sea_mq.adopt(): it takes the stream over."
+            }
             Self::Full => {
                 "If the stream has reached its own limits, raise max_bytes or max_msgs with sea_mq.alter_stream; if the account or the server has no room, lower max_bytes of streams there, which is reserved (10 GB each unless set), or give it more."
             }

@@ -103,7 +103,7 @@ impl Worker {
 
     fn settings() -> Result<Settings, Failed> {
         Ok(Settings {
-            broker: gucs::broker(session::transaction(identity::client_name)?),
+            broker: session::transaction(identity::broker)?,
             enabled: gucs::enabled(),
             reconnect_max: gucs::reconnect_max(),
             fetch_memory: gucs::fetch_memory(),
@@ -308,7 +308,7 @@ impl Work for Worker {
 /// Why nothing may be received, if it may not.
 fn trouble(settings: &Settings) -> Option<Trouble> {
     let unclear = || settings.broker.as_ref().and_then(|_| identity::unclear());
-    identity::trouble().or_else(|| (!settings.enabled).then(disabled)).or_else(unclear)
+    identity::trouble(settings.broker.is_some()).or_else(|| (!settings.enabled).then(disabled)).or_else(unclear)
 }
 
 fn disabled() -> Trouble {

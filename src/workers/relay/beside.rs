@@ -6,12 +6,12 @@ use pgrx::{log, warning};
 
 use super::worker::Worker;
 use crate::host::door::Manner;
+use crate::host::installation::{self, Divergence};
 use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
 use crate::log::cursors;
 use crate::streams::consumers::Trouble;
 use crate::streams::descriptions;
-use crate::streams::installation::{self, Divergence};
 use crate::workers::process::Work;
 use sea_mq_io::nats::{self, NatsIo};
 use sea_mq_model::broker::{Fault, FaultKind, Request, SinkId, Stored};

@@ -47,7 +47,7 @@ impl Worker {
             return Ok(());
         }
         // A restore brings its streams in while the relay runs.
-        if self.held.is_none() && session::transaction(identity::trouble)?.is_some() {
+        if self.held.is_none() && session::transaction(|| identity::trouble(true))?.is_some() {
             return self.begin();
         }
         self.refresh()

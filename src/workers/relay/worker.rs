@@ -38,7 +38,7 @@ struct Settings {
 impl Settings {
     fn now() -> Result<Self, Failed> {
         Ok(Self {
-            broker: gucs::broker(session::transaction(identity::client_name)?),
+            broker: session::transaction(identity::broker)?,
             enabled: gucs::enabled(),
             poll_interval: gucs::poll_interval(),
             reconnect_max: gucs::reconnect_max(),
@@ -176,7 +176,7 @@ impl Work for Worker {
         let settings = Settings::now()?;
         self.poll_interval = settings.poll_interval;
         self.max_in_flight = settings.max_in_flight;
-        let copied = session::transaction(identity::trouble)?;
+        let copied = session::transaction(|| identity::trouble(settings.broker.is_some()))?;
         self.held = match (&copied, &settings.broker, settings.enabled) {
             (Some(_), ..) => Some(Phase::Paused),
             (None, _, false) => Some(Phase::Disabled),

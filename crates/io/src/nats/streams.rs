@@ -132,7 +132,8 @@ async fn verify(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured,
     let mark = spec::owner(found);
     let own = mark == Some(spec.owner.to_string().as_str());
     if let Some(other) = mark.filter(|_| !own && !spec.take_over) {
-        let message = format!("stream {} belongs to installation {other}", spec.name);
+        let whereabouts = lease::whereabouts(api, other).await;
+        let message = format!("stream {} belongs to installation {other}, {whereabouts}", spec.name);
         return Err(Fault::new(FaultKind::StreamOwned, message));
     }
 

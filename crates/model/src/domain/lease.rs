@@ -21,6 +21,9 @@ pub struct Record {
     pub server: String,
     /// Host and data directory, for people, and to know a cluster that was started again from one that is elsewhere.
     pub place: String,
+    /// Name of the database, for people. Records of earlier versions have none.
+    #[serde(default)]
+    pub database: String,
 }
 
 /// A relay that wants the lease.
@@ -31,6 +34,7 @@ pub struct Claimant {
     pub timeline: u32,
     pub server: String,
     pub place: String,
+    pub database: String,
     /// The cluster received WAL from another one, in this run of the server, before it was promoted.
     pub was_standby: bool,
     /// Somebody has called `sea_mq.adopt()`.
@@ -50,6 +54,7 @@ impl Claimant {
             timeline: self.timeline,
             server: self.server.clone(),
             place: self.place.clone(),
+            database: self.database.clone(),
         }
     }
 }
@@ -115,7 +120,14 @@ mod tests {
 
     /// Another relay's.
     fn record() -> Record {
-        Record { epoch: 5, relay: Uuid::from_u128(2), timeline: 2, server: "b".into(), place: "host:/a".into() }
+        Record {
+            epoch: 5,
+            relay: Uuid::from_u128(2),
+            timeline: 2,
+            server: "b".into(),
+            place: "host:/a".into(),
+            database: "shop".into(),
+        }
     }
 
     #[test]

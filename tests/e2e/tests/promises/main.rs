@@ -48,6 +48,7 @@ mod spills;
 mod storage;
 mod streams;
 mod subscriptions;
+mod test_databases;
 mod utility;
 mod verify;
 mod workers;

@@ -244,3 +244,82 @@ async fn a_message_is_accepted_once_whoever_asks_at_the_same_time() {
         .await;
     assert_eq!(rows, 300);
 }
+
+/// A receiver that waits is given what comes, and holds nothing meanwhile: no transaction id, no lock on a row, and a snapshot
+/// for no longer than its statement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_waits_gets_what_comes_and_is_in_nobody_s_way() {
+    let (stage, db) = prepared("pull_wait", "ack_wait => '30 s'").await;
+    until_provisioned(&stage, "app__pull").await;
+    let waiter = stage.connect().await;
+    let pid: i32 = waiter.value("SELECT pg_backend_pid()", &[]).await;
+    let receive =
+        "SELECT (payload ->> 'n')::bigint FROM sea_mq.receive('app__pull', lease => '1 hour', wait => '30 s')";
+    let waits = "SELECT count(*) = 1 AND bool_and(backend_xid IS NULL) FROM pg_stat_activity
+        WHERE pid = $1 AND state = 'active' AND wait_event = 'PgSleep'";
+    let (numbers, ()) = tokio::join!(waiter.values::<i64>(receive, &[]), async {
+        until("it waits without a transaction id", SOON, async || db.value(waits, &[&pid]).await).await;
+        emit_numbers(&db, 1, 1).await;
+    });
+    assert_eq!(numbers, [1]);
+
+    // Whoever has nothing to wait for does not wait, and a lease that runs out ends a wait as well.
+    let short = "SELECT (payload ->> 'n')::bigint FROM sea_mq.receive('app__pull', lease => '300 ms', wait => '30 s')";
+    emit_numbers(&db, 2, 2).await;
+    assert_eq!(waiter.values::<i64>(short, &[]).await, [2]);
+    assert_eq!(waiter.values::<i64>(receive, &[]).await, [2]);
+
+    let (cancelled, ()) = tokio::join!(waiter.refusal(receive), async {
+        until("it waits", SOON, async || db.value(waits, &[&pid]).await).await;
+        db.run(&format!("SELECT pg_cancel_backend({pid})")).await;
+    });
+    assert_eq!(cancelled, SqlState::QUERY_CANCELED);
+    waiter.run("SET statement_timeout = '200 ms'").await;
+    assert_eq!(waiter.refusal(receive).await, SqlState::QUERY_CANCELED);
+}
+
+/// Clients that ask for it never have two events of one aggregate at once, and get each aggregate's in order, whatever fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn per_aggregate_no_two_clients_have_events_of_one_and_order_survives_failures() {
+    const COUNT: i64 = 500;
+    const CLIENTS: usize = 4;
+    let (stage, db) =
+        prepared("pull_aggregate", "max_ack_pending => 200, max_deliver => -1, retry_delay => '10 ms'").await;
+    until_provisioned(&stage, "app__pull").await;
+    db.run("CREATE TABLE had (place bigserial, aggregate text, n bigint); CREATE UNIQUE INDEX in_hand ON had (aggregate) WHERE n IS NULL").await;
+    emit_numbers(&db, 1, COUNT).await;
+    let done = Arc::new(AtomicI64::new(0));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let (db, done) = (stage.connect().await, Arc::clone(&done));
+        clients.spawn(async move {
+            let receive = "SELECT id, aggregate_id, (payload ->> 'n')::bigint FROM sea_mq.receive('app__pull', 5, '1 min', wait => '100 ms', per_aggregate => true)";
+            let mut round = client;
+            while done.load(Ordering::SeqCst) < COUNT {
+                for row in db.query(receive, &[]).await.expect("cannot receive") {
+                    let (id, aggregate, n): (i64, String, i64) = (row.get(0), row.get(1), row.get(2));
+                    round += 1;
+                    // The unique index refuses an aggregate that somebody has in hand.
+                    db.execute("INSERT INTO had (aggregate) VALUES ($1)", &[&aggregate]).await.expect("nobody else has the aggregate");
+                    db.run("BEGIN").await;
+                    db.execute("DELETE FROM had WHERE aggregate = $1 AND n IS NULL", &[&aggregate]).await.expect("cannot let go");
+                    if round % 7 == 0 {
+                        db.execute("SELECT sea_mq.fail($1, 'later', '0')", &[&id]).await.expect("cannot fail");
+                        db.run("COMMIT").await;
+                        continue;
+                    }
+                    db.execute("INSERT INTO had (aggregate, n) VALUES ($1, $2)", &[&aggregate, &n]).await.expect("cannot record");
+                    db.execute("SELECT sea_mq.complete($1)", &[&id]).await.expect("cannot complete");
+                    db.run("COMMIT").await;
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+    }
+    clients.join_all().await;
+    let disorder: i64 = db
+        .value("SELECT count(*) FROM (SELECT n < lag(n) OVER (PARTITION BY aggregate ORDER BY place) AS late FROM had) h WHERE late", &[])
+        .await;
+    assert_eq!(disorder, 0);
+    ledger::assert_same_set(&(1..=COUNT).collect::<Vec<i64>>(), &db.values::<i64>("SELECT n FROM had", &[]).await);
+}

@@ -23,7 +23,8 @@ const ORDINARY: [(&str, &str); 6] = [
 ];
 
 /// What an operator does to restart workers; it is tried in a test of its own.
-const RESTARTING: [&str; 5] = ["sea_mq.start", "sea_mq.stop", "sea_mq.reload", "sea_mq.adopt", "sea_mq.drop_stream"];
+const RESTARTING: [&str; 6] =
+    ["sea_mq.start", "sea_mq.stop", "sea_mq.reload", "sea_mq.adopt", "sea_mq.test_mode", "sea_mq.drop_stream"];
 
 /// A stage with these roles, each with a schema of its own, and with the subscription `probe__work` of another one.
 async fn prepared(name: &str) -> Stage {

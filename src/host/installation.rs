@@ -1,6 +1,7 @@
 //! Who this installation is, and what it may do beside others of the same identity.
 
-use crate::host::spi::{self, Arg};
+use super::gucs;
+use super::spi::{self, Arg};
 use sea_mq_model::broker::SinkId;
 use sea_mq_model::domain::lease::Claimant;
 
@@ -20,7 +21,7 @@ pub fn claimant(host: &str) -> Claimant {
     let sql = concat!(
         "SELECT i.install_id, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer, ",
         server!(),
-        ", $1, pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch
+        ", $1, pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch, current_database()
          FROM sea_mq.installation i"
     );
     let rows = spi::query(sql, &[Arg::Text(&format!("{host}:{}", data_directory()))]);
@@ -33,6 +34,7 @@ pub fn claimant(host: &str) -> Claimant {
         was_standby: spi::flag(row, 4),
         forced: spi::flag(row, 5),
         epoch: spi::parsed(row, 6),
+        database: spi::parsed(row, 7),
         ..Claimant::default()
     }
 }
@@ -41,6 +43,16 @@ pub fn claimant(host: &str) -> Claimant {
 fn data_directory() -> String {
     // SAFETY: set once in a process, before anything else runs.
     unsafe { std::ffi::CStr::from_ptr(pgrx::pg_sys::DataDir) }.to_string_lossy().into_owned()
+}
+
+/// Whether this database and its copies have no broker, whatever the settings say.
+pub fn is_in_test_mode() -> bool {
+    spi::query("SELECT test_mode FROM sea_mq.installation", &[]).first().is_some_and(|row| spi::flag(row, 0))
+}
+
+/// Whether events go to a broker, and not to the subscriptions of this database.
+pub fn has_broker() -> bool {
+    gucs::names_broker() && !is_in_test_mode()
 }
 
 /// Why another relay is in the way, if one is.
