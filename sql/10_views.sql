@@ -158,7 +158,7 @@ UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See its row in sea_mq.subscription_status, and the server''s log.')
 FROM (SELECT b.subscription, CASE WHEN b.paused THEN 'paused' ELSE x.state END AS state, x.error_kind, x.error, x.hint
     FROM sea_mq.subscriptions b JOIN sea_mq.subscription_state x ON x.subscription = b.subscription) s
-WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind = 'ConsumerPaused')
+WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind IN ('ConsumerPaused', 'SlowConsumer'))
 UNION ALL
 SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'

@@ -199,15 +199,19 @@ pub enum Request {
     /// `ConsumeFailed` if it ends by itself. What an earlier session left without an ack is delivered first, and at
     /// once, not after `ack_wait`. No more than `window` messages wait for their `Ack`, and no more than `bytes` bytes of
     /// them, of this and of every other `Consume` of the session; for those that wait long, the broker is told within
-    /// `ack_wait` that they are in progress. A message that is larger than that comes alone, one in the whole session.
+    /// `ack_wait` that they are in progress. Of those bytes no more than `line` are on their way at a time, of this and of
+    /// every other `Consume`. A message that is larger than that comes alone, one in the whole session.
     Consume {
         subscription: SubscriptionId,
         stream: String,
         consumer: String,
         window: usize,
         bytes: usize,
+        line: usize,
         ack_wait: Duration,
     },
+    /// Changes `line` of every `Consume` of the session. No answer.
+    SetLine { line: usize },
     /// Acknowledges messages, by the tokens that they were delivered with. No answer: a lost ack leads to another
     /// delivery.
     Ack { subscription: SubscriptionId, tokens: Vec<u64> },
@@ -499,6 +503,8 @@ pub enum FaultKind {
     BatchRefused,
     /// The connection breaks over a message: its header block cannot be read.
     UnreadableMessage,
+    /// The broker cuts the connection while it sends: more waits to be read than it keeps for a client, or for longer.
+    SlowConsumer,
     /// The message is larger than the server or the stream takes.
     MessageTooLarge,
     /// The message cannot be written in the protocol's terms: a subject or header that is none.
@@ -545,6 +551,9 @@ impl FaultKind {
             Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
             Self::UnreadableMessage => {
                 "Look at the stream's next messages with `nats stream get`; remove one with malformed headers with `nats stream rmm`."
+            }
+            Self::SlowConsumer => {
+                "The messages are sound; remove none. Look for \"Slow Consumer\" in nats-server's log: the line is slower, or max_pending and write_deadline there are smaller, than a single message needs. It is tried again by itself."
             }
             Self::ConsumerOwned => {
                 "Give the subscription a name of its own; or, if this database takes the other's place, call sea_mq.adopt()."

@@ -5,6 +5,7 @@
 //! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
 //! - [`Clock`]: the wall clock of a cluster that was given one of its own
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
+//! - [`Line`]: a line to a server with a rate and a delay
 //! - [`mount_small`]: a small file system for a test that fills it
 //! - [`Port`]: one of the ports that servers listen on
 //! - [`ledger`]: whether a stream holds what it should, once and in order
@@ -23,6 +24,7 @@ mod cluster;
 mod database;
 mod directory;
 pub mod ledger;
+mod line;
 mod mount;
 mod port;
 mod process;
@@ -36,6 +38,7 @@ pub use clock::Clock;
 pub use cluster::Cluster;
 pub use database::{Connector, Database};
 pub use directory::Directory;
+pub use line::Line;
 pub use mount::{isolate_mounts, mount_small, unmount};
 pub use port::Port;
 pub use process::{children, freeze, kill, make_for_server, resident_bytes, sleeps, terminate, thaw, title};

@@ -27,7 +27,11 @@ const ASIDE: &str = "/";
 /// The stream whose lane a request takes; `None` for those that take none.
 pub(super) fn stream_of(request: &Request) -> Option<&str> {
     match request {
-        Request::Connect(_) | Request::Shutdown | Request::Ack { .. } | Request::StopConsuming { .. } => None,
+        Request::Connect(_)
+        | Request::Shutdown
+        | Request::Ack { .. }
+        | Request::SetLine { .. }
+        | Request::StopConsuming { .. } => None,
         Request::ReadPage { .. } | Request::ReadMaxAge { .. } | Request::ReadConsumer { .. } => Some(ASIDE),
         Request::Lease { .. } => Some(lease::STREAM),
         Request::EnsureStream { spec, .. } => Some(&spec.name),
@@ -68,6 +72,7 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
         | Request::Publish { .. }
         | Request::Consume { .. }
         | Request::Ack { .. }
+        | Request::SetLine { .. }
         | Request::StopConsuming { .. } => None,
         Request::EnsureStream { sink, spec } => Some(match api.permitted(stream, streams::ensure(api, &spec)).await {
             Ok(ensured) => {

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connect::{self, Link};
 use super::session::{self, End};
+use super::witness::Witness;
 use crate::handle::Outbox;
 use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
 
@@ -129,11 +130,12 @@ fn one_session(config: &BrokerConfig, requests: &mut Requests, reporter: &Report
         Ok(runtime) => RuntimeGuard(Some(runtime)),
         Err(error) => return End::Lost(Fault::new(FaultKind::Server, format!("no I/O runtime: {error}"))),
     };
+    let witness = Witness::listen();
     runtime.block_on(async {
         match connecting(config, requests).await {
             Ok(link) => {
                 reporter.report(Report::Connected(link.server.clone()));
-                session::serve(link, config, requests, reporter).await
+                session::serve(link, config, requests, reporter, &witness).await
             }
             Err(end) => end,
         }

@@ -26,6 +26,7 @@ use super::pull::Order;
 use super::queued::Queued;
 use super::replies::Replies;
 use super::watch::{Look, Watch};
+use super::witness::Witness;
 use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
 
 /// How long a `Shutdown` waits for what was asked before it.
@@ -56,7 +57,13 @@ struct Outbound {
 }
 
 /// Serves requests on a connection until it ends.
-pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requests, reporter: &Reporter) -> End {
+pub(super) async fn serve(
+    link: Link,
+    config: &BrokerConfig,
+    requests: &mut Requests,
+    reporter: &Reporter,
+    witness: &Witness,
+) -> End {
     let publisher = Publisher::new(link.reply_prefix.clone(), config.ack_timeout);
     let outbound = Outbound { publisher: RefCell::new(publisher), work: Notify::new(), refused: Notify::new() };
     let client = link.client.clone();
@@ -75,6 +82,7 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
         complaint: None,
         closing: None,
         watch,
+        witness,
     };
     let end = tokio::select! {
         biased;
@@ -125,6 +133,7 @@ struct Session<'a> {
     /// When to end even if something is left to do.
     closing: Option<Instant>,
     watch: Watch,
+    witness: &'a Witness,
 }
 
 impl Session<'_> {
@@ -225,9 +234,10 @@ impl Session<'_> {
 
     fn start(&mut self, request: Request) {
         match request {
-            Request::Consume { subscription, stream, consumer, window, bytes, ack_wait } => {
-                self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait }, bytes);
+            Request::Consume { subscription, stream, consumer, window, bytes, line, ack_wait } => {
+                self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait }, bytes, line);
             }
+            Request::SetLine { line } => self.inbound.set_line(line),
             Request::Ack { subscription, tokens } => self.inbound.ack(subscription, &tokens),
             Request::Publish { sink, epoch, stream, expected_last, messages, batches } => {
                 let queued = Queued::new(expected_last, messages, batches);
@@ -340,6 +350,10 @@ impl Session<'_> {
             }
         }
         let address = &self.link.server.address;
+        if let Some(words) = self.witness.senseless() {
+            let message = format!("{address}: connection given up over what the broker sent: {words}");
+            return End::Lost(Fault::new(FaultKind::UnreadableMessage, message));
+        }
         End::Lost(match &self.complaint {
             Some(error) => Fault::new(errors::server_error_kind(error), format!("{address}: connection lost: {error}")),
             None => Fault::new(FaultKind::Unreachable, format!("{address}: connection lost")),

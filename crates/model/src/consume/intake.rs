@@ -52,6 +52,8 @@ pub struct Intake {
     position: Option<Resume>,
     /// The greatest sequence that was delivered since the consumer is pulled from.
     delivered_to: u64,
+    /// The broker has something to send.
+    sent_to: bool,
     /// Nothing was delivered since the consumer was looked at last.
     quiet: bool,
     info: Option<ConsumerInfo>,
@@ -70,6 +72,7 @@ impl Intake {
             link: Link::Down,
             queue: VecDeque::new(),
             delivered_to: 0,
+            sent_to: false,
             quiet: true,
             info: None,
             began: None,
@@ -158,6 +161,11 @@ impl Intake {
         self.is_consuming() && self.began.is_some_and(|began| now.saturating_duration_since(began) < span)
     }
 
+    /// Whether the broker has something to send to it.
+    pub fn is_sent_to(&self) -> bool {
+        self.is_consuming() && self.sent_to
+    }
+
     /// Whether it was left out before.
     pub fn was_left_out(&self) -> bool {
         self.left_out.is_some()
@@ -204,15 +212,15 @@ impl Intake {
         self.is_consuming().then_some(Request::StopConsuming { subscription: self.id() })
     }
 
-    /// The consumer is there.
-    /// `bytes`: what may be on its way to it.
-    pub fn ready(&mut self, info: ConsumerInfo, bytes: usize, now: Instant) -> Option<Request> {
+    /// The consumer is there. `bytes`: what may be in memory of it, or on its way there; `line`: on its way.
+    pub fn ready(&mut self, info: ConsumerInfo, bytes: usize, line: usize, now: Instant) -> Option<Request> {
         self.info = Some(info);
         if self.link != Link::Ensuring {
             return None;
         }
         self.link = Link::Consuming;
         self.quiet = true;
+        self.sent_to = info.pending > 0 || info.ack_pending > 0;
         self.began = Some(now);
         self.delivered_to = info.ack_floor;
         let Described { id, spec, window, .. } = &self.described;
@@ -222,6 +230,7 @@ impl Intake {
             consumer: spec.name.clone(),
             window: *window,
             bytes,
+            line,
             ack_wait: spec.ack_wait,
         })
     }
@@ -250,6 +259,7 @@ impl Intake {
     pub fn delivered(&mut self, messages: Vec<Delivery>) {
         if self.is_consuming() {
             self.quiet = false;
+            self.sent_to = messages.last().is_some_and(|last| last.pending > 0);
             self.backoff.reset();
             self.delivered_to = messages.iter().map(|message| message.sequence).fold(self.delivered_to, u64::max);
             self.queue.extend(messages);
@@ -303,6 +313,11 @@ pub(super) mod tests {
         Described { id: 1, spec, window: 50, held }
     }
 
+    /// A message behind which so many wait.
+    pub(in crate::consume) fn pending(pending: u64) -> Delivery {
+        Delivery { pending, ..message(1) }
+    }
+
     fn message(sequence: u64) -> Delivery {
         Delivery {
             token: sequence,
@@ -324,7 +339,7 @@ pub(super) mod tests {
     fn consuming() -> Intake {
         let mut intake = Intake::new(described(false));
         up(&mut intake);
-        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() }, 1000, Instant::now());
+        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() }, 1000, 100, Instant::now());
         intake
     }
 
@@ -333,8 +348,8 @@ pub(super) mod tests {
         let mut intake = Intake::new(described(false));
         assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
         assert!(matches!(
-            intake.ready(ConsumerInfo::default(), 1000, Instant::now()),
-            Some(Request::Consume { window: 50, bytes: 1000, .. })
+            intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now()),
+            Some(Request::Consume { window: 50, bytes: 1000, line: 100, .. })
         ));
         assert!(intake.is_consuming());
     }
@@ -343,7 +358,7 @@ pub(super) mod tests {
     fn a_held_one_is_provisioned_and_not_pulled_from() {
         let mut intake = Intake::new(described(true));
         assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
-        assert_eq!(intake.ready(ConsumerInfo::default(), 1000, Instant::now()), None);
+        assert_eq!(intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now()), None);
         let requests = intake.describe(described(false));
         assert!(matches!(requests.as_slice(), [Request::EnsureConsumer { .. }]));
     }

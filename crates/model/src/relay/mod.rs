@@ -156,7 +156,7 @@ impl Relay {
 
     fn take_in(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Effect>) {
         match report {
-            Report::Connected(server) => self.connected(server),
+            Report::Connected(server) => self.connected(server, now),
             Report::Lease { standing, claim } => self.lease_answered(standing, claim, now),
             Report::LeaseDoubted => {
                 self.lease.doubt();
@@ -208,8 +208,8 @@ impl Relay {
         }
     }
 
-    fn connected(&mut self, server: ServerInfo) -> (Vec<Request>, Vec<Effect>) {
-        self.connection.connected(server);
+    fn connected(&mut self, server: ServerInfo, now: Instant) -> (Vec<Request>, Vec<Effect>) {
+        self.connection.connected(server, now);
         let request = self.lease.connected();
         (vec![request], vec![Effect::Relay { phase: Phase::Connected, fault: None, failures: 0 }])
     }

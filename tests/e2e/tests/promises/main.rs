@@ -44,6 +44,7 @@ mod republish;
 mod rights;
 mod roles;
 mod shadows;
+mod slow_lines;
 mod spills;
 mod storage;
 mod streams;
