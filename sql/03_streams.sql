@@ -110,6 +110,7 @@ CREATE TABLE sea_mq.stream_state (
     differences jsonb NOT NULL DEFAULT '{}',
     losses bigint NOT NULL DEFAULT 0,
     last_loss text,
+    marked_us bigint,
     since timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 

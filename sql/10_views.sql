@@ -127,6 +127,15 @@ SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(
 FROM (SELECT s.name AS stream, x.* FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
 WHERE t.state IN ('refused', 'paused')
 UNION ALL
+SELECT 4, format('stream %s is not as described, and is used as it is: %s', s.name, x.error),
+    coalesce(x.hint, 'Change the stream in NATS or its description with sea_mq.alter_stream until they agree.')
+FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink WHERE x.state = 'ready' AND x.error IS NOT NULL
+UNION ALL
+SELECT 4, format('stream %s has lost this installation''s mark: others may take it for nobody''s', s.name),
+    format('Let sea_mq manage it, as in sea_mq.alter_stream(%L, managed => true), or set metadata sea_mq.install to %s in NATS.',
+        s.name, x.differences -> 'sea_mq.install' ->> 0)
+FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink WHERE x.differences ? 'sea_mq.install'
+UNION ALL
 SELECT 4, format('%s events of stream %s were refused by the broker', f.events, s.name),
     'See sea_mq.dlq_list() for the reasons; once mended, sea_mq.retry_failed() sends them.'
 FROM (SELECT p.sink, count(*) AS events FROM sea_mq.publish_failures p WHERE p.resolved_at IS NULL GROUP BY p.sink) f

@@ -98,6 +98,10 @@ pub struct StreamSpec {
     pub owner: Uuid,
     /// Take over a stream whose metadata names another owner.
     pub take_over: bool,
+    /// Creation time of the stream when it carried the owner's mark: without it, it has lost the mark since.
+    pub marked_us: Option<i64>,
+    /// Remove copies if it has more than described. Otherwise somebody else has added them, and they are left alone.
+    pub fewer_replicas: bool,
 }
 
 /// Metadata key under which a stream names the installation that owns it.
@@ -164,6 +168,9 @@ pub enum Request {
     Connect(Box<BrokerConfig>),
     /// Creates, updates or verifies a stream. Answered by `StreamReady` or `StreamRefused`.
     EnsureStream { sink: SinkId, spec: Box<StreamSpec> },
+    /// Looks whether a stream is still as it was made. Waits for no other request. Answered by `StreamSeen`; not at all if the
+    /// stream cannot be seen.
+    ReadStream { sink: SinkId, spec: Box<StreamSpec> },
     /// Creates or updates a durable consumer. Answered by `ConsumerReady` or `ConsumerRefused`.
     EnsureConsumer { spec: Box<ConsumerSpec> },
     /// Asks for how long a stream keeps messages, which somebody may have changed. Waits for no other request. Answered by
@@ -238,6 +245,10 @@ pub enum Report {
     StreamRefused {
         sink: SinkId,
         fault: Fault,
+    },
+    StreamSeen {
+        sink: SinkId,
+        seen: Seen,
     },
     ConsumerReady {
         stream: String,
@@ -402,6 +413,17 @@ pub struct StreamInfo {
     pub differences: BTreeMap<String, (String, String)>,
     /// It carries the mark of the installation that asks.
     pub own: bool,
+    /// Why the broker did not bring it to its description. It is used as it is.
+    pub declined: Option<Fault>,
+}
+
+/// A stream as it is found while it is in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// What is to be put right, or in the way, in words; empty: nothing.
+    pub drift: String,
+    /// As in [`StreamInfo`].
+    pub differences: BTreeMap<String, (String, String)>,
 }
 
 /// A message found in a stream.
@@ -548,7 +570,7 @@ impl FaultKind {
                 "If the stream has reached its own limits, raise max_bytes or max_msgs with sea_mq.alter_stream; if the account or the server has no room, lower max_bytes of streams there, which is reserved (10 GB each unless set), or give it more."
             }
             Self::InvalidMessage => "Emit it again with a subject and headers that NATS can carry.",
-            Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
+            Self::MessageTooLarge => "Raise max_payload in NATS, the payload limit of the account there, or max_msg_size of the stream, or send less.",
             Self::UnreadableMessage => {
                 "Look at the stream's next messages with `nats stream get`; remove one with malformed headers with `nats stream rmm`."
             }

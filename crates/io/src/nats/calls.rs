@@ -32,7 +32,10 @@ pub(super) fn stream_of(request: &Request) -> Option<&str> {
         | Request::Ack { .. }
         | Request::SetLine { .. }
         | Request::StopConsuming { .. } => None,
-        Request::ReadPage { .. } | Request::ReadMaxAge { .. } | Request::ReadConsumer { .. } => Some(ASIDE),
+        Request::ReadPage { .. }
+        | Request::ReadMaxAge { .. }
+        | Request::ReadStream { .. }
+        | Request::ReadConsumer { .. } => Some(ASIDE),
         Request::Lease { .. } => Some(lease::STREAM),
         Request::EnsureStream { spec, .. } => Some(&spec.name),
         Request::EnsureConsumer { spec } => Some(&spec.stream),
@@ -102,6 +105,7 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
                 Err(fault) => Report::ConsumerRefused { stream, name, fault },
             })
         }
+        Request::ReadStream { sink, spec } => streams::look(api, sink, &spec).await,
         Request::ReadMaxAge { stream } => consumers::max_age(api, stream).await,
         Request::ReadConsumer { stream, name } => consumers::seen(api, stream, name).await,
         Request::DeleteStream { name, owner, created_us } => {

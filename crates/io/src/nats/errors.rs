@@ -146,6 +146,8 @@ pub(super) fn server_error_kind(error: &ServerError) -> FaultKind {
                 FaultKind::Permission
             } else if text.contains("authentication") || text.contains("authorization") {
                 FaultKind::Credentials
+            } else if text.contains("maximum payload") {
+                FaultKind::MessageTooLarge
             } else if text.contains("tls") {
                 FaultKind::Tls
             } else {

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connect::{self, Link};
 use super::session::{self, End};
+use super::sizes::SharedSizes;
 use super::witness::Witness;
 use crate::handle::Outbox;
 use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
@@ -30,11 +31,13 @@ pub(super) struct Reporter {
     outbox: Outbox<Report>,
     /// When JetStream last did what was asked of it.
     heard: Cell<Instant>,
+    /// What is known of how large messages may be.
+    pub(super) sizes: SharedSizes,
 }
 
 impl Reporter {
     pub(super) fn new(outbox: Outbox<Report>) -> Self {
-        Self { outbox, heard: Cell::new(Instant::now()) }
+        Self { outbox, heard: Cell::new(Instant::now()), sizes: SharedSizes::default() }
     }
 
     /// When JetStream last did what was asked of it.

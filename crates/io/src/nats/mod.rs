@@ -39,6 +39,7 @@ mod pull;
 mod queued;
 mod replies;
 mod session;
+mod sizes;
 mod spec;
 mod streams;
 mod subjects;

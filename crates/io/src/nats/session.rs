@@ -64,7 +64,7 @@ pub(super) async fn serve(
     reporter: &Reporter,
     witness: &Witness,
 ) -> End {
-    let publisher = Publisher::new(link.reply_prefix.clone(), config.ack_timeout);
+    let publisher = Publisher::new(link.reply_prefix.clone(), config.ack_timeout, reporter.sizes.clone());
     let outbound = Outbound { publisher: RefCell::new(publisher), work: Notify::new(), refused: Notify::new() };
     let client = link.client.clone();
     let replies = Rc::new(Replies::default());
@@ -343,12 +343,15 @@ impl Session<'_> {
         while let Some(Some(message)) = self.link.acks.next().now_or_never() {
             self.take_ack(&message);
         }
-        self.report_publishing();
         while let Ok(event) = self.link.events.try_recv() {
             if let LinkEvent::Complaint(error) = event {
                 self.complaint = Some(error);
             }
         }
+        if self.complaint.as_ref().is_some_and(|error| errors::server_error_kind(error) == FaultKind::MessageTooLarge) {
+            self.outbound.publisher.borrow_mut().closed_over_size(Instant::now());
+        }
+        self.report_publishing();
         let address = &self.link.server.address;
         if let Some(words) = self.witness.senseless() {
             let message = format!("{address}: connection given up over what the broker sent: {words}");

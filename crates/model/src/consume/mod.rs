@@ -182,6 +182,7 @@ impl Consumer {
             Report::ConsumerSeen { .. }
             | Report::StreamReady { .. }
             | Report::StreamRefused { .. }
+            | Report::StreamSeen { .. }
             | Report::StreamDeleted { .. }
             | Report::Page { .. }
             | Report::Tail { .. }

@@ -38,6 +38,14 @@ impl Worker {
         match effect {
             Effect::Relay { phase, fault, failures } => self.relay_changed(phase, fault, failures),
             Effect::Stream { sink, fault } => self.stream_changed(sink, fault),
+            Effect::Drifted { sink, what } => {
+                if let Some(known) = self.relay.sink(sink) {
+                    warning!("sea_mq relay: stream {} was changed: {what}", known.described().spec.name);
+                }
+                // What it is like now is to be recorded, also if it is ready as before.
+                self.logged.remove(&sink);
+                Ok(())
+            }
             Effect::Refused { sink, id, seq, fault } => {
                 warning!("sea_mq relay: the broker refuses event {id} for good: {fault}");
                 session::transaction(|| cursors::save_failure(sink, id, seq, &fault.message))
@@ -101,14 +109,19 @@ impl Worker {
             Some(fault) => warning!("sea_mq relay: stream {name} is not available: {fault}"),
             None => log!("sea_mq relay: stream {name} is ready"),
         }
+        let ready = fault.is_none();
+        if let Some(declined) = known.declined().filter(|_| ready) {
+            warning!("sea_mq relay: stream {name} is used as it is: {declined}");
+        }
         let state = streams::State {
-            state: if fault.is_some() { "refused" } else { "ready" },
-            fault,
+            state: if ready { "ready" } else { "refused" },
+            fault: fault.or_else(|| known.declined().cloned()),
             ordering: known.ordering().token(),
             differences: known.differences().clone(),
+            marked_us: known.marked_us(),
         };
         session::transaction(|| streams::save_state(sink, &state))?;
-        if state.fault.is_none() {
+        if ready {
             if let Some(database) = self.process.database {
                 database.note_stream();
             }
@@ -134,6 +147,7 @@ impl Worker {
                 fault: Some(fault),
                 ordering: "strict",
                 differences: Default::default(),
+                marked_us: None,
             };
             return session::transaction(|| {
                 streams::save_loss(sink, &what);
@@ -207,8 +221,11 @@ impl Worker {
                 Some(sink) => requests.extend(sink.describe(stream)),
                 None => {
                     let id = stream.sink;
-                    let (cursor, failures) = session::transaction(|| (cursors::load(id), cursors::failures(id)))?;
-                    requests.extend(self.relay.add(Sink::new(stream, cursor, failures.into_iter().collect())));
+                    let (cursor, failures, marked_us) =
+                        session::transaction(|| (cursors::load(id), cursors::failures(id), streams::marked_us(id)))?;
+                    let mut sink = Sink::new(stream, cursor, failures.into_iter().collect());
+                    sink.set_marked(marked_us);
+                    requests.extend(self.relay.add(sink));
                 }
             }
         }
