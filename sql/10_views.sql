@@ -169,6 +169,14 @@ FROM (SELECT b.subscription, CASE WHEN b.paused THEN 'paused' ELSE x.state END A
     FROM sea_mq.subscriptions b JOIN sea_mq.subscription_state x ON x.subscription = b.subscription) s
 WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind IN ('ConsumerPaused', 'SlowConsumer'))
 UNION ALL
+SELECT 4, format(CASE WHEN m.at_most THEN 'up to ' ELSE '' END || '%s messages were removed from stream %s before subscription %s got them (sequences %s to %s)',
+        m.messages, m.stream, m.subscription, m.first_sequence, m.last_sequence),
+    CASE WHEN EXISTS (SELECT FROM sea_mq.streams s WHERE s.name = m.stream)
+        THEN format('What this database still retains is published once more by sea_mq.republish(%L, ''time before the first of them''); then', m.stream)
+        ELSE 'Have whoever owns the stream publish them once more, or give them up; then' END
+    || format(' call sea_mq.forget_removed(%L). Look for a lowered limit, a purge or deletions in NATS, or max_age.', m.subscription)
+FROM sea_mq.removed_messages m
+UNION ALL
 SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'
 FROM sea_mq.dlq_status d WHERE d.open > 0

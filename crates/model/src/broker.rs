@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::consume::missed::Gap;
 use crate::domain::address::{Urls, redact};
 use crate::domain::header_block::HeaderBlock;
 use crate::domain::lease::Claimant;
@@ -176,9 +177,12 @@ pub enum Request {
     /// Asks for how long a stream keeps messages, which somebody may have changed. Waits for no other request. Answered by
     /// `MaxAge`; not at all if the stream cannot be seen.
     ReadMaxAge { stream: String },
-    /// Looks whether somebody has paused a consumer. Waits for no other request. Answered by `ConsumerSeen`; not at all if
-    /// the consumer cannot be seen.
-    ReadConsumer { stream: String, name: String },
+    /// Looks whether somebody has paused or changed a consumer, and where its stream begins and ends. Waits for no other
+    /// request. Answered by `ConsumerSeen`; not at all if the consumer cannot be seen.
+    ReadConsumer { spec: Box<ConsumerSpec> },
+    /// Asks how many of these sequences the stream with this creation time does not hold any more. Waits for no other request.
+    /// Answered by `Counted`; not at all if the stream cannot be seen, or is another one.
+    CountRemoved { subscription: SubscriptionId, stream: String, created_us: i64, gap: Gap },
     /// Deletes a stream and what it holds, if it carries the owner's mark and, with `created_us`, is the one that was
     /// created then. Answered by `StreamDeleted`; one that is not there counts as deleted.
     DeleteStream { name: String, owner: Uuid, created_us: Option<i64> },
@@ -260,10 +264,18 @@ pub enum Report {
         name: String,
         fault: Fault,
     },
+    /// `drift`: what differs from the description, in words; empty: nothing.
     ConsumerSeen {
         stream: String,
         name: String,
         info: ConsumerInfo,
+        drift: String,
+    },
+    /// So many of these sequences were removed.
+    Counted {
+        subscription: SubscriptionId,
+        gap: Gap,
+        removed: u64,
     },
     StreamDeleted {
         name: String,
@@ -353,6 +365,11 @@ pub struct ConsumerInfo {
     pub stream_created_us: i64,
     /// For how long the stream keeps a message, and may deliver it again; `None` for ever.
     pub stream_max_age: Option<Duration>,
+    /// The stream's first and last sequence, as of before the rest.
+    pub stream_first: u64,
+    pub stream_last: u64,
+    /// It gets all that the stream holds, and the stream keeps what was acknowledged.
+    pub whole: bool,
     /// Somebody has paused it until then, in microseconds since the Unix epoch.
     pub paused_until_us: Option<i64>,
 }

@@ -5,6 +5,7 @@
 //! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
 //! - [`Clock`]: the wall clock of a cluster that was given one of its own
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
+//! - [`Accounts`]: accounts and users as JWTs
 //! - [`Line`]: a line to a server with a rate and a delay
 //! - [`mount_small`]: a small file system for a test that fills it
 //! - [`Port`]: one of the ports that servers listen on
@@ -17,6 +18,7 @@
 //! Environment: `SEA_MQ_PG_CONFIG` (pg_config of an installation that has the extension), `SEA_MQ_RUN_DIR` (where the
 //! servers' directories are made), both set by the Makefile.
 
+mod accounts;
 mod broker;
 mod chance;
 mod clock;
@@ -32,6 +34,7 @@ mod stage;
 mod stored;
 mod wait;
 
+pub use accounts::Accounts;
 pub use broker::{Broker, BrokerOptions, TestCertificates};
 pub use chance::Chance;
 pub use clock::Clock;

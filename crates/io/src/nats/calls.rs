@@ -35,6 +35,7 @@ pub(super) fn stream_of(request: &Request) -> Option<&str> {
         Request::ReadPage { .. }
         | Request::ReadMaxAge { .. }
         | Request::ReadStream { .. }
+        | Request::CountRemoved { .. }
         | Request::ReadConsumer { .. } => Some(ASIDE),
         Request::Lease { .. } => Some(lease::STREAM),
         Request::EnsureStream { spec, .. } => Some(&spec.name),
@@ -107,7 +108,11 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
         }
         Request::ReadStream { sink, spec } => streams::look(api, sink, &spec).await,
         Request::ReadMaxAge { stream } => consumers::max_age(api, stream).await,
-        Request::ReadConsumer { stream, name } => consumers::seen(api, stream, name).await,
+        Request::ReadConsumer { spec } => consumers::seen(api, &spec).await,
+        Request::CountRemoved { subscription, stream, created_us, gap } => {
+            let removed = consumers::count_removed(api, &stream, created_us, gap).await?;
+            Some(Report::Counted { subscription, gap, removed })
+        }
         Request::DeleteStream { name, owner, created_us } => {
             let result = api.permitted(stream, streams::delete(api, &name, owner, created_us)).await;
             Some(Report::StreamDeleted { name, result })

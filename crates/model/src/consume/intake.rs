@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::missed::{Gap, Reach};
 use crate::broker::{ConsumerInfo, ConsumerSpec, Delivery, Request, Resume, SubscriptionId};
 use crate::domain::retry::Backoff;
 
@@ -54,8 +55,7 @@ pub struct Intake {
     delivered_to: u64,
     /// The broker has something to send.
     sent_to: bool,
-    /// Nothing was delivered since the consumer was looked at last.
-    quiet: bool,
+    reach: Reach,
     info: Option<ConsumerInfo>,
     /// Since when it is pulled from, in this session or the last.
     began: Option<Instant>,
@@ -73,7 +73,7 @@ impl Intake {
             queue: VecDeque::new(),
             delivered_to: 0,
             sent_to: false,
-            quiet: true,
+            reach: Reach::default(),
             info: None,
             began: None,
             left_out: None,
@@ -213,18 +213,19 @@ impl Intake {
     }
 
     /// The consumer is there. `bytes`: what may be in memory of it, or on its way there; `line`: on its way.
-    pub fn ready(&mut self, info: ConsumerInfo, bytes: usize, line: usize, now: Instant) -> Option<Request> {
+    pub fn ready(&mut self, info: ConsumerInfo, bytes: usize, line: usize, now: Instant) -> Vec<Request> {
         self.info = Some(info);
         if self.link != Link::Ensuring {
-            return None;
+            return Vec::new();
         }
+        let gap = self.reach.begin(&info, self.described.spec.deliver_from, self.position);
+        let count = gap.map(|gap| self.count(gap));
         self.link = Link::Consuming;
-        self.quiet = true;
         self.sent_to = info.pending > 0 || info.ack_pending > 0;
         self.began = Some(now);
         self.delivered_to = info.ack_floor;
         let Described { id, spec, window, .. } = &self.described;
-        Some(Request::Consume {
+        let consume = Request::Consume {
             subscription: *id,
             stream: spec.stream.clone(),
             consumer: spec.name.clone(),
@@ -232,7 +233,8 @@ impl Intake {
             bytes,
             line,
             ack_wait: spec.ack_wait,
-        })
+        };
+        count.into_iter().chain([consume]).collect()
     }
 
     /// For how long the stream with this creation time keeps messages. Returns whether that is news.
@@ -249,21 +251,45 @@ impl Intake {
         }
     }
 
-    /// Asks whether the consumer is paused, if nothing has come for a while.
-    pub fn ask_why_quiet(&mut self) -> Option<Request> {
-        let quiet = std::mem::replace(&mut self.quiet, true);
-        let ConsumerSpec { stream, name, .. } = &self.described.spec;
-        (quiet && self.is_consuming()).then(|| Request::ReadConsumer { stream: stream.clone(), name: name.clone() })
+    /// Asks how the consumer is.
+    pub fn look(&self) -> Option<Request> {
+        self.is_consuming().then(|| Request::ReadConsumer { spec: Box::new(self.described.spec.clone()) })
     }
 
-    pub fn delivered(&mut self, messages: Vec<Delivery>) {
+    /// The consumer as it is found. Returns what is to be asked of it.
+    pub fn seen(&mut self, info: &ConsumerInfo) -> Option<Request> {
+        if !self.is_consuming() {
+            return None;
+        }
+        self.reach.seen(info).map(|gap| self.count(gap))
+    }
+
+    /// Provisions the consumer once more, if it is in use.
+    pub fn begin_anew(&mut self) -> Vec<Request> {
+        if !self.is_consuming() {
+            return Vec::new();
+        }
+        let stop = self.stop();
+        stop.into_iter().chain(self.begin()).collect()
+    }
+
+    fn count(&self, gap: Gap) -> Request {
+        let created_us = self.info.map_or(0, |info| info.stream_created_us);
+        Request::CountRemoved { subscription: self.id(), stream: self.described.spec.stream.clone(), created_us, gap }
+    }
+
+    /// Takes in what is delivered. Returns what is to be asked about what is missing before it.
+    pub fn delivered(&mut self, messages: Vec<Delivery>) -> Vec<Request> {
+        let mut requests = Vec::new();
         if self.is_consuming() {
-            self.quiet = false;
+            let gaps = self.reach.delivered(&messages);
+            requests.extend(gaps.into_iter().map(|gap| self.count(gap)));
             self.sent_to = messages.last().is_some_and(|last| last.pending > 0);
             self.backoff.reset();
             self.delivered_to = messages.iter().map(|message| message.sequence).fold(self.delivered_to, u64::max);
             self.queue.extend(messages);
         }
+        requests
     }
 
     /// Begins again at the next `tick`: what it waits for may be there.
@@ -347,10 +373,8 @@ pub(super) mod tests {
     fn it_provisions_then_pulls() {
         let mut intake = Intake::new(described(false));
         assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
-        assert!(matches!(
-            intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now()),
-            Some(Request::Consume { window: 50, bytes: 1000, line: 100, .. })
-        ));
+        let requests = intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now());
+        assert!(matches!(requests.as_slice(), [Request::Consume { window: 50, bytes: 1000, line: 100, .. }]));
         assert!(intake.is_consuming());
     }
 
@@ -358,7 +382,7 @@ pub(super) mod tests {
     fn a_held_one_is_provisioned_and_not_pulled_from() {
         let mut intake = Intake::new(described(true));
         assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
-        assert_eq!(intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now()), None);
+        assert_eq!(intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now()), []);
         let requests = intake.describe(described(false));
         assert!(matches!(requests.as_slice(), [Request::EnsureConsumer { .. }]));
     }
@@ -380,17 +404,6 @@ pub(super) mod tests {
         intake.delivered(vec![large(1, 3), large(2, 3), large(3, 9), message(4), message(5)]);
         let taken: Vec<usize> = (0..5).map(|_| intake.take(500).len()).collect();
         assert_eq!(taken, [1, 1, 1, 2, 0]);
-    }
-
-    #[test]
-    fn a_quiet_consumer_is_looked_at() {
-        let mut intake = consuming();
-        assert!(matches!(intake.ask_why_quiet(), Some(Request::ReadConsumer { .. })));
-        intake.delivered(vec![message(1)]);
-        assert_eq!(intake.ask_why_quiet(), None);
-        assert!(intake.ask_why_quiet().is_some());
-        intake.disconnected();
-        assert_eq!(intake.ask_why_quiet(), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod intake;
 mod line;
 mod losses;
+pub mod missed;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::broker::{BrokerConfig, ConsumerInfo, Fault, FaultKind, Report, Reques
 use crate::connection::Connection;
 use intake::Intake;
 use line::Line;
+use missed::Gap;
 
 /// Least share of a subscription in what is fetched, however many there are.
 const LEAST_SHARE: usize = 64 << 10;
@@ -32,6 +34,10 @@ pub enum Effect {
     MaxAge { id: SubscriptionId, max_age: Option<Duration> },
     /// A consumer of a subscription that is gone was removed, or (with a fault) was not.
     Deleted { stream: String, name: String, fault: Option<Fault> },
+    /// Somebody has changed a subscription's consumer, and it is provisioned anew.
+    Drifted { id: SubscriptionId, what: String },
+    /// So many messages of these sequences were removed before a subscription got them.
+    Missed { id: SubscriptionId, gap: Gap, removed: u64 },
     /// A message was removed from a stream, or (with a fault) was not.
     Removed { stream: String, sequence: u64, fault: Option<Fault> },
 }
@@ -116,8 +122,8 @@ impl Consumer {
         let wider = self.line.widen(self.memory, now).then(|| Request::SetLine { line: self.line_share() });
         let consuming = self.intakes.iter().filter(|intake| intake.is_consuming());
         let streams: BTreeSet<String> = consuming.map(|intake| intake.described().spec.stream.clone()).collect();
-        let quiet = self.intakes.iter_mut().filter_map(Intake::ask_why_quiet);
-        streams.into_iter().map(|stream| Request::ReadMaxAge { stream }).chain(quiet).chain(wider).collect()
+        let seen = self.intakes.iter().filter_map(Intake::look);
+        streams.into_iter().map(|stream| Request::ReadMaxAge { stream }).chain(seen).chain(wider).collect()
     }
 
     /// What each subscription may have on its way.
@@ -138,7 +144,7 @@ impl Consumer {
                 (self.begin(now), vec![Effect::Connection { fault: None }])
             }
             Report::Disconnected(fault) => (Vec::new(), self.lost(fault, now, jitter)),
-            Report::ConsumerReady { stream, name, info } | Report::ConsumerSeen { stream, name, info }
+            Report::ConsumerReady { stream, name, info } | Report::ConsumerSeen { stream, name, info, .. }
                 if info.paused_until_us.is_some() =>
             {
                 self.consumer_refused(&stream, &name, paused(&stream, &name, &info), now, jitter)
@@ -148,8 +154,8 @@ impl Consumer {
                 let line = self.line_share();
                 match self.by_name(&stream, &name) {
                     Some(intake) => {
-                        let request = intake.ready(info, bytes, line, now);
-                        (request.into_iter().collect(), vec![Effect::Subscription { id: intake.id(), fault: None }])
+                        let requests = intake.ready(info, bytes, line, now);
+                        (requests, vec![Effect::Subscription { id: intake.id(), fault: None }])
                     }
                     None => Default::default(),
                 }
@@ -162,10 +168,22 @@ impl Consumer {
             }
             Report::ConsumeFailed { subscription, fault } => self.consume_failed(subscription, fault, now, jitter),
             Report::Delivered { subscription, messages } => {
-                if let Some(intake) = self.intake(subscription) {
-                    intake.delivered(messages);
+                let requests = self.intake(subscription).map(|intake| intake.delivered(messages));
+                (requests.unwrap_or_default(), Vec::new())
+            }
+            Report::ConsumerSeen { stream, name, info, drift } => match self.by_name(&stream, &name) {
+                Some(intake) if !drift.is_empty() => {
+                    let requests = intake.begin_anew();
+                    let effect = (!requests.is_empty()).then_some(Effect::Drifted { id: intake.id(), what: drift });
+                    (requests, effect.into_iter().collect())
                 }
-                Default::default()
+                Some(intake) => (intake.seen(&info).into_iter().collect(), Vec::new()),
+                None => Default::default(),
+            },
+            Report::Counted { subscription, gap, removed } => {
+                let removed = gap.at_most.map_or(removed, |most| most.min(removed));
+                let missed = (removed > 0).then_some(Effect::Missed { id: subscription, gap, removed });
+                (Vec::new(), missed.into_iter().collect())
             }
             Report::MaxAge { stream, created_us, max_age } => {
                 let there = self.intakes.iter_mut().filter(|intake| intake.described().spec.stream == stream);
@@ -178,9 +196,8 @@ impl Consumer {
             Report::MessageDeleted { stream, sequence, result } => {
                 (Vec::new(), vec![Effect::Removed { stream, sequence, fault: result.err() }])
             }
-            // All is well with it; or it is the relay's affair.
-            Report::ConsumerSeen { .. }
-            | Report::StreamReady { .. }
+            // The relay's affair.
+            Report::StreamReady { .. }
             | Report::StreamRefused { .. }
             | Report::StreamSeen { .. }
             | Report::StreamDeleted { .. }
@@ -341,7 +358,7 @@ pub(in crate::consume) mod tests {
         let now = Instant::now();
         assert_eq!(run(&mut consumer, now), [1]);
         let info = ConsumerInfo { paused_until_us: Some(1_000_000), ..ConsumerInfo::default() };
-        let seen = Report::ConsumerSeen { stream: "S".into(), name: "s1".into(), info };
+        let seen = Report::ConsumerSeen { stream: "S".into(), name: "s1".into(), info, drift: String::new() };
         let (requests, effects) = consumer.report(seen, now, 0.0);
         assert_eq!(requests, [Request::StopConsuming { subscription: 1 }]);
         let [Effect::Subscription { id: 1, fault: Some(fault) }] = effects.as_slice() else { panic!("{effects:?}") };

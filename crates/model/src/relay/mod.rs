@@ -224,6 +224,7 @@ impl Relay {
             Report::Page { .. }
             | Report::MaxAge { .. }
             | Report::ConsumerSeen { .. }
+            | Report::Counted { .. }
             | Report::Delivered { .. }
             | Report::ConsumeFailed { .. }
             | Report::MessageDeleted { .. } => Default::default(),
