@@ -13,7 +13,7 @@ COMMENT ON FUNCTION sea_mq.unpublished_bytes IS
 'About how many bytes of the log are not published yet, of a sink or (NULL) of all: estimated from samples, indexes not counted';
 
 CREATE VIEW sea_mq.outbox_status AS
-SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, now() - p.oldest AS oldest_pending_age,
+SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, greatest(now() - p.oldest, '0') AS oldest_pending_age,
     coalesce(c.published, 0) AS published, c.updated_at AS last_published_at,
     (SELECT count(*) FROM (SELECT FROM sea_mq.scheduled_events e WHERE e.sink = s.sink LIMIT 10001) w) AS scheduled,
     (SELECT count(*) FROM sea_mq.publish_failures f WHERE f.sink = s.sink AND f.resolved_at IS NULL) AS failed,

@@ -44,6 +44,8 @@ pub struct Database {
     pub consumer_events: AtomicBool,
     /// Largest message of the connected server in bytes; 0: not known. Written by the relay.
     pub max_payload: AtomicU64,
+    /// Whether the relay is to ask for that limit once more: [`limit`]. Written by those who doubt it, cleared by the relay.
+    pub limit: AtomicU32,
     /// Estimated bytes that are not published yet, and when the estimate was made (microseconds since 2000; 0: never).
     /// Written by the relay while `sea_mq.max_outbox_size` is set.
     pub backlog: AtomicU64,
@@ -54,6 +56,16 @@ pub struct Database {
     pub held_until: AtomicI64,
     /// The server had no worker slot when the launcher last asked for a process. Written by the launcher.
     pub lacks_slot: AtomicBool,
+}
+
+/// What [`Database::limit`] says.
+pub mod limit {
+    /// It is as the relay knows it.
+    pub const KNOWN: u32 = 0;
+    /// An event was refused for it. It may have been raised since.
+    pub const DOUBTED: u32 = 1;
+    /// Somebody waits for the answer.
+    pub const AWAITED: u32 = 2;
 }
 
 /// What is not about one database.

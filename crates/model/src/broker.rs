@@ -232,6 +232,9 @@ pub enum Request {
     Lease { claimant: Box<Claimant>, claim: bool },
     /// Removes one message from a stream. Answered by `MessageDeleted`; one that is not there counts as removed.
     DeleteMessage { stream: String, sequence: u64 },
+    /// Asks for the largest message once more, on a connection of its own: a server that reads its configuration again does not
+    /// tell. Forgets what was found out by trying. Answered by `Limit`; not at all if there is no such connection.
+    ReadLimit,
     /// Ends the session after the commands already queued were written to the socket.
     Shutdown,
 }
@@ -337,6 +340,8 @@ pub enum Report {
     },
     /// Another relay says that it has taken the lease.
     LeaseDoubted,
+    /// Largest message in bytes, headers included, that the server takes now.
+    Limit { max_payload: usize },
 }
 
 /// Where a relay stands with regard to its installation's lease.
@@ -550,6 +555,10 @@ pub enum FaultKind {
     InvalidMessage,
     /// The stream or the account is at its limit and discards new messages.
     Full,
+    /// The account, or the servers, have no room for one more stream, consumer, copy or connection.
+    AccountLimit,
+    /// The consumer asks for more unacknowledged messages than the account or the stream allows.
+    ConsumerLimit,
     /// No answer in time.
     Timeout,
     /// Anything else that the server said.
@@ -569,7 +578,7 @@ impl FaultKind {
             Self::Permission => {
                 "Allow the account to publish to the context's subjects and to $JS.API.> and to subscribe to _INBOX.>."
             }
-            Self::NoJetStream => "Start nats-server with JetStream (-js) and enable it for the account.",
+            Self::NoJetStream => "Start nats-server with JetStream (-js) and enable it for the account. Behind a leaf node, check its link and sea_mq.nats_jetstream_domain.",
             Self::StreamMissing => {
                 "Create the stream in NATS, or let sea_mq manage it: sea_mq.alter_stream(name, managed => true)."
             }
@@ -585,6 +594,12 @@ impl FaultKind {
             Self::StreamOwned => "If this database is meant to take the stream over, call sea_mq.adopt().",
             Self::Full => {
                 "If the stream has reached its own limits, raise max_bytes or max_msgs with sea_mq.alter_stream; if the account or the server has no room, lower max_bytes of streams there, which is reserved (10 GB each unless set), or give it more."
+            }
+            Self::AccountLimit => {
+                "Raise the account's limits in NATS (streams, consumers, connections, storage), remove there what nobody needs, or describe fewer replicas or a smaller max_bytes."
+            }
+            Self::ConsumerLimit => {
+                "Lower max_ack_pending with sea_mq.alter_subscription, or raise the limit of the account or of the stream's consumers in NATS."
             }
             Self::InvalidMessage => "Emit it again with a subject and headers that NATS can carry.",
             Self::MessageTooLarge => "Raise max_payload in NATS, the payload limit of the account there, or max_msg_size of the stream, or send less.",

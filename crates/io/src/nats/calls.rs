@@ -4,8 +4,8 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::api::Api;
-use super::{consumers, lease, streams, tail};
-use sea_mq_model::broker::{Report, Request};
+use super::{connect, consumers, lease, streams, tail};
+use sea_mq_model::broker::{BrokerConfig, Report, Request};
 
 /// An API request under way.
 pub(super) type Call = LocalBoxFuture<'static, Answer>;
@@ -29,6 +29,7 @@ pub(super) fn stream_of(request: &Request) -> Option<&str> {
     match request {
         Request::Connect(_)
         | Request::Shutdown
+        | Request::ReadLimit
         | Request::Ack { .. }
         | Request::SetLine { .. }
         | Request::StopConsuming { .. } => None,
@@ -68,11 +69,22 @@ pub(super) fn ask(api: Api) -> Call {
     .boxed_local()
 }
 
+/// Asks for the largest message on a connection of its own.
+pub(super) fn limit(config: BrokerConfig) -> Call {
+    async move {
+        let link = connect::connect(&BrokerConfig { relay: None, ..config }).await.ok();
+        let report = link.map(|link| Report::Limit { max_payload: link.server.max_payload });
+        Answer { stream: String::new(), report, standalone: None, alive: false }
+    }
+    .boxed_local()
+}
+
 async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Option<bool>) -> Option<Report> {
     match request {
         // Not the API's.
         Request::Connect(_)
         | Request::Shutdown
+        | Request::ReadLimit
         | Request::Publish { .. }
         | Request::Consume { .. }
         | Request::Ack { .. }

@@ -74,6 +74,7 @@ pub(super) async fn serve(
         inbound: Inbound::new(link.api.clone(), reporter, Rc::clone(&replies)),
         replies: &replies,
         link,
+        config,
         requests,
         reporter,
         outbound: &outbound,
@@ -119,6 +120,7 @@ async fn pump(client: &Client, outbound: &Outbound) -> Infallible {
 
 struct Session<'a> {
     link: Link,
+    config: &'a BrokerConfig,
     requests: &'a mut Requests,
     reporter: &'a Reporter,
     outbound: &'a Outbound,
@@ -236,6 +238,10 @@ impl Session<'_> {
         match request {
             Request::Consume { subscription, stream, consumer, window, bytes, line, ack_wait } => {
                 self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait }, bytes, line);
+            }
+            Request::ReadLimit => {
+                self.reporter.sizes.borrow_mut().forget();
+                self.calls.push(calls::limit(self.config.clone()));
             }
             Request::SetLine { line } => self.inbound.set_line(line),
             Request::Ack { subscription, tokens } => self.inbound.ack(subscription, &tokens),

@@ -38,6 +38,11 @@ impl Sizes {
         self.refused.is_some_and(|refused| size >= refused)
     }
 
+    /// The limit may have been raised.
+    pub(super) fn forget(&mut self) {
+        self.refused = None;
+    }
+
     /// A message of this size was stored.
     pub(super) fn note_stored(&mut self, size: usize) {
         self.taken = self.taken.max(size);

@@ -206,6 +206,7 @@ impl Consumer {
             | Report::Acked { .. }
             | Report::Lease { .. }
             | Report::LeaseDoubted
+            | Report::Limit { .. }
             | Report::PublishFailed { .. } => Default::default(),
         }
     }

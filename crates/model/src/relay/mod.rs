@@ -222,6 +222,7 @@ impl Relay {
             Report::StreamDeleted { name, result } => (Vec::new(), vec![Effect::Deleted { name, fault: result.err() }]),
             // A comparison's, and the consumer's affair.
             Report::Page { .. }
+            | Report::Limit { .. }
             | Report::MaxAge { .. }
             | Report::ConsumerSeen { .. }
             | Report::Counted { .. }

@@ -160,6 +160,8 @@ pub struct Sink {
     /// Why the broker did not bring the stream to its description.
     declined: Option<Fault>,
     drift: Drift,
+    /// Since when nobody takes what is published: the stream may have no leader just now.
+    deserted: Option<Instant>,
     /// Events read so far: the number of the next one.
     place: u64,
     /// The stream takes batches.
@@ -207,6 +209,7 @@ impl Sink {
             fewer_replicas: false,
             declined: None,
             drift: Drift::default(),
+            deserted: None,
             place: 0,
             batches: false,
             transactions: Transactions::default(),

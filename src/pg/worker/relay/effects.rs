@@ -17,6 +17,7 @@ impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
         let report = match report {
             Report::Page { comparison, result } => return self.page_read(comparison, result),
+            Report::Limit { max_payload } => return self.limit_read(max_payload),
             report => report,
         };
         let had_begun = self.relay.has_begun();
@@ -69,6 +70,9 @@ impl Worker {
         if let Some(database) = self.process.database {
             let limit = self.relay.server().map_or(0, |server| server.max_payload as u64);
             database.max_payload.store(limit, Ordering::Release);
+            if limit > 0 {
+                self.limit_known();
+            }
         }
         if let Some(fault) = fault.as_ref().filter(|_| self.verification.is_some()) {
             self.refuse_verification(fault)?;
