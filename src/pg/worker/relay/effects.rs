@@ -100,7 +100,8 @@ impl Worker {
             return Ok(());
         }
         let Some(known) = self.relay.sink(sink) else { return Ok(()) };
-        if self.logged.insert(sink, fault.clone()) == Some(fault.clone()) {
+        let told = fault.clone().or_else(|| known.declined().cloned());
+        if self.logged.insert(sink, told.clone()) == Some(told) {
             return Ok(());
         }
         let name = known.described().spec.name.clone();

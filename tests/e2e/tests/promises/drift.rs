@@ -143,6 +143,7 @@ async fn a_consumer_that_somebody_changed_is_put_right() {
         ack_wait: changed.ack_wait,
         max_deliver: changed.max_deliver,
         deliver_policy: changed.deliver_policy,
+        metadata: changed.metadata,
         ..Default::default()
     };
     stream.update_consumer(changed).await.expect("cannot change the consumer");

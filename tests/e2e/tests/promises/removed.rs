@@ -4,7 +4,7 @@ use async_nats::jetstream::stream::Config;
 use harness::{Database, EVENTS, Stage, holds_for, until};
 
 use crate::receiving::{
-    assert_handled_once, emit_numbers, make_recorder, prepared, publish, recorded, until_provisioned, until_recorded,
+    assert_handled_once, emit_numbers, prepared, publish, recorded, until_provisioned, until_recorded,
 };
 use crate::{A_WHILE, SOON};
 
@@ -130,12 +130,11 @@ async fn make_recorder_of_paid(db: &Database) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_s_loss_is_told_as_a_bound() {
-    let stage = Stage::new("removed_filter").await;
+    let stage = prepared("removed_filter").await;
     let db = stage.connect().await;
-    make_recorder(&db).await;
     db.run(
         "CREATE FUNCTION slow(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); PERFORM record(e); END $$;
-         SELECT sea_mq.subscribe('app__all', 'orders', 'slow', filter => 'Counted', start_from => 'all', max_ack_pending => 2)",
+         SELECT sea_mq.subscribe('app__all', 'orders', 'slow', filter => 'counted', start_from => 'all', max_ack_pending => 2)",
     )
     .await;
     until_provisioned(&stage, "app__all").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::{Database, EVENTS, Line, Stage, StageOptions, until};
 
-use crate::receiving::{LONG, make_recorder, until_state};
+use crate::receiving::{LONG, make_recorder};
 
 const MEGABYTE: u64 = 1 << 20;
 
@@ -72,25 +72,28 @@ async fn several_subscriptions_share_what_may_be_on_its_way() {
 /// Less than what is asked for at first: it is cut, asks for less each time, and gets through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_keeps_less_for_a_client_is_asked_for_less_after_each_cut() {
-    let (stage, line) = prepared("slow_cut", "max_pending: 1500000", 200, 96_000, 3 * MEGABYTE).await;
+    let (stage, line) = prepared("slow_cut", "max_payload: 200000, max_pending: 200000", 300, 96_000, 3 * MEGABYTE).await;
     let db = stage.connect().await;
     let before = line.connections();
-    subscribe(&db, 2, 1000).await;
-    until_all_handled(&db, 2, 200).await;
+    subscribe(&db, 3, 1000).await;
+    until_all_handled(&db, 3, 300).await;
     let cuts = line.connections() - before;
-    assert!((2..10).contains(&cuts), "{cuts} connections");
+    assert!((1..10).contains(&cuts), "{cuts} connections");
+    let log = std::fs::read_to_string(stage.broker.log_path()).expect("cannot read the server's log");
+    assert!(log.contains("Slow Consumer"), "it was not cut");
     let blamed: i64 =
         db.value("SELECT count(*) FROM sea_mq.subscription_status WHERE error_kind = 'UnreadableMessage'", &[]).await;
     assert_eq!(blamed, 0);
 }
 
-/// Nothing helps where the broker keeps less than one message.
+/// Nothing helps where the broker waits for less time than one message takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_never_gets_through_is_said_to_be_cut_and_not_to_be_unreadable() {
-    let (stage, _line) = prepared("slow_never", "max_pending: 300000", 5, 900_000, 2 * MEGABYTE).await;
+    let (stage, _line) = prepared("slow_never", "write_deadline: \"1s\"", 20, 900_000, 60_000).await;
     let db = stage.connect().await;
     subscribe(&db, 1, 50).await;
     let condition = "error_kind = 'SlowConsumer' AND hint LIKE '%Slow Consumer%' AND hint LIKE '%remove none%'";
-    until_state(&db, "app__1", condition).await;
+    let sql = format!("SELECT EXISTS (SELECT FROM sea_mq.subscription_status WHERE {condition})");
+    until("it is said to be cut", LONG, async || db.value(&sql, &[]).await).await;
     stage.until_problem("problem LIKE '%app__1%slow consumer%'").await;
 }
