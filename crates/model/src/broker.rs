@@ -341,7 +341,9 @@ pub enum Report {
     /// Another relay says that it has taken the lease.
     LeaseDoubted,
     /// Largest message in bytes, headers included, that the server takes now.
-    Limit { max_payload: usize },
+    Limit {
+        max_payload: usize,
+    },
 }
 
 /// Where a relay stands with regard to its installation's lease.
@@ -578,7 +580,9 @@ impl FaultKind {
             Self::Permission => {
                 "Allow the account to publish to the context's subjects and to $JS.API.> and to subscribe to _INBOX.>."
             }
-            Self::NoJetStream => "Start nats-server with JetStream (-js) and enable it for the account. Behind a leaf node, check its link and sea_mq.nats_jetstream_domain.",
+            Self::NoJetStream => {
+                "Start nats-server with JetStream (-js) and enable it for the account. Behind a leaf node, check its link and sea_mq.nats_jetstream_domain."
+            }
             Self::StreamMissing => {
                 "Create the stream in NATS, or let sea_mq manage it: sea_mq.alter_stream(name, managed => true)."
             }
@@ -602,7 +606,9 @@ impl FaultKind {
                 "Lower max_ack_pending with sea_mq.alter_subscription, or raise the limit of the account or of the stream's consumers in NATS."
             }
             Self::InvalidMessage => "Emit it again with a subject and headers that NATS can carry.",
-            Self::MessageTooLarge => "Raise max_payload in NATS, the payload limit of the account there, or max_msg_size of the stream, or send less.",
+            Self::MessageTooLarge => {
+                "Raise max_payload in NATS, the payload limit of the account there, or max_msg_size of the stream, or send less."
+            }
             Self::UnreadableMessage => {
                 "Look at the stream's next messages with `nats stream get`; remove one with malformed headers with `nats stream rmm`."
             }

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::pg::capture::readable as captured;
 use crate::pg::datum::{Call, jsonb_datum, return_set, sql_function, text_datum, uuid_datum};
 use crate::pg::error::{OrRefuse, refuse};
-use crate::pg::store::streams::Facts;
 use crate::pg::shmem::{self, Database, limit as doubt};
+use crate::pg::store::streams::Facts;
 use crate::pg::{backlog, contracts, gucs, pending};
 use sea_mq_model::domain::envelope::Publication;
 use sea_mq_model::domain::event::{Defaults, EmitArgs, Event, MAX_HEADERS};
@@ -196,8 +196,7 @@ pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
         return Ok(());
     }
     if let Some(database) = here().filter(|database| database.max_payload.load(Ordering::Relaxed) == limit as u64) {
-        let _ =
-            database.limit.compare_exchange(doubt::KNOWN, doubt::DOUBTED, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = database.limit.compare_exchange(doubt::KNOWN, doubt::DOUBTED, Ordering::Relaxed, Ordering::Relaxed);
     }
     Err(Invalid::new(
         InvalidKind::TooLarge,

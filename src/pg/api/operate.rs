@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::pg::datum::{Call, nullable_text, return_set, sql_function, text_datum};
 use crate::pg::door::as_owner;
+use crate::pg::shmem::{self, Role, limit};
 use crate::pg::store::spi::{self, Arg};
 use crate::pg::store::{backlog, fate, unread};
-use crate::pg::shmem::{self, Role, limit};
 use crate::pg::worker::session;
 use crate::pg::{gucs, pending};
 

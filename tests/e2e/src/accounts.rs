@@ -17,8 +17,7 @@ impl Accounts {
     /// # Panics
     /// Not in practice.
     pub fn new(limits: &Value) -> Self {
-        let (operator, system, application) =
-            (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account());
+        let (operator, system, application) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account());
         let subject = operator.public_key();
         let claims = json!({ "type": "operator", "version": 2, "system_account": system.public_key() });
         let operator_jwt = signed(&operator, &subject, "operator", claims);
@@ -57,7 +56,8 @@ impl Accounts {
     /// Not in practice.
     pub fn credentials(&self, more: &Value) -> String {
         let user = KeyPair::new_user();
-        let mut claims = json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
+        let mut claims =
+            json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
         claims.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let jwt = signed(&self.application, &user.public_key(), "user", claims);
         let seed = user.seed().expect("a new key has a seed");
@@ -65,7 +65,6 @@ impl Accounts {
             "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
         )
     }
-
 }
 
 fn signed(issuer: &KeyPair, subject: &str, name: &str, nats: Value) -> String {

@@ -74,9 +74,7 @@ impl ApiError {
             | 10122 => FaultKind::StreamConflict,
             CONSUMER_NOT_FOUND | 10149 => FaultKind::ConsumerMissing,
             // Consumers that clash with an existing one or with the stream's retention.
-            10012 | 10013 | 10084 | 10093 | 10098..=10101 | 10105 | 10106 | 10148 => {
-                FaultKind::ConsumerConflict
-            }
+            10012 | 10013 | 10084 | 10093 | 10098..=10101 | 10105 | 10106 | 10148 => FaultKind::ConsumerConflict,
             _ => FaultKind::Server,
         }
     }

@@ -40,7 +40,11 @@ pub(super) struct Inbound<'a> {
 
 impl<'a> Inbound<'a> {
     pub(super) fn new(api: Api, reporter: &'a Reporter, replies: Rc<Replies>) -> Self {
-        let memory = Rc::new(Memory { share: Cell::new(usize::MAX), line: Cell::new(usize::MAX), large: Arc::new(Semaphore::new(1)) });
+        let memory = Rc::new(Memory {
+            share: Cell::new(usize::MAX),
+            line: Cell::new(usize::MAX),
+            large: Arc::new(Semaphore::new(1)),
+        });
         Self { api, reporter, replies, memory, pulled: HashMap::new(), pulls: FuturesUnordered::new() }
     }
 

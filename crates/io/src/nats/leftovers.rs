@@ -57,12 +57,7 @@ pub(super) struct Collected {
 }
 
 /// Brings the consumer to what pulling needs, and returns what it delivered without getting an ack.
-pub(super) async fn collect(
-    api: &Api,
-    order: &Order,
-    inbox: &mut Inbox,
-    memory: &Memory,
-) -> Result<Collected, Fault> {
+pub(super) async fn collect(api: &Api, order: &Order, inbox: &mut Inbox, memory: &Memory) -> Result<Collected, Fault> {
     let began = Instant::now();
     let found = consumers::pullable(api, &order.stream, &order.consumer).await?;
     let config = repaired(&found.config, order.ack_wait);

@@ -213,7 +213,9 @@ fn same(key: &str, wanted: &Value, found: &Map<String, Value>) -> bool {
 fn actual(key: &str, found: &Map<String, Value>) -> Value {
     let value = found.get(key).filter(|value| !value.is_null());
     match key {
-        "max_bytes" | "max_msgs" | "max_msgs_per_subject" | "max_msg_size" => json!(limit(value.and_then(Value::as_i64).unwrap_or(-1))),
+        "max_bytes" | "max_msgs" | "max_msgs_per_subject" | "max_msg_size" => {
+            json!(limit(value.and_then(Value::as_i64).unwrap_or(-1)))
+        }
         "max_age" | "duplicate_window" => value.cloned().unwrap_or_else(|| json!(0)),
         "description" => value.cloned().unwrap_or_else(|| json!("")),
         "subjects" => value.cloned().unwrap_or_else(|| json!([])),

@@ -170,7 +170,9 @@ async fn verify(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured,
 pub(super) async fn look(api: &Api, sink: SinkId, spec: &StreamSpec) -> Option<Report> {
     let answer = api.permitted(&spec.name, api.stream_info(&spec.name)).await.ok()?;
     let seen = match &answer {
-        Some(answer) => seen(api, spec, answer).unwrap_or_else(|fault| Seen { drift: fault.message, ..Seen::default() }),
+        Some(answer) => {
+            seen(api, spec, answer).unwrap_or_else(|fault| Seen { drift: fault.message, ..Seen::default() })
+        }
         None => Seen { drift: format!("stream {} was deleted", spec.name), ..Seen::default() },
     };
     Some(Report::StreamSeen { sink, seen })

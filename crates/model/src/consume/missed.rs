@@ -95,7 +95,14 @@ mod tests {
 
     fn info(first: u64, last: u64, pending: u64) -> ConsumerInfo {
         let whole = true;
-        ConsumerInfo { stream_created_us: 5, stream_first: first, stream_last: last, pending, whole, ..Default::default() }
+        ConsumerInfo {
+            stream_created_us: 5,
+            stream_first: first,
+            stream_last: last,
+            pending,
+            whole,
+            ..Default::default()
+        }
     }
 
     fn begun(position: u64) -> Reach {

@@ -283,7 +283,11 @@ pub(in crate::consume) mod tests {
         answer(consumer, requests, now)
     }
 
-    pub(in crate::consume) fn answer(consumer: &mut Consumer, requests: Vec<Request>, now: Instant) -> Vec<SubscriptionId> {
+    pub(in crate::consume) fn answer(
+        consumer: &mut Consumer,
+        requests: Vec<Request>,
+        now: Instant,
+    ) -> Vec<SubscriptionId> {
         let mut pulling = Vec::new();
         for request in requests {
             if let Request::EnsureConsumer { spec } = request {

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use pgrx::{log as note, warning};
 
 use super::worker::Worker;
+use crate::pg::shmem::limit;
 use crate::pg::store::{cursors, log, ring, scheduled};
 use crate::pg::worker::process::Work;
 use crate::pg::worker::session::{self, Failed};
 use crate::pg::worker::{identity, janitor};
-use crate::pg::shmem::limit;
 use crate::pg::{backlog, gucs, pending};
 use sea_mq_model::broker::{Request, SinkId};
 use sea_mq_model::domain::position::Position;

@@ -149,7 +149,9 @@ async fn a_consumer_that_somebody_changed_is_put_right() {
     stream.update_consumer(changed).await.expect("cannot change the consumer");
     emit_numbers(&db, 11, 20).await;
     until("it is put right", SOON, async || {
-        jetstream_consumer(&stage, "app__all").await.is_some_and(|found| found.config.filter_subject == made.filter_subject)
+        jetstream_consumer(&stage, "app__all")
+            .await
+            .is_some_and(|found| found.config.filter_subject == made.filter_subject)
     })
     .await;
     assert_handled_once(&stage, "app__all", 20).await;

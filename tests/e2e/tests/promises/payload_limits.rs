@@ -60,7 +60,8 @@ async fn an_event_above_the_account_s_limit_is_set_aside_and_the_others_are_publ
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_that_is_raised_while_the_server_runs_is_learned() {
     let broker = BrokerOptions { configuration: format!("max_payload: {LIMIT}"), ..BrokerOptions::default() };
-    let mut stage = StageOptions { broker, broker_later: true, ..StageOptions::default() }.start("raised_payload").await;
+    let mut stage =
+        StageOptions { broker, broker_later: true, ..StageOptions::default() }.start("raised_payload").await;
     let db = stage.connect().await;
     // Before the limit is known.
     let early = db.emit("1", "Sized", json!({ "x": "x".repeat(2 * LIMIT) })).await;
@@ -68,16 +69,14 @@ async fn a_limit_that_is_raised_while_the_server_runs_is_learned() {
     let failed = "SELECT count(*) FROM sea_mq.publish_failures WHERE resolved_at IS NULL";
     until("it is set aside", SOON, async || db.value::<i64>(failed, &[]).await == 1).await;
     assert_eq!(db.value::<i64>("SELECT sea_mq.retry_failed()", &[]).await, 0);
-    let emit = format!("SELECT sea_mq.emit('order', '2', 'Sized', jsonb_build_object('x', repeat('x', {})))", 2 * LIMIT);
+    let emit =
+        format!("SELECT sea_mq.emit('order', '2', 'Sized', jsonb_build_object('x', repeat('x', {})))", 2 * LIMIT);
     let error = db.batch_execute(&emit).await.expect_err("it is too large");
     let error = error.as_db_error().expect("an error of the server");
     assert_eq!(error.code(), &SqlState::PROGRAM_LIMIT_EXCEEDED);
     assert!(error.hint().is_some_and(|hint| hint.contains("sea_mq.reload()")), "{error:?}");
     stage.broker.reload("max_payload: 1000000");
-    until("it is sent once more", SOON, async || {
-        db.value::<i64>("SELECT sea_mq.retry_failed()", &[]).await == 1
-    })
-    .await;
+    until("it is sent once more", SOON, async || db.value::<i64>("SELECT sea_mq.retry_failed()", &[]).await == 1).await;
     let id: Uuid = db.value(&emit, &[]).await;
     stage.assert_stored(&[early, id]).await;
 }
@@ -88,7 +87,8 @@ async fn a_raised_limit_is_learned_by_those_who_emit_too() {
     let mut stage = StageOptions { broker, ..StageOptions::default() }.start("raised_emit").await;
     stage.until_connected().await;
     let db = stage.connect().await;
-    let emit = format!("SELECT sea_mq.emit('order', '2', 'Sized', jsonb_build_object('x', repeat('x', {})))", 2 * LIMIT);
+    let emit =
+        format!("SELECT sea_mq.emit('order', '2', 'Sized', jsonb_build_object('x', repeat('x', {})))", 2 * LIMIT);
     assert_eq!(db.refusal(&emit).await, SqlState::PROGRAM_LIMIT_EXCEEDED);
     stage.broker.reload("max_payload: 1000000");
     until("emit takes it", 2 * SOON, async || db.batch_execute(&emit).await.is_ok()).await;

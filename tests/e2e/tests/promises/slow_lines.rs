@@ -72,7 +72,8 @@ async fn several_subscriptions_share_what_may_be_on_its_way() {
 /// Less than what is asked for at first: it is cut, asks for less each time, and gets through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_keeps_less_for_a_client_is_asked_for_less_after_each_cut() {
-    let (stage, line) = prepared("slow_cut", "max_payload: 200000, max_pending: 200000", 300, 96_000, 3 * MEGABYTE).await;
+    let (stage, line) =
+        prepared("slow_cut", "max_payload: 200000, max_pending: 200000", 300, 96_000, 3 * MEGABYTE).await;
     let db = stage.connect().await;
     let before = line.connections();
     subscribe(&db, 3, 1000).await;
