@@ -41,6 +41,8 @@ enum Link {
 
 /// Bytes that are taken at once. Each stands several times in memory while it is handled: as it came, as text, as a value.
 pub const TAKEN_BYTES: usize = 4 << 20;
+/// How long a subscription waits for a permission before it tries again.
+const FORBIDDEN: Duration = Duration::from_secs(15);
 /// For how long a subscription is left out that costs the session.
 const LEFT_OUT: Duration = Duration::from_secs(30);
 
@@ -245,9 +247,19 @@ impl Intake {
 
     /// The consumer cannot be used, or is gone.
     pub fn refused(&mut self, now: Instant, jitter: f64) {
+        let pause = self.backoff.next(jitter);
+        self.wait(now + pause);
+    }
+
+    /// Something is not permitted: until somebody grants it, each attempt would only have messages delivered again.
+    pub fn forbidden(&mut self, now: Instant) {
+        self.wait(now + FORBIDDEN);
+    }
+
+    fn wait(&mut self, until: Instant) {
         if matches!(self.link, Link::Ensuring | Link::Consuming | Link::Held) {
             self.queue.clear();
-            self.link = Link::Waiting { until: now + self.backoff.next(jitter) };
+            self.link = Link::Waiting { until };
         }
     }
 

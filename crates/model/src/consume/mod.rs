@@ -246,7 +246,10 @@ impl Consumer {
 }
 
 fn refused(intake: &mut Intake, fault: Fault, now: Instant, jitter: f64) -> Effect {
-    intake.refused(now, jitter);
+    match fault.kind {
+        FaultKind::Permission => intake.forbidden(now),
+        _ => intake.refused(now, jitter),
+    }
     Effect::Subscription { id: intake.id(), fault: Some(fault) }
 }
 
