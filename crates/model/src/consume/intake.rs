@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::missed::{Gap, Reach};
-use crate::broker::{ConsumerInfo, ConsumerSpec, Delivery, Request, Resume, SubscriptionId};
+use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Delivery, Request, Resume, SubscriptionId};
 use crate::domain::retry::Backoff;
 
 /// A subscription, as far as the broker is concerned.
@@ -276,13 +276,21 @@ impl Intake {
         self.reach.seen(info).map(|gap| self.count(gap))
     }
 
-    /// Provisions the consumer once more, if it is in use.
-    pub fn begin_anew(&mut self) -> Vec<Request> {
+    /// Provisions the consumer once more, if it is in use. `skipped`: it had another filter and may have passed over messages, so
+    /// it is made anew where it was; what was handled is known.
+    pub fn begin_anew(&mut self, skipped: bool) -> Vec<Request> {
         if !self.is_consuming() {
             return Vec::new();
         }
         let stop = self.stop();
-        stop.into_iter().chain(self.begin()).collect()
+        let ConsumerSpec { stream, name, owner, deliver_from, .. } = &self.described.spec;
+        let known = self.position.is_some() || *deliver_from == DeliverFrom::All;
+        let delete = (skipped && known).then(|| Request::DeleteConsumer {
+            stream: stream.clone(),
+            name: name.clone(),
+            owner: *owner,
+        });
+        stop.into_iter().chain(delete).chain(self.begin()).collect()
     }
 
     fn count(&self, gap: Gap) -> Request {
@@ -332,7 +340,6 @@ pub(super) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::broker::DeliverFrom;
 
     pub(in crate::consume) fn described(held: bool) -> Described {
         let spec = ConsumerSpec {

@@ -173,7 +173,7 @@ impl Consumer {
             }
             Report::ConsumerSeen { stream, name, info, drift } => match self.by_name(&stream, &name) {
                 Some(intake) if !drift.is_empty() => {
-                    let requests = intake.begin_anew();
+                    let requests = intake.begin_anew(drift.contains("filter_subject"));
                     let effect = (!requests.is_empty()).then_some(Effect::Drifted { id: intake.id(), what: drift });
                     (requests, effect.into_iter().collect())
                 }

@@ -86,15 +86,3 @@ async fn a_broker_that_keeps_less_for_a_client_is_asked_for_less_after_each_cut(
         db.value("SELECT count(*) FROM sea_mq.subscription_status WHERE error_kind = 'UnreadableMessage'", &[]).await;
     assert_eq!(blamed, 0);
 }
-
-/// Nothing helps where the broker waits for less time than one message takes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_never_gets_through_is_said_to_be_cut_and_not_to_be_unreadable() {
-    let (stage, _line) = prepared("slow_never", "write_deadline: \"1s\"", 20, 900_000, 60_000).await;
-    let db = stage.connect().await;
-    subscribe(&db, 1, 50).await;
-    let condition = "error_kind = 'SlowConsumer' AND hint LIKE '%Slow Consumer%' AND hint LIKE '%remove none%'";
-    let sql = format!("SELECT EXISTS (SELECT FROM sea_mq.subscription_status WHERE {condition})");
-    until("it is said to be cut", LONG, async || db.value(&sql, &[]).await).await;
-    stage.until_problem("problem LIKE '%app__1%slow consumer%'").await;
-}
