@@ -110,6 +110,7 @@ CREATE TABLE sea_mq.stream_state (
     differences jsonb NOT NULL DEFAULT '{}',
     losses bigint NOT NULL DEFAULT 0,
     last_loss text,
+    marked_us bigint,
     since timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
@@ -254,6 +255,7 @@ COMMENT ON COLUMN sea_mq.stream_state.ordering IS 'strict: every publish names t
 COMMENT ON COLUMN sea_mq.stream_state.differences IS 'Settings that differ from the description and were left alone: {name: [wanted, found]}';
 COMMENT ON COLUMN sea_mq.stream_state.losses IS 'How often the broker had lost data that it had acknowledged';
 COMMENT ON COLUMN sea_mq.stream_state.last_loss IS 'What was lost last';
+COMMENT ON COLUMN sea_mq.stream_state.marked_us IS 'Creation time of the stream (microseconds since 1970 UTC) when it last carried this installation''s mark';
 COMMENT ON COLUMN sea_mq.stream_state.since IS 'When this state began';
 
 COMMENT ON TABLE sea_mq.stream_divergences IS 'Events that a stream holds and this database has lost, by a recovery to an earlier time or a failover; a row each time that some were found';

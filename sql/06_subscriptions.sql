@@ -658,3 +658,38 @@ COMMENT ON FUNCTION sea_mq.pause_subscription IS
 CREATE FUNCTION sea_mq.resume_subscription(subscription text) RETURNS text
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT sea_mq.set_paused($1, false)';
 COMMENT ON FUNCTION sea_mq.resume_subscription IS 'Ends a pause. Errors: 42501, 42704';
+
+-- What a subscription never got, until somebody has decided what becomes of it.
+CREATE TABLE sea_mq.removed_messages (
+    subscription text COLLATE "C" PRIMARY KEY REFERENCES sea_mq.subscriptions ON DELETE CASCADE ON UPDATE CASCADE,
+    stream text NOT NULL,
+    messages bigint NOT NULL,
+    at_most boolean NOT NULL,
+    first_sequence bigint NOT NULL,
+    last_sequence bigint NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(),
+    found_at timestamptz NOT NULL DEFAULT now()
+);
+SELECT pg_catalog.pg_extension_config_dump('sea_mq.removed_messages', '');
+COMMENT ON TABLE sea_mq.removed_messages IS 'Messages that were removed from a stream before a subscription got them; see sea_mq.forget_removed';
+COMMENT ON COLUMN sea_mq.removed_messages.subscription IS 'Subscription';
+COMMENT ON COLUMN sea_mq.removed_messages.stream IS 'Stream that it reads';
+COMMENT ON COLUMN sea_mq.removed_messages.messages IS 'How many';
+COMMENT ON COLUMN sea_mq.removed_messages.at_most IS 'Whether it may be fewer: the subscription has a filter, and not all that was removed need be for it';
+COMMENT ON COLUMN sea_mq.removed_messages.first_sequence IS 'Stream sequence of the first of them';
+COMMENT ON COLUMN sea_mq.removed_messages.last_sequence IS 'Stream sequence of the last of them';
+COMMENT ON COLUMN sea_mq.removed_messages.since IS 'When the first was found to be missing';
+COMMENT ON COLUMN sea_mq.removed_messages.found_at IS 'When the last was found to be missing';
+
+CREATE FUNCTION sea_mq.forget_removed(subscription text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    forgotten bigint;
+BEGIN
+    PERFORM sea_mq.own_subscription(forget_removed.subscription);
+    DELETE FROM sea_mq.removed_messages r WHERE r.subscription = forget_removed.subscription RETURNING r.messages INTO forgotten;
+    RETURN coalesce(forgotten, 0);
+END $$;
+COMMENT ON FUNCTION sea_mq.forget_removed IS
+'Ends the problem that messages were removed before a subscription got them: republished, or given up. Returns how many. Errors: 42501, 42704';

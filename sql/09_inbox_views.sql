@@ -26,9 +26,11 @@ SELECT s.subscription, s.source, s.stream, s.subject_filter, s.handler, coalesce
     coalesce(t.processed, 0) + coalesce(y.processed, 0) AS processed, coalesce(t.skipped, 0) + coalesce(y.skipped, 0) AS skipped,
     coalesce(t.failed, 0) + coalesce(y.failed, 0) AS failures, coalesce(t.dead, 0) + coalesce(y.dead, 0) AS dead,
     coalesce(t.duplicates, 0) AS duplicates, coalesce(t.redelivered, 0) AS redelivered,
-    greatest(t.last_processed_at, y.at) AS last_processed_at, t.stream_sequence AS last_sequence
+    greatest(t.last_processed_at, y.at) AS last_processed_at, t.stream_sequence AS last_sequence,
+    coalesce(m.messages, 0) AS removed
 FROM sea_mq.subscriptions s
 LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
+LEFT JOIN sea_mq.removed_messages m ON m.subscription = s.subscription
 CROSS JOIN LATERAL sea_mq.inbox_counts(s.subscription) w
 -- What was recorded last may be long ago, or in the database that this one was copied from.
 CROSS JOIN (SELECT count(*) > 0 AS running FROM sea_mq.workers() p WHERE p.backend_type = 'sea_mq consumer') r
@@ -63,6 +65,7 @@ COMMENT ON COLUMN sea_mq.subscription_status.duplicates IS 'Messages so far that
 COMMENT ON COLUMN sea_mq.subscription_status.redelivered IS 'Deliveries so far that were not the first of their message';
 COMMENT ON COLUMN sea_mq.subscription_status.last_processed_at IS 'When the last message was handled';
 COMMENT ON COLUMN sea_mq.subscription_status.last_sequence IS 'All up to this stream sequence is in the inbox';
+COMMENT ON COLUMN sea_mq.subscription_status.removed IS 'Messages that were removed from the stream before the subscription got them; see sea_mq.removed_messages';
 
 CREATE VIEW sea_mq.inbox_status AS
 SELECT count(s.subscription) AS subscriptions, count(*) FILTER (WHERE s.state = 'active') AS active,

@@ -13,7 +13,7 @@ COMMENT ON FUNCTION sea_mq.unpublished_bytes IS
 'About how many bytes of the log are not published yet, of a sink or (NULL) of all: estimated from samples, indexes not counted';
 
 CREATE VIEW sea_mq.outbox_status AS
-SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, now() - p.oldest AS oldest_pending_age,
+SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pending_at, greatest(now() - p.oldest, '0') AS oldest_pending_age,
     coalesce(c.published, 0) AS published, c.updated_at AS last_published_at,
     (SELECT count(*) FROM (SELECT FROM sea_mq.scheduled_events e WHERE e.sink = s.sink LIMIT 10001) w) AS scheduled,
     (SELECT count(*) FROM sea_mq.publish_failures f WHERE f.sink = s.sink AND f.resolved_at IS NULL) AS failed,
@@ -127,6 +127,15 @@ SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(
 FROM (SELECT s.name AS stream, x.* FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
 WHERE t.state IN ('refused', 'paused')
 UNION ALL
+SELECT 4, format('stream %s is not as described, and is used as it is: %s', s.name, x.error),
+    coalesce(x.hint, 'Change the stream in NATS or its description with sea_mq.alter_stream until they agree.')
+FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink WHERE x.state = 'ready' AND x.error IS NOT NULL
+UNION ALL
+SELECT 4, format('stream %s has lost this installation''s mark: others may take it for nobody''s', s.name),
+    format('Let sea_mq manage it, as in sea_mq.alter_stream(%L, managed => true), or set metadata sea_mq.install to %s in NATS.',
+        s.name, x.differences -> 'sea_mq.install' ->> 0)
+FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink WHERE x.differences ? 'sea_mq.install'
+UNION ALL
 SELECT 4, format('%s events of stream %s were refused by the broker', f.events, s.name),
     'See sea_mq.dlq_list() for the reasons; once mended, sea_mq.retry_failed() sends them.'
 FROM (SELECT p.sink, count(*) AS events FROM sea_mq.publish_failures p WHERE p.resolved_at IS NULL GROUP BY p.sink) f
@@ -158,7 +167,15 @@ UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See its row in sea_mq.subscription_status, and the server''s log.')
 FROM (SELECT b.subscription, CASE WHEN b.paused THEN 'paused' ELSE x.state END AS state, x.error_kind, x.error, x.hint
     FROM sea_mq.subscriptions b JOIN sea_mq.subscription_state x ON x.subscription = b.subscription) s
-WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind = 'ConsumerPaused')
+WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind IN ('ConsumerPaused', 'SlowConsumer'))
+UNION ALL
+SELECT 4, format(CASE WHEN m.at_most THEN 'up to ' ELSE '' END || '%s messages were removed from stream %s before subscription %s got them (sequences %s to %s)',
+        m.messages, m.stream, m.subscription, m.first_sequence, m.last_sequence),
+    CASE WHEN EXISTS (SELECT FROM sea_mq.streams s WHERE s.name = m.stream)
+        THEN format('What this database still retains is published once more by sea_mq.republish(%L, ''time before the first of them''); then', m.stream)
+        ELSE 'Have whoever owns the stream publish them once more, or give them up; then' END
+    || format(' call sea_mq.forget_removed(%L). Look for a lowered limit, a purge or deletions in NATS, or max_age.', m.subscription)
+FROM sea_mq.removed_messages m
 UNION ALL
 SELECT 5, format(CASE d.open WHEN 1 THEN '%s dead letter of %s waits for a decision: %s' ELSE '%s dead letters of %s wait for a decision: %s' END, d.open, coalesce('subscription ' || d.subscription, 'context ' || d.context), d.last_error),
     'Look with sea_mq.dlq_list(), then call dlq_replay or dlq_discard.'

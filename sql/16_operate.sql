@@ -95,6 +95,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.set_aside IS 'Notes that the broker will never take an event as it is; for internal use';
 
+CREATE FUNCTION sea_mq.learn_limits() RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'learn_limits_wrapper';
+COMMENT ON FUNCTION sea_mq.learn_limits IS 'Has the relay ask for the broker''s limit of a message once more, and waits up to 5 s for that; for internal use';
+
 CREATE FUNCTION sea_mq.retry_failed(event_id uuid DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -104,6 +107,9 @@ DECLARE
     kind text;
     retried bigint := 0;
 BEGIN
+    -- What was raised in NATS since the relay has connected.
+    PERFORM sea_mq.learn_limits()
+    WHERE EXISTS (SELECT FROM sea_mq.publish_failures p WHERE p.resolved_at IS NULL);
     FOR f IN SELECT p.* FROM sea_mq.publish_failures p
         WHERE p.resolved_at IS NULL AND (retry_failed.event_id IS NULL OR p.event_id = retry_failed.event_id) ORDER BY p.seq FOR UPDATE
     LOOP

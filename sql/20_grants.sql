@@ -74,10 +74,10 @@ GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.unpubli
 GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.drop_stream, sea_mq.create_consumer,
     sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt, sea_mq.test_mode TO sea_mq_operator;
 -- Who subscribes owns the subscription. Nobody writes to the tables: who may do what is for the functions to say.
-GRANT SELECT ON sea_mq.subscriptions TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.subscriptions, sea_mq.removed_messages TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
 GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
-    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.event_name, sea_mq.context_name
+    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.forget_removed, sea_mq.event_name, sea_mq.context_name
     TO sea_mq_consumer, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease,
     sea_mq.inbox_accept(text, text, text, jsonb, text, integer, text, jsonb),

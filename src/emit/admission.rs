@@ -7,7 +7,8 @@ use sea_mq_contracts::invalid::{Invalid, InvalidKind};
 use uuid::Uuid;
 
 use super::{outbox_limit, pending};
-use crate::host::{gucs, shmem};
+use crate::host::gucs;
+use crate::host::shmem::{self, Database, limit as doubt};
 use crate::registry::contracts;
 use crate::streams::descriptions::Facts;
 use sea_mq_model::domain::envelope::Publication;
@@ -112,18 +113,25 @@ pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
     if size <= limit {
         return Ok(());
     }
+    if let Some(database) = here().filter(|database| database.max_payload.load(Ordering::Relaxed) == limit as u64) {
+        let _ = database.limit.compare_exchange(doubt::KNOWN, doubt::DOUBTED, Ordering::Relaxed, Ordering::Relaxed);
+    }
     Err(Invalid::new(
         InvalidKind::TooLarge,
         format!("the message would be {size} bytes long with its headers, the limit is {limit}"),
-        "Send a reference to large content instead of the content, or raise sea_mq.max_message_size and, in NATS, max_payload.",
+        "Send a reference to large content instead of the content, or raise sea_mq.max_message_size and, in NATS, max_payload. What was raised in NATS is known after sea_mq.reload(), or within a minute.",
     ))
 }
 
 /// Bytes: the least of the setting, the connected server's limit and the stream's.
 fn size_limit(facts: &Facts) -> usize {
-    // SAFETY: read by the main thread, constant in a process.
-    let server = shmem::database(unsafe { pg_sys::MyDatabaseId })
-        .map_or(0, |database| database.max_payload.load(Ordering::Relaxed));
+    let server = here().map_or(0, |database| database.max_payload.load(Ordering::Relaxed));
     let server = usize::try_from(server).ok().filter(|&limit| limit > 0);
     gucs::max_message_size().min(server.unwrap_or(usize::MAX)).min(facts.max_msg_size.unwrap_or(usize::MAX))
+}
+
+/// This database's entry in shared memory.
+fn here() -> Option<&'static Database> {
+    // SAFETY: read by the main thread, constant in a process.
+    shmem::database(unsafe { pg_sys::MyDatabaseId })
 }

@@ -31,6 +31,8 @@ pub struct Database {
     seats: [Seat; SEATS],
     /// Largest message of the connected server in bytes; 0: not known. Written by the relay.
     pub max_payload: AtomicU64,
+    /// Whether the relay is to ask for that limit once more: [`limit`]. Written by those who doubt it, cleared by the relay.
+    pub limit: AtomicU32,
     /// Estimated bytes that are not published yet, and when the estimate was made (microseconds since 2000; 0: never).
     /// Written by the relay while `sea_mq.max_outbox_size` is set.
     pub backlog: AtomicU64,
@@ -39,6 +41,16 @@ pub struct Database {
     pub inquiry: Inquiry,
     /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
     pub held_until: AtomicI64,
+}
+
+/// What [`Database::limit`] says.
+pub mod limit {
+    /// It is as the relay knows it.
+    pub const KNOWN: u32 = 0;
+    /// An event was refused for it. It may have been raised since.
+    pub const DOUBTED: u32 = 1;
+    /// Somebody waits for the answer.
+    pub const AWAITED: u32 = 2;
 }
 
 /// What is not about one database.

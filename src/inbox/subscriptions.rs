@@ -11,6 +11,7 @@ use crate::host::gucs;
 use crate::host::spi::{self, Arg, TextRow};
 use crate::streams::consumers::Trouble;
 use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Resume, SubscriptionId};
+use sea_mq_model::consume::missed::Gap;
 use sea_mq_model::domain::message::POSTGRES_EPOCH_US;
 use sea_mq_model::domain::policy::ContractPolicy;
 
@@ -306,6 +307,24 @@ pub fn save_max_age(name: &str, max_age: Option<Duration>) {
         "UPDATE sea_mq.subscription_health SET stream_max_age = make_interval(secs => $2::float8 / 1000)
          WHERE subscription = $1 AND stream_max_age IS DISTINCT FROM make_interval(secs => $2::float8 / 1000)",
         &[Arg::Text(name), Arg::OptionalInt8(max_age.map(millis))],
+    );
+}
+
+/// Adds to what was removed from the stream before the subscription got it.
+pub fn save_missed(name: &str, gap: &Gap, removed: u64) {
+    spi::execute(
+        "INSERT INTO sea_mq.removed_messages AS r (subscription, stream, messages, at_most, first_sequence, last_sequence)
+         SELECT s.subscription, s.stream, $2, $3 <> 0, $4, $5 FROM sea_mq.subscriptions s WHERE s.subscription = $1
+         ON CONFLICT (subscription) DO UPDATE SET messages = r.messages + excluded.messages, at_most = r.at_most OR excluded.at_most,
+            first_sequence = least(r.first_sequence, excluded.first_sequence),
+            last_sequence = greatest(r.last_sequence, excluded.last_sequence), found_at = now()",
+        &[
+            Arg::Text(name),
+            Arg::Int8(removed.cast_signed()),
+            Arg::Int8(gap.at_most.is_some().into()),
+            Arg::Int8(gap.first.cast_signed()),
+            Arg::Int8(gap.last.cast_signed()),
+        ],
     );
 }
 

@@ -150,6 +150,8 @@ fn described(row: &TextRow) -> Described {
         managed: spi::flag(row, 12),
         owner: spi::optional::<Uuid>(row, 13).unwrap_or_default(),
         take_over: spi::flag(row, 14),
+        marked_us: None,
+        fewer_replicas: false,
     };
     Described {
         sink: spi::parsed(row, 0),
@@ -221,6 +223,14 @@ pub struct State {
     /// `strict` or `shared`.
     pub ordering: &'static str,
     pub differences: BTreeMap<String, (String, String)>,
+    /// Creation time of the stream if it carries our mark.
+    pub marked_us: Option<i64>,
+}
+
+/// Creation time of the stream when it last carried our mark.
+pub fn marked_us(sink: SinkId) -> Option<i64> {
+    let sql = "SELECT s.marked_us FROM sea_mq.stream_state s WHERE s.sink = $1";
+    spi::query(sql, &[Arg::Int8(sink)]).first().and_then(|row| spi::optional(row, 0))
 }
 
 /// Records the state of a stream.
@@ -228,10 +238,11 @@ pub fn save_state(sink: SinkId, state: &State) {
     let kind = state.fault.as_ref().map(|fault| format!("{:?}", fault.kind));
     let differences = serde_json::to_string(&state.differences).unwrap_or_else(|_| "{}".into());
     spi::execute(
-        "INSERT INTO sea_mq.stream_state AS s (sink, state, error_kind, error, hint, ordering, differences)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb)
+        "INSERT INTO sea_mq.stream_state AS s (sink, state, error_kind, error, hint, ordering, differences, marked_us)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8)
          ON CONFLICT (sink) DO UPDATE SET state = excluded.state, error_kind = excluded.error_kind, error = excluded.error,
-            hint = excluded.hint, ordering = excluded.ordering, differences = excluded.differences, since = now()",
+            hint = excluded.hint, ordering = excluded.ordering, differences = excluded.differences,
+            marked_us = coalesce(excluded.marked_us, s.marked_us), since = now()",
         &[
             Arg::Int8(sink),
             Arg::Text(state.state),
@@ -240,6 +251,7 @@ pub fn save_state(sink: SinkId, state: &State) {
             Arg::OptionalText(state.fault.as_ref().and_then(|fault| fault.kind.hint())),
             Arg::Text(state.ordering),
             Arg::Text(&differences),
+            Arg::OptionalInt8(state.marked_us),
         ],
     );
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::consume::missed::Gap;
 use crate::domain::address::{Urls, redact};
 use crate::domain::header_block::HeaderBlock;
 use crate::domain::lease::Claimant;
@@ -98,6 +99,10 @@ pub struct StreamSpec {
     pub owner: Uuid,
     /// Take over a stream whose metadata names another owner.
     pub take_over: bool,
+    /// Creation time of the stream when it carried the owner's mark: without it, it has lost the mark since.
+    pub marked_us: Option<i64>,
+    /// Remove copies if it has more than described. Otherwise somebody else has added them, and they are left alone.
+    pub fewer_replicas: bool,
 }
 
 /// Metadata key under which a stream names the installation that owns it.
@@ -164,14 +169,20 @@ pub enum Request {
     Connect(Box<BrokerConfig>),
     /// Creates, updates or verifies a stream. Answered by `StreamReady` or `StreamRefused`.
     EnsureStream { sink: SinkId, spec: Box<StreamSpec> },
+    /// Looks whether a stream is still as it was made. Waits for no other request. Answered by `StreamSeen`; not at all if the
+    /// stream cannot be seen.
+    ReadStream { sink: SinkId, spec: Box<StreamSpec> },
     /// Creates or updates a durable consumer. Answered by `ConsumerReady` or `ConsumerRefused`.
     EnsureConsumer { spec: Box<ConsumerSpec> },
     /// Asks for how long a stream keeps messages, which somebody may have changed. Waits for no other request. Answered by
     /// `MaxAge`; not at all if the stream cannot be seen.
     ReadMaxAge { stream: String },
-    /// Looks whether somebody has paused a consumer. Waits for no other request. Answered by `ConsumerSeen`; not at all if
-    /// the consumer cannot be seen.
-    ReadConsumer { stream: String, name: String },
+    /// Looks whether somebody has paused or changed a consumer, and where its stream begins and ends. Waits for no other
+    /// request. Answered by `ConsumerSeen`; not at all if the consumer cannot be seen.
+    ReadConsumer { spec: Box<ConsumerSpec> },
+    /// Asks how many of these sequences the stream with this creation time does not hold any more. Waits for no other request.
+    /// Answered by `Counted`; not at all if the stream cannot be seen, or is another one.
+    CountRemoved { subscription: SubscriptionId, stream: String, created_us: i64, gap: Gap },
     /// Deletes a stream and what it holds, if it carries the owner's mark and, with `created_us`, is the one that was
     /// created then. Answered by `StreamDeleted`; one that is not there counts as deleted.
     DeleteStream { name: String, owner: Uuid, created_us: Option<i64> },
@@ -199,15 +210,19 @@ pub enum Request {
     /// `ConsumeFailed` if it ends by itself. What an earlier session left without an ack is delivered first, and at
     /// once, not after `ack_wait`. No more than `window` messages wait for their `Ack`, and no more than `bytes` bytes of
     /// them, of this and of every other `Consume` of the session; for those that wait long, the broker is told within
-    /// `ack_wait` that they are in progress. A message that is larger than that comes alone, one in the whole session.
+    /// `ack_wait` that they are in progress. Of those bytes no more than `line` are on their way at a time, of this and of
+    /// every other `Consume`. A message that is larger than that comes alone, one in the whole session.
     Consume {
         subscription: SubscriptionId,
         stream: String,
         consumer: String,
         window: usize,
         bytes: usize,
+        line: usize,
         ack_wait: Duration,
     },
+    /// Changes `line` of every `Consume` of the session. No answer.
+    SetLine { line: usize },
     /// Acknowledges messages, by the tokens that they were delivered with. No answer: a lost ack leads to another
     /// delivery.
     Ack { subscription: SubscriptionId, tokens: Vec<u64> },
@@ -217,6 +232,9 @@ pub enum Request {
     Lease { claimant: Box<Claimant>, claim: bool },
     /// Removes one message from a stream. Answered by `MessageDeleted`; one that is not there counts as removed.
     DeleteMessage { stream: String, sequence: u64 },
+    /// Asks for the largest message once more, on a connection of its own: a server that reads its configuration again does not
+    /// tell. Forgets what was found out by trying. Answered by `Limit`; not at all if there is no such connection.
+    ReadLimit,
     /// Ends the session after the commands already queued were written to the socket.
     Shutdown,
 }
@@ -235,6 +253,10 @@ pub enum Report {
         sink: SinkId,
         fault: Fault,
     },
+    StreamSeen {
+        sink: SinkId,
+        seen: Seen,
+    },
     ConsumerReady {
         stream: String,
         name: String,
@@ -245,10 +267,18 @@ pub enum Report {
         name: String,
         fault: Fault,
     },
+    /// `drift`: what differs from the description, in words; empty: nothing.
     ConsumerSeen {
         stream: String,
         name: String,
         info: ConsumerInfo,
+        drift: String,
+    },
+    /// So many of these sequences were removed.
+    Counted {
+        subscription: SubscriptionId,
+        gap: Gap,
+        removed: u64,
     },
     StreamDeleted {
         name: String,
@@ -310,6 +340,10 @@ pub enum Report {
     },
     /// Another relay says that it has taken the lease.
     LeaseDoubted,
+    /// Largest message in bytes, headers included, that the server takes now.
+    Limit {
+        max_payload: usize,
+    },
 }
 
 /// Where a relay stands with regard to its installation's lease.
@@ -338,6 +372,11 @@ pub struct ConsumerInfo {
     pub stream_created_us: i64,
     /// For how long the stream keeps a message, and may deliver it again; `None` for ever.
     pub stream_max_age: Option<Duration>,
+    /// The stream's first and last sequence, as of before the rest.
+    pub stream_first: u64,
+    pub stream_last: u64,
+    /// It gets all that the stream holds, and the stream keeps what was acknowledged.
+    pub whole: bool,
     /// Somebody has paused it until then, in microseconds since the Unix epoch.
     pub paused_until_us: Option<i64>,
 }
@@ -398,6 +437,17 @@ pub struct StreamInfo {
     pub differences: BTreeMap<String, (String, String)>,
     /// It carries the mark of the installation that asks.
     pub own: bool,
+    /// Why the broker did not bring it to its description. It is used as it is.
+    pub declined: Option<Fault>,
+}
+
+/// A stream as it is found while it is in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// What is to be put right, or in the way, in words; empty: nothing.
+    pub drift: String,
+    /// As in [`StreamInfo`].
+    pub differences: BTreeMap<String, (String, String)>,
 }
 
 /// A message found in a stream.
@@ -499,12 +549,18 @@ pub enum FaultKind {
     BatchRefused,
     /// The connection breaks over a message: its header block cannot be read.
     UnreadableMessage,
+    /// The broker cuts the connection while it sends: more waits to be read than it keeps for a client, or for longer.
+    SlowConsumer,
     /// The message is larger than the server or the stream takes.
     MessageTooLarge,
     /// The message cannot be written in the protocol's terms: a subject or header that is none.
     InvalidMessage,
     /// The stream or the account is at its limit and discards new messages.
     Full,
+    /// The account, or the servers, have no room for one more stream, consumer, copy or connection.
+    AccountLimit,
+    /// The consumer asks for more unacknowledged messages than the account or the stream allows.
+    ConsumerLimit,
     /// No answer in time.
     Timeout,
     /// Anything else that the server said.
@@ -524,7 +580,9 @@ impl FaultKind {
             Self::Permission => {
                 "Allow the account to publish to the context's subjects and to $JS.API.> and to subscribe to _INBOX.>."
             }
-            Self::NoJetStream => "Start nats-server with JetStream (-js) and enable it for the account.",
+            Self::NoJetStream => {
+                "Start nats-server with JetStream (-js) and enable it for the account. Behind a leaf node, check its link and sea_mq.nats_jetstream_domain."
+            }
             Self::StreamMissing => {
                 "Create the stream in NATS, or let sea_mq manage it: sea_mq.alter_stream(name, managed => true)."
             }
@@ -543,10 +601,21 @@ impl FaultKind {
             Self::Full => {
                 "If the stream has reached its own limits, raise max_bytes or max_msgs with sea_mq.alter_stream; if the account or the server has no room, lower max_bytes of streams there, which is reserved (10 GB each unless set), or give it more."
             }
+            Self::AccountLimit => {
+                "Raise the account's limits in NATS (streams, consumers, connections, storage), remove there what nobody needs, or describe fewer replicas or a smaller max_bytes."
+            }
+            Self::ConsumerLimit => {
+                "Lower max_ack_pending with sea_mq.alter_subscription, or raise the limit of the account or of the stream's consumers in NATS."
+            }
             Self::InvalidMessage => "Emit it again with a subject and headers that NATS can carry.",
-            Self::MessageTooLarge => "Raise max_payload in NATS or max_msg_size of the stream, or send less.",
+            Self::MessageTooLarge => {
+                "Raise max_payload in NATS, the payload limit of the account there, or max_msg_size of the stream, or send less."
+            }
             Self::UnreadableMessage => {
                 "Look at the stream's next messages with `nats stream get`; remove one with malformed headers with `nats stream rmm`."
+            }
+            Self::SlowConsumer => {
+                "The messages are sound; remove none. Look for \"Slow Consumer\" in nats-server's log: the line is slower, or max_pending and write_deadline there are smaller, than a single message needs. It is tried again by itself."
             }
             Self::ConsumerOwned => {
                 "Give the subscription a name of its own; or, if this database takes the other's place, call sea_mq.adopt()."

@@ -5,11 +5,17 @@ use std::time::{Duration, Instant};
 use crate::broker::{BrokerConfig, Request, ServerInfo};
 use crate::domain::retry::Backoff;
 
+/// A connection that has held for so long was sound. One that is cut sooner each time is made again after longer pauses.
+const SOUND: Duration = Duration::from_secs(5);
+
 enum State {
     /// There is nothing to connect to, or nothing to connect for.
     Idle,
     Connecting,
-    Up(ServerInfo),
+    Up {
+        server: ServerInfo,
+        since: Instant,
+    },
     Waiting {
         until: Instant,
     },
@@ -30,7 +36,7 @@ impl Connection {
 
     pub fn server(&self) -> Option<&ServerInfo> {
         match &self.state {
-            State::Up(server) => Some(server),
+            State::Up { server, .. } => Some(server),
             State::Idle | State::Connecting | State::Waiting { .. } => None,
         }
     }
@@ -67,13 +73,34 @@ impl Connection {
         }
     }
 
-    pub fn connected(&mut self, server: ServerInfo) {
-        self.backoff.reset();
-        self.state = State::Up(server);
+    pub fn connected(&mut self, server: ServerInfo, now: Instant) {
+        self.state = State::Up { server, since: now };
     }
 
     /// `jitter` is a random number in `0.0..1.0`.
     pub fn disconnected(&mut self, now: Instant, jitter: f64) {
+        if matches!(self.state, State::Up { since, .. } if now.saturating_duration_since(since) >= SOUND) {
+            self.backoff.reset();
+        }
         self.state = State::Waiting { until: now + self.backoff.next(jitter) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_while_connections_do_not_hold() {
+        let mut connection = Connection::new(None, Duration::from_secs(1));
+        let mut now = Instant::now();
+        let mut pause = |held: Duration| {
+            connection.connected(ServerInfo::default(), now);
+            now += held;
+            connection.disconnected(now, 1.0);
+            (connection.due_at().unwrap() - now).as_millis()
+        };
+        let short = Duration::from_millis(20);
+        assert_eq!([pause(short), pause(short), pause(short), pause(SOUND), pause(short)], [100, 200, 400, 100, 200]);
     }
 }

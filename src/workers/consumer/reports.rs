@@ -16,6 +16,7 @@ use crate::streams::consumers::Trouble;
 use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
 use sea_mq_model::consume::Effect;
 use sea_mq_model::consume::intake::Described;
+use sea_mq_model::consume::missed::Gap;
 use sea_mq_model::domain::outcome::Outcome;
 
 /// Messages of one subscription that the I/O thread may hold, whatever `max_ack_pending` is.
@@ -52,6 +53,13 @@ impl Worker {
                 }
                 None => Ok(()),
             },
+            Effect::Drifted { id, what } => {
+                if let Some(served) = self.served.iter().find(|served| served.subscription.id == id) {
+                    warning!("sea_mq consumer: the consumer of {} was changed: {what}", served.subscription.name);
+                }
+                Ok(())
+            }
+            Effect::Missed { id, gap, removed } => self.missed(id, gap, removed),
             Effect::Deleted { stream, name, fault } => {
                 let rest = self.removals.end(stream, name, fault, Instant::now());
                 session::transaction(|| {
@@ -63,6 +71,19 @@ impl Worker {
                 Ok(())
             }
         }
+    }
+
+    /// Messages were removed from the stream before the subscription got them.
+    fn missed(&mut self, id: SubscriptionId, gap: Gap, removed: u64) -> Result<(), Failed> {
+        let Some(served) = self.served.iter().find(|served| served.subscription.id == id) else { return Ok(()) };
+        let Subscription { name, stream, .. } = &*served.subscription;
+        let most = if gap.at_most.is_some() { "up to " } else { "" };
+        warning!(
+            "sea_mq consumer: {most}{removed} messages were removed from stream {stream} before {name} got them (sequences {} to {})",
+            gap.first,
+            gap.last
+        );
+        session::transaction(|| subscriptions::save_missed(name, &gap, removed))
     }
 
     fn subscription_changed(&mut self, id: SubscriptionId, fault: Option<Fault>) -> Result<(), Failed> {

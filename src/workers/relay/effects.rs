@@ -20,6 +20,7 @@ impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
         let report = match report {
             Report::Page { comparison, result } => return self.page_read(comparison, result),
+            Report::Limit { max_payload } => return self.limit_read(max_payload),
             report => report,
         };
         let had_begun = self.relay.has_begun();
@@ -41,6 +42,14 @@ impl Worker {
         match effect {
             Effect::Relay { phase, fault, failures } => self.relay_changed(phase, fault, failures),
             Effect::Stream { sink, fault } => self.stream_changed(sink, fault),
+            Effect::Drifted { sink, what } => {
+                if let Some(known) = self.relay.sink(sink) {
+                    warning!("sea_mq relay: stream {} was changed: {what}", known.described().spec.name);
+                }
+                // What it is like now is to be recorded, also if it is ready as before.
+                self.logged.remove(&sink);
+                Ok(())
+            }
             Effect::Refused { sink, id, seq, fault } => {
                 warning!("sea_mq relay: the broker refuses event {id} for good: {fault}");
                 session::transaction(|| cursors::save_failure(sink, id, seq, &fault.message))
@@ -64,6 +73,9 @@ impl Worker {
         if let Some(database) = self.process.database {
             let limit = self.relay.server().map_or(0, |server| server.max_payload as u64);
             database.max_payload.store(limit, Ordering::Release);
+            if limit > 0 {
+                self.limit_known();
+            }
         }
         if let Some(fault) = fault.as_ref().filter(|_| self.verification.is_some()) {
             self.refuse_verification(fault)?;
@@ -91,7 +103,8 @@ impl Worker {
             return Ok(());
         }
         let Some(known) = self.relay.sink(sink) else { return Ok(()) };
-        if self.logged.insert(sink, fault.clone()) == Some(fault.clone()) {
+        let told = fault.clone().or_else(|| known.declined().cloned());
+        if self.logged.insert(sink, told.clone()) == Some(told) {
             return Ok(());
         }
         let name = known.described().spec.name.clone();
@@ -104,14 +117,19 @@ impl Worker {
             Some(fault) => warning!("sea_mq relay: stream {name} is not available: {fault}"),
             None => log!("sea_mq relay: stream {name} is ready"),
         }
+        let ready = fault.is_none();
+        if let Some(declined) = known.declined().filter(|_| ready) {
+            warning!("sea_mq relay: stream {name} is used as it is: {declined}");
+        }
         let state = descriptions::State {
-            state: if fault.is_some() { "refused" } else { "ready" },
-            fault,
+            state: if ready { "ready" } else { "refused" },
+            fault: fault.or_else(|| known.declined().cloned()),
             ordering: known.ordering().token(),
             differences: known.differences().clone(),
+            marked_us: known.marked_us(),
         };
         session::transaction(|| descriptions::save_state(sink, &state))?;
-        if state.fault.is_none() {
+        if ready {
             if let Some(database) = self.process.database {
                 database.note(Reasons::STREAMS);
             }
@@ -137,6 +155,7 @@ impl Worker {
                 fault: Some(fault),
                 ordering: "strict",
                 differences: Default::default(),
+                marked_us: None,
             };
             return session::transaction(|| {
                 descriptions::save_loss(sink, &what);
@@ -210,8 +229,12 @@ impl Worker {
                 Some(sink) => requests.extend(sink.describe(stream)),
                 None => {
                     let id = stream.sink;
-                    let (cursor, failures) = session::transaction(|| (cursors::load(id), cursors::failures(id)))?;
-                    requests.extend(self.relay.add(Sink::new(stream, cursor, failures.into_iter().collect())));
+                    let (cursor, failures, marked_us) = session::transaction(|| {
+                        (cursors::load(id), cursors::failures(id), descriptions::marked_us(id))
+                    })?;
+                    let mut sink = Sink::new(stream, cursor, failures.into_iter().collect());
+                    sink.set_marked(marked_us);
+                    requests.extend(self.relay.add(sink));
                 }
             }
         }

@@ -1,20 +1,22 @@
 //! One pass: what was committed is noticed, read, handed on, and what is settled is saved.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgrx::warning;
+use pgrx::{log as note, warning};
 
 use super::worker::{CHUNK, Worker};
 use crate::emit::{outbox_limit, pending};
 use crate::host::gucs;
 use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
+use crate::host::shmem::limit;
 use crate::log::{cursors, janitor, outbox, ring, scheduled};
 use crate::registry::contracts;
 use crate::workers::identity;
 use crate::workers::process::Work;
-use sea_mq_model::broker::SinkId;
+use sea_mq_model::broker::{Request, SinkId};
 use sea_mq_model::domain::position::Position;
 use sea_mq_model::relay::sink::Sink;
 use sea_mq_model::relay::transactions::Splits;
@@ -24,6 +26,9 @@ const MAX_BYTES: usize = 32 << 20;
 /// Pauses between saves of the cursors: while busy, and when there is nothing else to do.
 const SAVE_BUSY: Duration = Duration::from_millis(50);
 const SAVE_IDLE: Duration = Duration::from_millis(10);
+/// Between two questions for the largest message, where events are refused for it; and where somebody waits.
+const BETWEEN_DOUBTS: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(1);
 /// Due events moved into the log at once.
 const DUE_AT_ONCE: i64 = 1000;
 
@@ -46,11 +51,42 @@ impl Worker {
         if !reasons.has(Reasons::DESCRIPTIONS) && !poll {
             return Ok(());
         }
+        self.doubt_limit(now);
         // A restore brings its streams in while the relay runs.
         if self.held.is_none() && session::transaction(|| identity::trouble(true))?.is_some() {
             return self.begin();
         }
         self.refresh()
+    }
+
+    /// Asks for the largest message once more, if somebody doubts it.
+    fn doubt_limit(&mut self, now: Instant) {
+        let Some(database) = self.process.database else { return };
+        let due = match database.limit.load(Ordering::Acquire) {
+            limit::KNOWN => false,
+            limit::AWAITED => now + BETWEEN_DOUBTS >= self.limit_at + SOON,
+            _ => now >= self.limit_at,
+        };
+        if due && self.relay.server().is_some() {
+            self.limit_at = now + BETWEEN_DOUBTS;
+            self.io.send(Request::ReadLimit);
+        }
+    }
+
+    /// What the largest message is now. What was on the way is begun anew if it is another one than it was.
+    pub(super) fn limit_read(&mut self, max_payload: usize) -> Result<(), Failed> {
+        if self.relay.server().is_some_and(|server| server.max_payload != max_payload) {
+            note!("sea_mq relay: the broker takes messages of up to {max_payload} bytes now");
+            return self.begin();
+        }
+        self.limit_known();
+        Ok(())
+    }
+
+    pub(super) fn limit_known(&self) {
+        if let Some(database) = self.process.database {
+            database.limit.store(limit::KNOWN, Ordering::Release);
+        }
     }
 
     pub(super) fn keep_house(&mut self, now: Instant) -> Result<(), Failed> {

@@ -90,6 +90,8 @@ pub struct Worker {
     pub(super) deletions: HashSet<String>,
     /// Consumers whose removal was asked for.
     pub(super) removals: Removals,
+    /// When the largest message may be asked for once more; while an answer is on its way, when that is given up.
+    pub(super) limit_at: Instant,
     /// Streams whose tail is accepted as it is: somebody has called `sea_mq.adopt()`.
     pub(super) accepting: HashSet<SinkId>,
 }
@@ -124,6 +126,7 @@ impl Worker {
             cleared: None,
             deletions: HashSet::new(),
             removals: Removals::default(),
+            limit_at: now,
             accepting: HashSet::new(),
         })
     }

@@ -21,6 +21,8 @@ pub struct BrokerOptions {
     pub login: Option<(String, String)>,
     /// Token with which the test itself connects, likewise.
     pub token: Option<String>,
+    /// Content of a `.creds` file with which the test itself connects, likewise.
+    pub credentials: Option<String>,
     /// nats-server 2.11, which has no atomic batches.
     pub older: bool,
     /// Name in a cluster; the configuration has the rest of it.
@@ -127,6 +129,13 @@ impl Broker {
     /// # Panics
     /// When its configuration cannot be written.
     pub fn launch(&mut self) {
+        let configuration = self.write_configuration();
+        let arguments = ["--config".into(), configuration.display().to_string()];
+        self.server =
+            Some(Process::start(&nats_server(self.options.older), &arguments, false, Signal::KILL, &self.log_path()));
+    }
+
+    fn write_configuration(&self) -> PathBuf {
         let configuration = self.directory.join("nats.conf");
         let tls = self.options.certificates.as_ref().map_or_else(String::new, |tls| {
             format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n", tls.certificate.display(), tls.key.display())
@@ -140,9 +149,7 @@ impl Broker {
             self.options.configuration
         );
         fs::write(&configuration, text).expect("cannot write nats.conf");
-        let arguments = ["--config".into(), configuration.display().to_string()];
-        self.server =
-            Some(Process::start(&nats_server(self.options.older), &arguments, false, Signal::KILL, &self.log_path()));
+        configuration
     }
 
     /// Waits until JetStream of the launched server answers.
@@ -175,6 +182,9 @@ impl Broker {
         if let Some(token) = &self.options.token {
             options = options.token(token.clone());
         }
+        if let Some(credentials) = &self.options.credentials {
+            options = options.credentials(credentials).ok()?;
+        }
         if let Some(tls) = &self.options.certificates {
             options = options.add_root_certificates(tls.certificate.clone());
         }
@@ -184,6 +194,16 @@ impl Broker {
     /// Another configuration, from the next start on.
     pub fn configure(&mut self, configuration: &str) {
         self.options.configuration = configuration.to_owned();
+    }
+
+    /// SIGHUP, after another configuration was written.
+    ///
+    /// # Panics
+    /// When it is not running, or its configuration cannot be written.
+    pub fn reload(&mut self, configuration: &str) {
+        self.configure(configuration);
+        self.write_configuration();
+        self.server.as_ref().expect("nats-server is not running").signal(Signal::HUP);
     }
 
     /// SIGTERM: it goes away in order.

@@ -5,6 +5,8 @@
 //! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
 //! - [`Clock`]: the wall clock of a cluster that was given one of its own
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
+//! - [`Accounts`]: accounts and users as JWTs
+//! - [`Line`]: a line to a server with a rate and a delay
 //! - [`mount_small`]: a small file system for a test that fills it
 //! - [`Port`]: one of the ports that servers listen on
 //! - [`ledger`]: whether a stream holds what it should, once and in order
@@ -16,6 +18,7 @@
 //! Environment: `SEA_MQ_PG_CONFIG` (pg_config of an installation that has the extension), `SEA_MQ_RUN_DIR` (where the
 //! servers' directories are made), both set by the Makefile.
 
+mod accounts;
 mod broker;
 mod chance;
 mod clock;
@@ -23,6 +26,7 @@ mod cluster;
 mod database;
 mod directory;
 pub mod ledger;
+mod line;
 mod mount;
 mod port;
 mod process;
@@ -30,12 +34,14 @@ mod stage;
 mod stored;
 mod wait;
 
+pub use accounts::Accounts;
 pub use broker::{Broker, BrokerOptions, TestCertificates};
 pub use chance::Chance;
 pub use clock::Clock;
 pub use cluster::Cluster;
 pub use database::{Connector, Database};
 pub use directory::Directory;
+pub use line::Line;
 pub use mount::{isolate_mounts, mount_small, unmount};
 pub use port::Port;
 pub use process::{children, freeze, kill, make_for_server, resident_bytes, sleeps, terminate, thaw, title};

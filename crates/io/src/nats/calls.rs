@@ -4,8 +4,8 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::api::Api;
-use super::{consumers, lease, streams, tail};
-use sea_mq_model::broker::{Report, Request};
+use super::{connect, consumers, lease, streams, tail};
+use sea_mq_model::broker::{BrokerConfig, Report, Request};
 
 /// An API request under way.
 pub(super) type Call = LocalBoxFuture<'static, Answer>;
@@ -27,8 +27,17 @@ const ASIDE: &str = "/";
 /// The stream whose lane a request takes; `None` for those that take none.
 pub(super) fn stream_of(request: &Request) -> Option<&str> {
     match request {
-        Request::Connect(_) | Request::Shutdown | Request::Ack { .. } | Request::StopConsuming { .. } => None,
-        Request::ReadPage { .. } | Request::ReadMaxAge { .. } | Request::ReadConsumer { .. } => Some(ASIDE),
+        Request::Connect(_)
+        | Request::Shutdown
+        | Request::ReadLimit
+        | Request::Ack { .. }
+        | Request::SetLine { .. }
+        | Request::StopConsuming { .. } => None,
+        Request::ReadPage { .. }
+        | Request::ReadMaxAge { .. }
+        | Request::ReadStream { .. }
+        | Request::CountRemoved { .. }
+        | Request::ReadConsumer { .. } => Some(ASIDE),
         Request::Lease { .. } => Some(lease::STREAM),
         Request::EnsureStream { spec, .. } => Some(&spec.name),
         Request::EnsureConsumer { spec } => Some(&spec.stream),
@@ -60,14 +69,26 @@ pub(super) fn ask(api: Api) -> Call {
     .boxed_local()
 }
 
+/// Asks for the largest message on a connection of its own.
+pub(super) fn limit(config: BrokerConfig) -> Call {
+    async move {
+        let link = connect::connect(&BrokerConfig { relay: None, ..config }).await.ok();
+        let report = link.map(|link| Report::Limit { max_payload: link.server.max_payload });
+        Answer { stream: String::new(), report, standalone: None, alive: false }
+    }
+    .boxed_local()
+}
+
 async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Option<bool>) -> Option<Report> {
     match request {
         // Not the API's.
         Request::Connect(_)
         | Request::Shutdown
+        | Request::ReadLimit
         | Request::Publish { .. }
         | Request::Consume { .. }
         | Request::Ack { .. }
+        | Request::SetLine { .. }
         | Request::StopConsuming { .. } => None,
         Request::EnsureStream { sink, spec } => Some(match api.permitted(stream, streams::ensure(api, &spec)).await {
             Ok(ensured) => {
@@ -97,8 +118,13 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
                 Err(fault) => Report::ConsumerRefused { stream, name, fault },
             })
         }
+        Request::ReadStream { sink, spec } => streams::look(api, sink, &spec).await,
         Request::ReadMaxAge { stream } => consumers::max_age(api, stream).await,
-        Request::ReadConsumer { stream, name } => consumers::seen(api, stream, name).await,
+        Request::ReadConsumer { spec } => consumers::seen(api, &spec).await,
+        Request::CountRemoved { subscription, stream, created_us, gap } => {
+            let removed = consumers::count_removed(api, &stream, created_us, gap).await?;
+            Some(Report::Counted { subscription, gap, removed })
+        }
         Request::DeleteStream { name, owner, created_us } => {
             let result = api.permitted(stream, streams::delete(api, &name, owner, created_us)).await;
             Some(Report::StreamDeleted { name, result })

@@ -81,9 +81,10 @@ async fn connect_to(config: &BrokerConfig, target: &Address) -> Result<Link, Fau
         Some(relay) => client.subscribe(lease::address(relay)).await.ok(),
         None => None,
     };
-    let info = client.server_info();
     let api = Api::new(client.clone(), config.jetstream_domain.as_deref(), config.connect_timeout);
     prove_jetstream(&api, &mut events).await?;
+    // By now the server has said whether the account has limits of its own, if it says so at all.
+    let info = client.server_info();
     let server = ServerInfo { name: info.server_name, version: info.version, address, max_payload: info.max_payload };
     Ok(Link { client, api, acks, reply_prefix: format!("{inbox}."), callers, events, server })
 }

@@ -1,5 +1,6 @@
 //! Durable pull consumers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -9,8 +10,9 @@ use uuid::Uuid;
 
 use super::api::{Api, found};
 use super::streams::check_name;
-use super::{errors, spec};
+use super::{errors, spec, subjects};
 use sea_mq_model::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Fault, FaultKind, OWNER_KEY, Report};
+use sea_mq_model::consume::missed::Gap;
 
 /// How long a consumer that is ahead of its stream is given to turn out not to be: another server may just have begun to
 /// answer for the stream.
@@ -36,9 +38,13 @@ struct StreamState {
     created_us: i64,
     /// It carries the consumer's owner's mark.
     own: bool,
+    first_sequence: u64,
     last_sequence: u64,
     max_age: Option<Duration>,
     work_queue: bool,
+    /// It keeps what was acknowledged.
+    keeps: bool,
+    subjects: Vec<String>,
 }
 
 /// Creates the consumer, or brings an existing one to its description.
@@ -55,7 +61,22 @@ pub(super) async fn ensure(api: &Api, spec: &ConsumerSpec) -> Result<ConsumerInf
             None => consumer,
         },
     };
-    Ok(ConsumerInfo { stream_created_us: stream.created_us, stream_max_age: stream.max_age, ..state.info })
+    Ok(of_stream(&state, &stream))
+}
+
+/// The consumer with what is its stream's.
+fn of_stream(consumer: &State, stream: &StreamState) -> ConsumerInfo {
+    let filter = consumer.config.get("filter_subject").and_then(Value::as_str).unwrap_or_default();
+    let several = consumer.config.get("filter_subjects").is_some_and(|several| !several.is_null());
+    let all = !several && (filter.is_empty() || subjects::uncovered(&[filter], &stream.subjects).is_empty());
+    ConsumerInfo {
+        stream_created_us: stream.created_us,
+        stream_max_age: stream.max_age,
+        stream_first: stream.first_sequence,
+        stream_last: stream.last_sequence,
+        whole: all && stream.keeps,
+        ..consumer.info
+    }
 }
 
 /// The consumer, and then the stream: so the stream can only be further than the consumer knew.
@@ -64,18 +85,24 @@ async fn look(api: &Api, spec: &ConsumerSpec) -> Result<(Option<State>, StreamSt
     let consumer = found(info, errors::CONSUMER_NOT_FOUND)?.as_ref().map(read).transpose()?;
     let missing = || Fault::new(FaultKind::StreamMissing, format!("stream {} does not exist", spec.stream));
     let stream = api.stream_info(&spec.stream).await?.ok_or_else(missing)?;
+    Ok((consumer, stream_state(&stream, spec.owner)))
+}
+
+fn stream_state(stream: &Value, owner: Uuid) -> StreamState {
     let number = |path: &str| stream.pointer(path).and_then(Value::as_u64).unwrap_or(0);
-    let state = StreamState {
-        created_us: spec::created_us(&stream),
-        own: stream
-            .get("config")
-            .and_then(Value::as_object)
-            .is_some_and(|config| mark(config, spec.owner) == Mark::Own),
+    let retention = stream.pointer("/config/retention").and_then(Value::as_str).unwrap_or("limits");
+    let config = stream.get("config").and_then(Value::as_object);
+    let subjects = config.and_then(|config| config.get("subjects")).and_then(Value::as_array);
+    StreamState {
+        created_us: spec::created_us(stream),
+        own: config.is_some_and(|config| mark(config, owner) == Mark::Own),
+        first_sequence: number("/state/first_seq"),
         last_sequence: number("/state/last_seq"),
-        max_age: max_age_in(&stream),
-        work_queue: stream.pointer("/config/retention").and_then(Value::as_str) == Some("workqueue"),
-    };
-    Ok((consumer, state))
+        max_age: max_age_in(stream),
+        work_queue: retention == "workqueue",
+        keeps: retention == "limits",
+        subjects: subjects.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
+    }
 }
 
 /// For how long a stream keeps messages, if it can be seen.
@@ -136,9 +163,8 @@ fn read(answer: &Value) -> Result<State, Fault> {
         ack_floor: number("/ack_floor/stream_seq"),
         ack_pending: number("/num_ack_pending"),
         pending: number("/num_pending"),
-        stream_created_us: 0,
-        stream_max_age: None,
         paused_until_us: paused_until(answer),
+        ..ConsumerInfo::default()
     };
     Ok(State {
         config,
@@ -171,13 +197,54 @@ fn paused_until(answer: &Value) -> Option<i64> {
     paused.then_some(until.unwrap_or(0))
 }
 
-/// The consumer as it is now, if it can be seen.
-pub(super) async fn seen(api: &Api, stream: String, name: String) -> Option<Report> {
-    let subject = format!("CONSUMER.INFO.{stream}.{name}");
-    let asking = async { api.call(&subject, &json!({})).await.map_err(Fault::from) };
-    let answer = api.permitted_on(&stream, &name, asking).await.ok()?;
-    let info = read(&answer).ok()?.info;
-    Some(Report::ConsumerSeen { stream, name, info })
+/// The consumer as it is now, if it can be seen. The stream is looked at first: what the consumer does not wait for any more
+/// was delivered by then.
+pub(super) async fn seen(api: &Api, spec: &ConsumerSpec) -> Option<Report> {
+    let ConsumerSpec { stream, name, .. } = spec;
+    // Its settings are not what they are to be while an earlier session's messages are collected.
+    let _exclusive = api.exclusive(stream, name).await;
+    let asking = async {
+        let stream_info = api.stream_info(stream).await?;
+        let consumer = api.call(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await?;
+        Ok((stream_info, consumer))
+    };
+    let (stream_info, consumer) = api.permitted_on(stream, name, asking).await.ok()?;
+    let (state, consumer) = (stream_state(&stream_info?, spec.owner), read(&consumer).ok()?);
+    let drift = match updated(&consumer.config, spec, &state) {
+        Ok(None) => String::new(),
+        Ok(Some(config)) => changes(&consumer.config, &config),
+        Err(fault) => fault.message,
+    };
+    let info = of_stream(&consumer, &state);
+    Some(Report::ConsumerSeen { stream: stream.clone(), name: name.clone(), info, drift })
+}
+
+/// In words: what an update would change.
+fn changes(found: &Map<String, Value>, wanted: &Map<String, Value>) -> String {
+    let none = Value::Null;
+    let keys = found.keys().chain(wanted.keys()).collect::<BTreeSet<_>>();
+    let value = |config: &Map<String, Value>, key: &String| config.get(key).unwrap_or(&none).clone();
+    let changed = keys.into_iter().filter(|key| value(found, key) != value(wanted, key));
+    let words = changed.map(|key| format!("{key} is {}, wanted {}", value(found, key), value(wanted, key)));
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// How many of these sequences the stream does not hold any more, if it can be seen and is the one that is meant.
+pub(super) async fn count_removed(api: &Api, stream: &str, created_us: i64, gap: Gap) -> Option<u64> {
+    let asking = async {
+        let body = json!({ "deleted_details": true });
+        api.call(&format!("STREAM.INFO.{stream}"), &body).await.map_err(Fault::from)
+    };
+    let answer = api.permitted(stream, asking).await.ok()?;
+    (spec::created_us(&answer) == created_us).then(|| removed_in(&answer, gap))
+}
+
+fn removed_in(stream: &Value, gap: Gap) -> u64 {
+    let first = stream.pointer("/state/first_seq").and_then(Value::as_u64).unwrap_or(0);
+    let before = first.min(gap.last + 1).saturating_sub(gap.first);
+    let deleted = stream.pointer("/state/deleted").and_then(Value::as_array).into_iter().flatten();
+    let within = |sequence: &u64| *sequence >= first.max(gap.first) && *sequence <= gap.last;
+    before + deleted.filter_map(Value::as_u64).filter(within).count() as u64
 }
 
 /// Deletes the consumer if it is there and carries the owner's mark: what another application or installation has made is
@@ -348,7 +415,16 @@ mod tests {
     const OTHER: Uuid = Uuid::from_u128(2);
 
     fn stream() -> StreamState {
-        StreamState { created_us: 5, own: true, last_sequence: 10, max_age: None, work_queue: false }
+        StreamState {
+            created_us: 5,
+            own: true,
+            first_sequence: 1,
+            last_sequence: 10,
+            max_age: None,
+            work_queue: false,
+            keeps: true,
+            subjects: vec!["shop.event.>".into()],
+        }
     }
 
     fn spec() -> ConsumerSpec {
@@ -459,5 +535,35 @@ mod tests {
         let work_queue = StreamState { work_queue: true, ..stream };
         let resume = Some(Resume { stream_created_us: 5, sequence: 3 });
         assert_eq!(start(&ConsumerSpec { resume, ..spec() }, &work_queue), DeliverFrom::All);
+    }
+
+    #[test]
+    fn what_is_removed_is_counted_at_the_front_and_within() {
+        let stream = json!({ "state": { "first_seq": 10, "deleted": [12, 15, 16, 30] } });
+        let removed = |first, last| removed_in(&stream, Gap { first, last, at_most: None });
+        assert_eq!([removed(1, 5), removed(5, 9), removed(8, 15), removed(10, 11), removed(15, 40)], [5, 5, 4, 0, 3]);
+    }
+
+    #[test]
+    fn changed_settings_are_named() {
+        let mut found = config(DeliverFrom::All);
+        found.insert("max_ack_pending".into(), json!(1));
+        let wanted = updated(&found, &spec(), &stream()).unwrap().unwrap();
+        assert_eq!(changes(&found, &wanted), "max_ack_pending is 1, wanted 50");
+    }
+
+    #[test]
+    fn a_filter_that_lets_all_through_is_none() {
+        let whole = |filter: &str, subjects: &[&str]| {
+            let mut config = config(DeliverFrom::All);
+            config.insert("filter_subject".into(), json!(filter));
+            let answer = json!({ "config": config });
+            let subjects = subjects.iter().map(|subject| (*subject).to_owned()).collect();
+            of_stream(&read(&answer).unwrap(), &StreamState { subjects, ..stream() }).whole
+        };
+        assert!(whole("shop.event.>", &["shop.event.>"]));
+        assert!(whole("", &["shop.event.>", "other"]));
+        assert!(!whole("shop.event.>", &["shop.event.>", "other"]));
+        assert!(!whole("shop.event.paid.*", &["shop.event.>"]));
     }
 }

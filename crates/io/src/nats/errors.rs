@@ -53,10 +53,9 @@ impl ApiError {
             STREAM_NOT_FOUND => FaultKind::StreamMissing,
             10035 | 10039 | 10076 => FaultKind::NoJetStream,
             // Streams: placement, overlap, name, limits and settings that the server does not accept.
-            10005
-            | 10022
-            | 10026
-            | 10027
+            10005 | 10026 | 10027 => FaultKind::AccountLimit,
+            10121 => FaultKind::ConsumerLimit,
+            10022
             | 10030..=10034
             | 10049
             | 10052
@@ -75,9 +74,7 @@ impl ApiError {
             | 10122 => FaultKind::StreamConflict,
             CONSUMER_NOT_FOUND | 10149 => FaultKind::ConsumerMissing,
             // Consumers that clash with an existing one or with the stream's retention.
-            10012 | 10013 | 10084 | 10093 | 10098..=10101 | 10105 | 10106 | 10121 | 10148 => {
-                FaultKind::ConsumerConflict
-            }
+            10012 | 10013 | 10084 | 10093 | 10098..=10101 | 10105 | 10106 | 10148 => FaultKind::ConsumerConflict,
             _ => FaultKind::Server,
         }
     }
@@ -146,6 +143,10 @@ pub(super) fn server_error_kind(error: &ServerError) -> FaultKind {
                 FaultKind::Permission
             } else if text.contains("authentication") || text.contains("authorization") {
                 FaultKind::Credentials
+            } else if text.contains("connections exceeded") {
+                FaultKind::AccountLimit
+            } else if text.contains("maximum payload") {
+                FaultKind::MessageTooLarge
             } else if text.contains("tls") {
                 FaultKind::Tls
             } else {
@@ -244,6 +245,19 @@ mod tests {
         assert_eq!(kind(10039, "JetStream not enabled for account"), FaultKind::NoJetStream);
         assert_eq!(kind(10008, "JetStream system temporarily unavailable"), FaultKind::Server);
         assert_eq!(kind(10059, "stream not found"), FaultKind::StreamMissing);
+    }
+
+    #[test]
+    fn limits_of_the_account_are_no_conflicts() {
+        assert_eq!(kind(10027, "maximum number of streams reached"), FaultKind::AccountLimit);
+        assert_eq!(kind(10026, "maximum consumers limit reached"), FaultKind::AccountLimit);
+        assert_eq!(kind(10005, "no suitable peers for placement"), FaultKind::AccountLimit);
+        assert_eq!(kind(10121, "consumer max ack pending exceeds system limit of 10"), FaultKind::ConsumerLimit);
+        for words in ["maximum account active connections exceeded", "maximum connections exceeded"] {
+            assert_eq!(server_error_kind(&ServerError::Other(words.into())), FaultKind::AccountLimit);
+        }
+        let violation = ServerError::Other("Maximum Payload Violation".into());
+        assert_eq!(server_error_kind(&violation), FaultKind::MessageTooLarge);
     }
 
     #[test]

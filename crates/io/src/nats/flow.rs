@@ -58,6 +58,8 @@ pub(super) struct Flow {
     overtaken_by: usize,
     gap_since: Option<Instant>,
     acks: Vec<Ack>,
+    /// Size of the largest message that was stored.
+    pub(super) largest: usize,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ struct Sent {
     at: Instant,
     /// Those that the server has not answered for.
     bytes: usize,
+    size: usize,
     place: Place,
     /// Answered before its turn.
     overtook: bool,
@@ -102,6 +105,7 @@ impl Flow {
             overtaken_by: 0,
             gap_since: None,
             acks: Vec::new(),
+            largest: 0,
         }
     }
 
@@ -132,7 +136,7 @@ impl Flow {
         self.bytes += bytes;
         let subject_hash = hash(&message.subject);
         let outcome = Outcome::Waiting;
-        self.window.push_back(Sent { at: now, bytes, place, overtook: false, subject_hash, outcome });
+        self.window.push_back(Sent { at: now, bytes, size: bytes, place, overtook: false, subject_hash, outcome });
         let id = self.chained.then(|| message.headers.id().to_owned());
         let previous_id = std::mem::replace(&mut self.last_id, id);
         let reply = |index| format!("{reply_prefix}{}", ack::reply_token(slot, index));
@@ -207,6 +211,18 @@ impl Flow {
         self.window.iter().position(|sent| !matches!(sent.outcome, Outcome::Staged))
     }
 
+    /// Size of the message that would be sent next.
+    pub(super) fn next_size(&self) -> Option<usize> {
+        self.queue.front()?.next_size()
+    }
+
+    /// The messages without an answer: their numbers and sizes.
+    pub(super) fn all_unanswered(&self) -> impl Iterator<Item = (u64, usize)> {
+        let waiting = |sent: &Sent| matches!(sent.outcome, Outcome::Waiting);
+        let numbered = (self.base..).zip(&self.window);
+        numbered.filter(move |(_, sent)| waiting(sent)).map(|(index, sent)| (index, sent.size))
+    }
+
     /// The first message without an answer whose subject has this hash.
     pub(super) fn unanswered(&self, subject_hash: u64) -> Option<u64> {
         let wanted = |sent: &Sent| sent.subject_hash == subject_hash && matches!(sent.outcome, Outcome::Waiting);
@@ -216,10 +232,11 @@ impl Flow {
     /// Takes what is stored from the front of the window.
     fn settle(&mut self, now: Instant) {
         let mut moved = false;
-        while let Some(Sent { outcome: Outcome::Stored(ack), bytes, overtook, .. }) = self.window.front() {
+        while let Some(Sent { outcome: Outcome::Stored(ack), bytes, size, overtook, .. }) = self.window.front() {
             self.acks.push(*ack);
             self.confirmed = true;
             self.bytes -= bytes;
+            self.largest = self.largest.max(*size);
             self.base += 1;
             self.overtaken_by -= usize::from(*overtook);
             self.window.pop_front();

@@ -21,6 +21,8 @@ use sea_mq_model::broker::SubscriptionId;
 pub(super) struct Memory {
     /// Bytes that each may have under way: asked for, waiting, or being handled.
     pub(super) share: Cell<usize>,
+    /// Bytes that each may have asked for that have not arrived.
+    pub(super) line: Cell<usize>,
     /// Held by the one that has a message under way which is larger than its share.
     pub(super) large: Arc<Semaphore>,
 }
@@ -38,14 +40,19 @@ pub(super) struct Inbound<'a> {
 
 impl<'a> Inbound<'a> {
     pub(super) fn new(api: Api, reporter: &'a Reporter, replies: Rc<Replies>) -> Self {
-        let memory = Rc::new(Memory { share: Cell::new(usize::MAX), large: Arc::new(Semaphore::new(1)) });
+        let memory = Rc::new(Memory {
+            share: Cell::new(usize::MAX),
+            line: Cell::new(usize::MAX),
+            large: Arc::new(Semaphore::new(1)),
+        });
         Self { api, reporter, replies, memory, pulled: HashMap::new(), pulls: FuturesUnordered::new() }
     }
 
     /// Begins to pull. A pull of the same subscription ends, and what it delivered is delivered again. `share`: bytes that
-    /// this and every other pull may have under way.
-    pub(super) fn consume(&mut self, order: Order, share: usize) {
+    /// this and every other pull may have under way; `line`: those that have not arrived.
+    pub(super) fn consume(&mut self, order: Order, share: usize, line: usize) {
         self.memory.share.set(share);
+        self.memory.line.set(line);
         let pulled = Rc::new(Pulled::new(&order));
         if let Some(replaced) = self.pulled.insert(order.subscription, Rc::clone(&pulled)) {
             replaced.stop();
@@ -55,6 +62,12 @@ impl<'a> Inbound<'a> {
         // tokio would stop it after 128 messages, and the main thread would be woken for each such part. It yields when
         // its inbox is empty, and the inbox is filled by a task that does not run until it yields.
         self.pulls.push(tokio::task::unconstrained(run).boxed_local());
+    }
+
+    /// Changes how much each pull may have asked for that has not arrived.
+    pub(super) fn set_line(&self, line: usize) {
+        self.memory.line.set(line);
+        self.pulled.values().for_each(|pulled| pulled.settled());
     }
 
     /// Sends acks, and asks for as many new messages.

@@ -69,10 +69,9 @@ impl Inbox {
         self.send(wanted, self.limits.expires, self.heartbeat()).await
     }
 
-    /// Asks for messages that are there already, whatever their size. Returns for how many.
-    pub(super) async fn request_briefly(&self, count: usize, expires: Duration) -> Result<usize, Fault> {
-        let wanted = Wanted { count, bytes: None };
-        Ok(self.send(wanted, expires.min(self.limits.expires), Duration::ZERO).await?.count)
+    /// Asks for messages that are there already. Returns for what.
+    pub(super) async fn request_briefly(&self, wanted: Wanted, expires: Duration) -> Result<Wanted, Fault> {
+        self.send(wanted, expires.min(self.limits.expires), Duration::ZERO).await
     }
 
     async fn send(&self, wanted: Wanted, expires: Duration, heartbeat: Duration) -> Result<Wanted, Fault> {

@@ -21,6 +21,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connect::{self, Link};
 use super::session::{self, End};
+use super::sizes::SharedSizes;
+use super::witness::Witness;
 use crate::handle::Outbox;
 use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, Report, Request};
 
@@ -29,11 +31,13 @@ pub(super) struct Reporter {
     outbox: Outbox<Report>,
     /// When JetStream last did what was asked of it.
     heard: Cell<Instant>,
+    /// What is known of how large messages may be.
+    pub(super) sizes: SharedSizes,
 }
 
 impl Reporter {
     pub(super) fn new(outbox: Outbox<Report>) -> Self {
-        Self { outbox, heard: Cell::new(Instant::now()) }
+        Self { outbox, heard: Cell::new(Instant::now()), sizes: SharedSizes::default() }
     }
 
     /// When JetStream last did what was asked of it.
@@ -129,11 +133,12 @@ fn one_session(config: &BrokerConfig, requests: &mut Requests, reporter: &Report
         Ok(runtime) => RuntimeGuard(Some(runtime)),
         Err(error) => return End::Lost(Fault::new(FaultKind::Server, format!("no I/O runtime: {error}"))),
     };
+    let witness = Witness::listen();
     runtime.block_on(async {
         match connecting(config, requests).await {
             Ok(link) => {
                 reporter.report(Report::Connected(link.server.clone()));
-                session::serve(link, config, requests, reporter).await
+                session::serve(link, config, requests, reporter, &witness).await
             }
             Err(end) => end,
         }

@@ -76,12 +76,14 @@ impl Ledger {
         }
     }
 
-    /// What to ask for now, of a share of so many bytes. Few messages at a time only if nothing else is on its way: each
-    /// request costs a message. Few bytes not even then: what is under way makes room.
-    pub(super) fn wanted(&self, share: usize) -> Option<Wanted> {
+    /// What to ask for now, of a share of so many bytes, of which no more than `line` are to be on their way. Few messages at
+    /// a time only if nothing else is on its way: each request costs a message. Few bytes not even then: what is under way
+    /// makes room.
+    pub(super) fn wanted(&self, share: usize, line: usize) -> Option<Wanted> {
         let count = self.window.saturating_sub(self.open.len() + self.asked);
-        let bytes = share.saturating_sub(self.bytes + self.asked_bytes);
-        let little = (self.asked > 0 && count < self.window.div_ceil(4)) || bytes < share.div_ceil(4);
+        let room = share.saturating_sub(self.bytes.saturating_add(self.asked_bytes));
+        let bytes = room.min(line.saturating_sub(self.asked_bytes));
+        let little = (self.asked > 0 && count < self.window.div_ceil(4)) || bytes < share.min(line).div_ceil(4);
         if count == 0 || little {
             return None;
         }
@@ -106,6 +108,7 @@ impl Ledger {
     /// Notes that so many of the messages asked for will not come, as the next one is larger than what was left to ask for.
     pub(super) fn too_large(&mut self, left: usize, bytes: Option<usize>) {
         let bytes = bytes.unwrap_or(self.asked_bytes);
+        self.asked_bytes = self.asked_bytes.saturating_sub(bytes);
         self.give_up(Some(left));
         self.larger_than = Some(bytes);
     }
@@ -226,7 +229,7 @@ mod tests {
     }
 
     fn wanted(ledger: &Ledger) -> usize {
-        ledger.wanted(SHARE).map_or(0, |wanted| wanted.count)
+        ledger.wanted(SHARE, SHARE).map_or(0, |wanted| wanted.count)
     }
 
     fn ask(ledger: &mut Ledger, count: usize) {
@@ -288,21 +291,39 @@ mod tests {
     fn share_is_never_exceeded() {
         let (mut ledger, now) = (Ledger::new(100, ACK_WAIT), Instant::now());
         let share = 4000;
-        assert_eq!(ledger.wanted(share), Some(Wanted { count: 100, bytes: Some(4000) }));
+        assert_eq!(ledger.wanted(share, share), Some(Wanted { count: 100, bytes: Some(4000) }));
         ledger.ask(Wanted { count: 100, bytes: Some(4000) });
-        assert_eq!(ledger.wanted(share), None);
+        assert_eq!(ledger.wanted(share, share), None);
         let tokens: Vec<u64> =
             (1..=3).filter_map(|n| ledger.arrived(sized(n, 1, 1000), now)).map(|d| d.token).collect();
         // 3000 bytes are there, and three times what a message takes beside them; the next one has 2000.
         ledger.too_large(97, Some(1000));
-        assert_eq!(ledger.wanted(share), None, "what is there fills the share");
+        assert_eq!(ledger.wanted(share, share), None, "what is there fills the share");
         ledger.settle(tokens[0]);
-        assert_eq!(ledger.wanted(share), Some(Wanted { count: 98, bytes: Some(4000 - 2 * (1000 + OVERHEAD)) }));
+        assert_eq!(ledger.wanted(share, share), Some(Wanted { count: 98, bytes: Some(4000 - 2 * (1000 + OVERHEAD)) }));
         ledger.ask(Wanted { count: 98, bytes: Some(1488) });
         ledger.too_large(98, Some(1488));
-        assert_eq!(ledger.wanted(share), None, "it would be too large again");
+        assert_eq!(ledger.wanted(share, share), None, "it would be too large again");
         ledger.settle(tokens[1]);
-        assert_eq!(ledger.wanted(share), Some(Wanted { count: 99, bytes: Some(2744) }));
+        assert_eq!(ledger.wanted(share, share), Some(Wanted { count: 99, bytes: Some(2744) }));
+    }
+
+    #[test]
+    fn no_more_is_on_its_way_than_the_line_takes() {
+        let (mut ledger, now) = (Ledger::new(100, ACK_WAIT), Instant::now());
+        let wanted = |ledger: &Ledger| ledger.wanted(10_000, 2000).map(|wanted| wanted.bytes);
+        assert_eq!(wanted(&ledger), Some(Some(2000)));
+        ledger.ask(Wanted { count: 60, bytes: Some(2000) });
+        assert_eq!(wanted(&ledger), None);
+        ledger.arrived(sized(1, 1, 400), now);
+        assert_eq!(wanted(&ledger), None, "too little to be worth a request");
+        ledger.arrived(sized(2, 1, 400), now);
+        assert_eq!(wanted(&ledger), Some(Some(800)));
+        ledger.ask(Wanted { count: 40, bytes: Some(800) });
+        // The first request ends with 1200 bytes to spare; those of the second are on their way.
+        ledger.too_large(58, Some(1200));
+        assert_eq!(ledger.asked_bytes, 800);
+        assert_eq!(wanted(&ledger), None, "the next one is larger than what is free");
     }
 
     #[test]
@@ -312,19 +333,19 @@ mod tests {
         ledger.ask(Wanted { count: 100, bytes: Some(1000) });
         let token = ledger.arrived(sized(1, 1, 300), now).unwrap().token;
         ledger.too_large(99, Some(700));
-        assert_eq!(ledger.wanted(share), None, "there may be room for it later");
+        assert_eq!(ledger.wanted(share, share), None, "there may be room for it later");
         ledger.settle(token);
-        assert_eq!(ledger.wanted(share), Some(Wanted { count: 100, bytes: Some(1000) }));
+        assert_eq!(ledger.wanted(share, share), Some(Wanted { count: 100, bytes: Some(1000) }));
         ledger.ask(Wanted { count: 100, bytes: Some(1000) });
         ledger.too_large(100, Some(1000));
-        assert_eq!(ledger.wanted(share), Some(Wanted { count: 1, bytes: None }));
+        assert_eq!(ledger.wanted(share, share), Some(Wanted { count: 1, bytes: None }));
         ledger.ask(Wanted { count: 1, bytes: None });
-        assert_eq!(ledger.wanted(share), None);
+        assert_eq!(ledger.wanted(share, share), None);
         let token = ledger.arrived(sized(2, 1, 5000), now).unwrap().token;
-        assert_eq!(ledger.wanted(share), None);
+        assert_eq!(ledger.wanted(share, share), None);
         ledger.settle(token);
         assert!(ledger.is_idle());
-        assert_eq!(ledger.wanted(share), Some(Wanted { count: 100, bytes: Some(1000) }));
+        assert_eq!(ledger.wanted(share, share), Some(Wanted { count: 100, bytes: Some(1000) }));
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! it. So all pending messages are collected and sorted before the first is reported, and they are complete when as many
 //! have arrived as the server called pending.
 //!
+//! It is asked for in parts, so that no more is on its way at a time than the line takes.
+//!
 //! Where a connection broke without the server's notice, its requests are there still, and come before ours. Then it is
 //! tried again until they are used up or have expired.
 
@@ -23,7 +25,9 @@ use serde_json::{Map, Value, json};
 use super::api::Api;
 use super::consumers::{self, State};
 use super::delivery::{self, Arrival, Arrived};
+use super::inbound::Memory;
 use super::inbox::{EXPIRES, Inbox};
+use super::ledger::Wanted;
 use super::pull::Order;
 use super::succession::Succession;
 use sea_mq_model::broker::Fault;
@@ -53,7 +57,7 @@ pub(super) struct Collected {
 }
 
 /// Brings the consumer to what pulling needs, and returns what it delivered without getting an ack.
-pub(super) async fn collect(api: &Api, order: &Order, inbox: &mut Inbox) -> Result<Collected, Fault> {
+pub(super) async fn collect(api: &Api, order: &Order, inbox: &mut Inbox, memory: &Memory) -> Result<Collected, Fault> {
     let began = Instant::now();
     let found = consumers::pullable(api, &order.stream, &order.consumer).await?;
     let config = repaired(&found.config, order.ack_wait);
@@ -69,7 +73,7 @@ pub(super) async fn collect(api: &Api, order: &Order, inbox: &mut Inbox) -> Resu
         state = update(api, order, &config).await?;
         // What an earlier attempt collected is pending, so it is queued again.
         collected = Collected::behind(&state);
-        collected.pull(inbox, usize::try_from(state.info.ack_pending).unwrap_or(usize::MAX)).await?;
+        collected.pull(inbox, memory, usize::try_from(state.info.ack_pending).unwrap_or(usize::MAX)).await?;
         if collected.has_all_of(&state) {
             break;
         }
@@ -94,27 +98,68 @@ impl Collected {
     }
 
     /// Pulls what is queued, at most `count` messages.
-    async fn pull(&mut self, inbox: &mut Inbox, count: usize) -> Result<(), Fault> {
+    async fn pull(&mut self, inbox: &mut Inbox, memory: &Memory, count: usize) -> Result<(), Fault> {
         let mut left = count;
         while left > 0 {
-            let mut asked = inbox.request_briefly(left, COLLECT).await?;
-            left -= asked;
-            while asked > 0 {
-                let Ok(message) = tokio::time::timeout(COLLECT * 2, inbox.next()).await else { return Ok(()) };
-                match delivery::read(message?) {
-                    Arrival::Message(arrived) => {
-                        self.gaps |= !self.succession.arrived(arrived.metadata.number);
-                        self.messages.insert(arrived.metadata.sequence, arrived);
-                        asked -= 1;
+            let line = memory.line.get();
+            let asked = inbox.request_briefly(Wanted { count: left, bytes: Some(line) }, COLLECT).await?;
+            let part = self.take(inbox, asked).await?;
+            left -= part.count;
+            match part.end {
+                End::Complete => {}
+                End::Over => return Ok(()),
+                End::TooLarge if part.count > 0 => {}
+                End::TooLarge => {
+                    let _alone = memory.large.acquire().await;
+                    let asked = inbox.request_briefly(Wanted { count: 1, bytes: None }, COLLECT).await?;
+                    match self.take(inbox, asked).await?.end {
+                        End::Complete => left -= 1,
+                        End::Over | End::TooLarge => return Ok(()),
                     }
-                    Arrival::Over(_) | Arrival::TooLarge { .. } => return Ok(()),
-                    Arrival::Failed(fault) => return Err(fault),
-                    Arrival::Alive(_) | Arrival::Stray => {}
                 }
             }
         }
         Ok(())
     }
+
+    /// Takes what answers a request.
+    async fn take(&mut self, inbox: &mut Inbox, asked: Wanted) -> Result<Part, Fault> {
+        let (mut count, mut bytes) = (0, asked.bytes.unwrap_or(usize::MAX));
+        while count < asked.count && bytes > 0 {
+            let Ok(message) = tokio::time::timeout(inbox.patience(), inbox.next()).await else {
+                return Ok(Part { count, end: End::Over });
+            };
+            match delivery::read(message?) {
+                Arrival::Message(arrived) => {
+                    bytes = bytes.saturating_sub(arrived.message.length);
+                    self.gaps |= !self.succession.arrived(arrived.metadata.number);
+                    self.messages.insert(arrived.metadata.sequence, arrived);
+                    count += 1;
+                }
+                Arrival::Over(_) => return Ok(Part { count, end: End::Over }),
+                Arrival::TooLarge { .. } => return Ok(Part { count, end: End::TooLarge }),
+                Arrival::Failed(fault) => return Err(fault),
+                Arrival::Alive(_) | Arrival::Stray => {}
+            }
+        }
+        Ok(Part { count, end: End::Complete })
+    }
+}
+
+/// What a request brought.
+struct Part {
+    count: usize,
+    end: End,
+}
+
+/// How a request ended.
+enum End {
+    /// All has come that was asked for.
+    Complete,
+    /// There is nothing more.
+    Over,
+    /// The next message is larger than what was left of the request.
+    TooLarge,
 }
 
 async fn update(api: &Api, order: &Order, config: &Map<String, Value>) -> Result<State, Fault> {

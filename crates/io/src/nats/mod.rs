@@ -10,6 +10,7 @@
 //!
 //! - [`io_thread`]: waits for `Connect`, runs one session after the other, survives their panics.
 //! - [`connect`]: addresses, credentials, TLS, and the proof that JetStream answers.
+//! - [`witness`]: why the client library gave the connection up.
 //! - [`session`]: everything that happens on one connection, in one task.
 //! - [`publish`]: what is on its way, a [`flow`] per sink; pure, so that its order can be tested without a server.
 //! - [`pull`]: one `Consume`, its messages in a [`ledger`] (pure, like [`delivery`] and [`succession`]), [`leftovers`] of an earlier session
@@ -38,12 +39,14 @@ mod pull;
 mod queued;
 mod replies;
 mod session;
+mod sizes;
 mod spec;
 mod streams;
 mod subjects;
 mod succession;
 mod tail;
 mod watch;
+mod witness;
 
 use sea_mq_model::broker::{Report, Request};
 

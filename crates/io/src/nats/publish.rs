@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use super::ack::{self, Answer};
 use super::flow::{self, Flow, Outcome, Wire};
 use super::queued::Queued;
-use sea_mq_model::broker::{Fault, Report, SinkId};
+use super::sizes::SharedSizes;
+use sea_mq_model::broker::{Fault, FaultKind, Report, SinkId};
 
 /// All flows of a session.
 #[derive(Debug)]
@@ -32,10 +33,11 @@ pub(super) struct Publisher {
     turn: VecDeque<u32>,
     /// Slots with something to report.
     touched: Vec<u32>,
+    sizes: SharedSizes,
 }
 
 impl Publisher {
-    pub(super) fn new(reply_prefix: String, ack_timeout: Duration) -> Self {
+    pub(super) fn new(reply_prefix: String, ack_timeout: Duration, sizes: SharedSizes) -> Self {
         Self {
             reply_prefix,
             ack_timeout,
@@ -45,6 +47,7 @@ impl Publisher {
             chainable: HashSet::new(),
             turn: VecDeque::new(),
             touched: Vec::new(),
+            sizes,
         }
     }
 
@@ -101,9 +104,17 @@ impl Publisher {
     /// The next message to send, from each sink in turn.
     pub(super) fn next(&mut self, now: Instant) -> Option<Wire> {
         while let Some(slot) = self.turn.pop_front() {
+            if self.is_held_back(slot) {
+                self.turn.push_front(slot);
+                return None;
+            }
             let Some(flow) = self.flows.get_mut(&slot) else { continue };
             flow.waiting = false;
-            let wire = flow.next(slot, &self.reply_prefix, now);
+            let size = flow.next_size().unwrap_or(0);
+            let mut wire = flow.next(slot, &self.reply_prefix, now);
+            if let Some(refused) = wire.take_if(|_| self.sizes.borrow().is_too_large(size)) {
+                flow.resolve(refused.index, Outcome::Failed(Box::new(too_large(size))), false, now);
+            }
             if flow.halted {
                 self.touched.push(slot);
             }
@@ -113,6 +124,36 @@ impl Publisher {
             }
         }
         None
+    }
+
+    /// Whether the next message of a flow has to wait: it may be too large and is to go alone, or such a one is on its way.
+    fn is_held_back(&self, slot: u32) -> bool {
+        let sizes = self.sizes.borrow();
+        if !sizes.is_cautious() {
+            return false;
+        }
+        let mut unanswered = self.flows.values().flat_map(Flow::all_unanswered);
+        let Some((_, first)) = unanswered.next() else { return false };
+        let next = self.flows.get(&slot).and_then(Flow::next_size).unwrap_or(0);
+        sizes.may_be_too_large(first) || sizes.may_be_too_large(next)
+    }
+
+    /// The server has closed the connection since a message is larger than it takes. If there is but one that it can be, that
+    /// one has failed.
+    pub(super) fn closed_over_size(&mut self, now: Instant) {
+        let numbered = |(slot, flow): (&u32, &Flow)| {
+            let slot = *slot;
+            flow.all_unanswered().take(2).map(move |(index, size)| (slot, index, size)).collect::<Vec<_>>()
+        };
+        let unanswered: Vec<_> = self.flows.iter().flat_map(numbered).collect();
+        let alone = if let [one] = unanswered.as_slice() { Some(*one) } else { None };
+        self.sizes.borrow_mut().note_closed(alone.map(|(_, _, size)| size));
+        if let Some((slot, index, size)) = alone
+            && let Some(flow) = self.flows.get_mut(&slot)
+        {
+            flow.resolve(index, Outcome::Failed(Box::new(too_large(size))), false, now);
+            self.touched.push(slot);
+        }
     }
 
     /// Whether there is something that [`next`](Self::next) would return.
@@ -189,11 +230,17 @@ impl Publisher {
         for slot in touched.drain(..) {
             if let Some(flow) = self.flows.get_mut(&slot) {
                 flow.collect(now, reports);
+                self.sizes.borrow_mut().note_stored(flow.largest);
                 self.enqueue(slot);
             }
         }
         self.touched = touched;
     }
+}
+
+fn too_large(size: usize) -> Fault {
+    let words = format!("{size} bytes are more than the broker takes from this account (Maximum Payload Violation)");
+    Fault::new(FaultKind::MessageTooLarge, words)
 }
 
 #[cfg(test)]
@@ -203,13 +250,13 @@ mod tests {
 
     use super::flow::{GAP_GRACE, WINDOW_MESSAGES};
     use super::*;
-    use sea_mq_model::broker::{Ack, FaultKind, Outgoing};
+    use sea_mq_model::broker::{Ack, Outgoing};
     use sea_mq_model::domain::header_block::HeaderBlock;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn publisher() -> Publisher {
-        Publisher::new("_INBOX.x.".into(), TIMEOUT)
+        Publisher::new("_INBOX.x.".into(), TIMEOUT, SharedSizes::default())
     }
 
     fn outgoing(ids: &[&str]) -> Vec<Outgoing> {
@@ -503,5 +550,41 @@ mod tests {
         publisher.expire(now + TIMEOUT);
         let reports = collected(&mut publisher, now);
         assert_eq!(failure(&reports), Some(FaultKind::Timeout), "its last message was not answered");
+    }
+
+    #[test]
+    fn after_a_connection_was_closed_over_a_message_the_culprit_is_found_by_sending_it_alone() {
+        let sizes = SharedSizes::default();
+        let now = Instant::now();
+        let large = |id: &str, length: usize| Outgoing {
+            subject: format!("shop.{id}"),
+            headers: HeaderBlock::new(id),
+            body: vec![0; length].into(),
+        };
+        let messages = || vec![large("a", 500), large("b", 100), large("c", 9000), large("d", 10)];
+        let mut first = Publisher::new("_INBOX.x.".into(), TIMEOUT, SharedSizes::clone(&sizes));
+        submit(&mut first, 1, 1, "S".into(), Queued::new(None, messages(), Vec::new()));
+        assert_eq!(sent(&mut first, now).len(), 4);
+        first.closed_over_size(now);
+        assert_eq!(failure(&collected(&mut first, now)), None, "it may be any of them");
+
+        let mut second = Publisher::new("_INBOX.x.".into(), TIMEOUT, SharedSizes::clone(&sizes));
+        submit(&mut second, 1, 1, "S".into(), Queued::new(None, messages(), Vec::new()));
+        let alone = sent(&mut second, now);
+        assert_eq!(alone.len(), 1);
+        stored(&mut second, &alone[0], 1, now);
+        collected(&mut second, now);
+        let next = sent(&mut second, now);
+        assert_eq!(next.len(), 1, "a smaller one may be sent, the larger one behind it waits");
+        stored(&mut second, &next[0], 2, now);
+        collected(&mut second, now);
+        assert_eq!(sent(&mut second, now).len(), 1);
+        second.closed_over_size(now);
+        assert_eq!(failure(&collected(&mut second, now)), Some(FaultKind::MessageTooLarge));
+
+        let mut third = Publisher::new("_INBOX.x.".into(), TIMEOUT, sizes);
+        submit(&mut third, 1, 1, "S".into(), Queued::new(None, vec![large("e", 9500)], Vec::new()));
+        assert!(sent(&mut third, now).is_empty(), "what is larger still is not even tried");
+        assert_eq!(failure(&collected(&mut third, now)), Some(FaultKind::MessageTooLarge));
     }
 }

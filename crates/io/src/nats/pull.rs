@@ -14,7 +14,7 @@ use super::delivery::{self, Arrival};
 use super::inbound::Memory;
 use super::inbox::Inbox;
 use super::io_thread::Reporter;
-use super::ledger::{Ledger, Wanted};
+use super::ledger::Ledger;
 use super::leftovers;
 use super::replies::Replies;
 use super::session::until;
@@ -104,7 +104,7 @@ async fn begin<'a, R: Fn(Report)>(
     let mut succession = Succession::after(0);
     // Whoever replaced us while we waited begins by collecting what we would collect.
     if !pulled.stopped.get() {
-        let collected = leftovers::collect(api, order, &mut inbox).await?;
+        let collected = leftovers::collect(api, order, &mut inbox, memory).await?;
         let now = Instant::now();
         let mut ledger = pulled.ledger.borrow_mut();
         collected.messages.into_values().for_each(|arrived| ledger.hold(arrived, now));
@@ -152,7 +152,7 @@ impl<R: Fn(Report)> Puller<'_, R> {
     async fn ask(&mut self) -> Result<bool, Fault> {
         let (wanted, expects, idle) = {
             let ledger = self.pulled.ledger.borrow();
-            (ledger.wanted(self.memory.share.get()), ledger.expects(), ledger.is_idle())
+            (ledger.wanted(self.memory.share.get(), self.memory.line.get()), ledger.expects(), ledger.is_idle())
         };
         let wants_large = wanted.is_some_and(|wanted| wanted.bytes.is_none());
         if idle && !wants_large {
@@ -168,7 +168,7 @@ impl<R: Fn(Report)> Puller<'_, R> {
         let asked = match wanted.bytes {
             Some(_) => self.inbox.request(wanted).await?,
             // It is there; if not, it has been deleted, and others wait for their turn.
-            None => Wanted { count: self.inbox.request_briefly(wanted.count, LARGE).await?, bytes: None },
+            None => self.inbox.request_briefly(wanted, LARGE).await?,
         };
         self.pulled.ledger.borrow_mut().ask(asked);
         Ok(false)

@@ -61,6 +61,11 @@ impl Queued {
         self.messages.as_slice().is_empty()
     }
 
+    /// Size of the next message.
+    pub(super) fn next_size(&self) -> Option<usize> {
+        self.messages.as_slice().first().map(|message| message.body.len() + message.headers.size())
+    }
+
     pub(super) fn next(&mut self) -> Option<Next> {
         let message = self.messages.next()?;
         let expected = self.expected;

@@ -26,6 +26,7 @@ use super::pull::Order;
 use super::queued::Queued;
 use super::replies::Replies;
 use super::watch::{Look, Watch};
+use super::witness::Witness;
 use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, Report, Request, SubscriptionId};
 
 /// How long a `Shutdown` waits for what was asked before it.
@@ -56,8 +57,14 @@ struct Outbound {
 }
 
 /// Serves requests on a connection until it ends.
-pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requests, reporter: &Reporter) -> End {
-    let publisher = Publisher::new(link.reply_prefix.clone(), config.ack_timeout);
+pub(super) async fn serve(
+    link: Link,
+    config: &BrokerConfig,
+    requests: &mut Requests,
+    reporter: &Reporter,
+    witness: &Witness,
+) -> End {
+    let publisher = Publisher::new(link.reply_prefix.clone(), config.ack_timeout, reporter.sizes.clone());
     let outbound = Outbound { publisher: RefCell::new(publisher), work: Notify::new(), refused: Notify::new() };
     let client = link.client.clone();
     let replies = Rc::new(Replies::default());
@@ -67,6 +74,7 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
         inbound: Inbound::new(link.api.clone(), reporter, Rc::clone(&replies)),
         replies: &replies,
         link,
+        config,
         requests,
         reporter,
         outbound: &outbound,
@@ -75,6 +83,7 @@ pub(super) async fn serve(link: Link, config: &BrokerConfig, requests: &mut Requ
         complaint: None,
         closing: None,
         watch,
+        witness,
     };
     let end = tokio::select! {
         biased;
@@ -111,6 +120,7 @@ async fn pump(client: &Client, outbound: &Outbound) -> Infallible {
 
 struct Session<'a> {
     link: Link,
+    config: &'a BrokerConfig,
     requests: &'a mut Requests,
     reporter: &'a Reporter,
     outbound: &'a Outbound,
@@ -125,6 +135,7 @@ struct Session<'a> {
     /// When to end even if something is left to do.
     closing: Option<Instant>,
     watch: Watch,
+    witness: &'a Witness,
 }
 
 impl Session<'_> {
@@ -225,9 +236,14 @@ impl Session<'_> {
 
     fn start(&mut self, request: Request) {
         match request {
-            Request::Consume { subscription, stream, consumer, window, bytes, ack_wait } => {
-                self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait }, bytes);
+            Request::Consume { subscription, stream, consumer, window, bytes, line, ack_wait } => {
+                self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait }, bytes, line);
             }
+            Request::ReadLimit => {
+                self.reporter.sizes.borrow_mut().forget();
+                self.calls.push(calls::limit(self.config.clone()));
+            }
+            Request::SetLine { line } => self.inbound.set_line(line),
             Request::Ack { subscription, tokens } => self.inbound.ack(subscription, &tokens),
             Request::Publish { sink, epoch, stream, expected_last, messages, batches } => {
                 let queued = Queued::new(expected_last, messages, batches);
@@ -333,13 +349,20 @@ impl Session<'_> {
         while let Some(Some(message)) = self.link.acks.next().now_or_never() {
             self.take_ack(&message);
         }
-        self.report_publishing();
         while let Ok(event) = self.link.events.try_recv() {
             if let LinkEvent::Complaint(error) = event {
                 self.complaint = Some(error);
             }
         }
+        if self.complaint.as_ref().is_some_and(|error| errors::server_error_kind(error) == FaultKind::MessageTooLarge) {
+            self.outbound.publisher.borrow_mut().closed_over_size(Instant::now());
+        }
+        self.report_publishing();
         let address = &self.link.server.address;
+        if let Some(words) = self.witness.senseless() {
+            let message = format!("{address}: connection given up over what the broker sent: {words}");
+            return End::Lost(Fault::new(FaultKind::UnreadableMessage, message));
+        }
         End::Lost(match &self.complaint {
             Some(error) => Fault::new(errors::server_error_kind(error), format!("{address}: connection lost: {error}")),
             None => Fault::new(FaultKind::Unreachable, format!("{address}: connection lost")),

@@ -15,6 +15,9 @@ const VERSION_KEY: &str = "sea_mq.version";
 /// What the server uses if no duplicate window is given.
 const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
+/// What changes subjects on their way into the stream, so that consumers do not find the messages.
+const TRANSFORM: &str = "subject_transform";
+
 /// Settings that no update can change.
 const FIXED: [&str; 2] = ["storage", "retention"];
 
@@ -36,6 +39,8 @@ pub(super) fn wanted(spec: &StreamSpec, server_has_atomic: bool) -> Map<String, 
     wanted.insert("max_age".into(), nanos(spec.max_age));
     wanted.insert("max_bytes".into(), json!(limit(spec.max_bytes)));
     wanted.insert("max_msgs".into(), json!(limit(spec.max_msgs)));
+    // One message a subject would be most of the events lost.
+    wanted.insert("max_msgs_per_subject".into(), json!(-1));
     wanted.insert("max_msg_size".into(), json!(limit(spec.max_msg_size.into())));
     wanted.insert("storage".into(), json!(storage(spec.storage)));
     wanted.insert("num_replicas".into(), json!(spec.replicas.max(1)));
@@ -61,9 +66,12 @@ pub(super) fn new_config(spec: &StreamSpec, server_has_atomic: bool) -> Value {
 pub(super) fn updated(found: &Map<String, Value>, spec: &StreamSpec, server_has_atomic: bool) -> Option<Value> {
     let mut config = found.clone();
     for (key, value) in wanted(spec, server_has_atomic) {
-        if !same(&key, &value, found) {
+        if !same(&key, &value, found) && !is_left_alone(&key, &value, found, spec) {
             config.insert(key, value);
         }
+    }
+    if transform(found).is_some() {
+        config.remove(TRANSFORM);
     }
     let metadata = found.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
     let marked = marked(&metadata, spec);
@@ -71,6 +79,35 @@ pub(super) fn updated(found: &Map<String, Value>, spec: &StreamSpec, server_has_
         config.insert("metadata".into(), Value::Object(marked));
     }
     (config != *found).then_some(Value::Object(config))
+}
+
+/// What [`updated`] puts right.
+pub(super) fn drift(found: &Map<String, Value>, spec: &StreamSpec, server_has_atomic: bool) -> Differences {
+    let mut drift = Differences::new();
+    let Some(updated) = updated(found, spec, server_has_atomic) else { return drift };
+    for (key, value) in updated.as_object().into_iter().flatten().filter(|(key, _)| *key != "metadata") {
+        if found.get(key) != Some(value) {
+            drift.insert(key.clone(), (plain(value), plain(&actual(key, found))));
+        }
+    }
+    if let Some(transform) = transform(found) {
+        drift.insert(TRANSFORM.into(), ("none".into(), plain(transform)));
+    }
+    let wanted = spec.owner.to_string();
+    let mark = owner(found).unwrap_or("none");
+    if mark != wanted {
+        drift.insert(OWNER_KEY.into(), (wanted, mark.into()));
+    }
+    drift
+}
+
+/// Copies that somebody has added are not removed in silence.
+fn is_left_alone(key: &str, wanted: &Value, found: &Map<String, Value>, spec: &StreamSpec) -> bool {
+    key == "num_replicas" && !spec.fewer_replicas && actual(key, found).as_u64() > wanted.as_u64()
+}
+
+fn transform(found: &Map<String, Value>) -> Option<&Value> {
+    found.get(TRANSFORM).filter(|value| !value.is_null())
 }
 
 /// What differs between the description and the stream.
@@ -101,21 +138,23 @@ pub(super) fn fixed_differences(differences: &Differences) -> Differences {
         .collect()
 }
 
-/// What makes a stream unusable for publishing this description's events to it.
-pub(super) fn obstacles(found: &Map<String, Value>, spec: &StreamSpec, must_cover: bool) -> Differences {
+/// What makes a stream unusable for publishing this description's events to it. `as_is`: it is used as it is, and not
+/// brought to its description.
+pub(super) fn obstacles(found: &Map<String, Value>, spec: &StreamSpec, as_is: bool) -> Differences {
     let mut obstacles = Differences::new();
     for key in ["sealed", "no_ack"] {
         if found.get(key) == Some(&Value::Bool(true)) {
             obstacles.insert(key.into(), ("false".into(), "true".into()));
         }
     }
-    for key in ["mirror", "subject_transform"] {
-        if let Some(value) = found.get(key).filter(|value| !value.is_null()) {
-            obstacles.insert(key.into(), ("none".into(), plain(value)));
-        }
+    if let Some(value) = found.get("mirror").filter(|value| !value.is_null()) {
+        obstacles.insert("mirror".into(), ("none".into(), plain(value)));
+    }
+    if let Some(transform) = transform(found).filter(|_| as_is) {
+        obstacles.insert(TRANSFORM.into(), ("none".into(), plain(transform)));
     }
     let subjects: Vec<&str> = list(found, "subjects");
-    if must_cover && !subjects::uncovered(&subjects, &spec.subjects).is_empty() {
+    if as_is && !subjects::uncovered(&subjects, &spec.subjects).is_empty() {
         obstacles.insert("subjects".into(), (spec.subjects.join(", "), subjects.join(", ")));
     }
     obstacles
@@ -148,6 +187,7 @@ pub(super) fn stream_info(answer: &Value, differences: Differences, server_has_a
         atomic: server_has_atomic && answer.pointer("/config/allow_atomic") == Some(&Value::Bool(true)),
         differences,
         own: false,
+        declined: None,
     }
 }
 
@@ -173,7 +213,9 @@ fn same(key: &str, wanted: &Value, found: &Map<String, Value>) -> bool {
 fn actual(key: &str, found: &Map<String, Value>) -> Value {
     let value = found.get(key).filter(|value| !value.is_null());
     match key {
-        "max_bytes" | "max_msgs" | "max_msg_size" => json!(limit(value.and_then(Value::as_i64).unwrap_or(-1))),
+        "max_bytes" | "max_msgs" | "max_msgs_per_subject" | "max_msg_size" => {
+            json!(limit(value.and_then(Value::as_i64).unwrap_or(-1)))
+        }
         "max_age" | "duplicate_window" => value.cloned().unwrap_or_else(|| json!(0)),
         "description" => value.cloned().unwrap_or_else(|| json!("")),
         "subjects" => value.cloned().unwrap_or_else(|| json!([])),
@@ -275,6 +317,8 @@ mod tests {
             managed: true,
             owner: Uuid::from_u128(7),
             take_over: false,
+            marked_us: None,
+            fewer_replicas: false,
         }
     }
 
@@ -308,6 +352,34 @@ mod tests {
         assert_eq!(update["compression"], "s2");
         assert_eq!(update["metadata"]["team"], "blue");
         assert_eq!(update["metadata"][OWNER_KEY], Uuid::from_u128(7).to_string());
+    }
+
+    #[test]
+    fn what_was_changed_is_named_and_put_right() {
+        let mut changed = found();
+        changed.remove("metadata");
+        changed.insert("max_msgs_per_subject".into(), json!(1));
+        changed.insert(TRANSFORM.into(), json!({"src": "a", "dest": "b"}));
+        let drift = drift(&changed, &spec(), true);
+        assert_eq!(drift.keys().collect::<Vec<_>>(), ["max_msgs_per_subject", OWNER_KEY, TRANSFORM]);
+        assert!(obstacles(&changed, &spec(), false).is_empty());
+        let put_right = updated(&changed, &spec(), true).unwrap();
+        assert_eq!(put_right.get(TRANSFORM), None);
+        assert_eq!(put_right["max_msgs_per_subject"], -1);
+        assert_eq!(put_right["metadata"][OWNER_KEY], Uuid::from_u128(7).to_string());
+        assert!(self::drift(&found(), &spec(), true).is_empty());
+    }
+
+    #[test]
+    fn copies_that_somebody_has_added_are_left_alone_until_fewer_are_described() {
+        let mut more = found();
+        more.insert("num_replicas".into(), json!(3));
+        assert_eq!(updated(&more, &spec(), true), None);
+        assert!(differences(&more, &spec(), true).contains_key("num_replicas"));
+        let fewer = StreamSpec { fewer_replicas: true, ..spec() };
+        assert_eq!(updated(&more, &fewer, true).unwrap()["num_replicas"], 1);
+        let most = StreamSpec { replicas: 5, ..spec() };
+        assert_eq!(updated(&more, &most, true).unwrap()["num_replicas"], 5);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::consumers::{Mark, mark};
 use super::errors::{self, ApiError};
 use super::lease;
 use super::spec::{self, Differences};
-use sea_mq_model::broker::{Fault, FaultKind, StreamInfo, StreamSpec};
+use sea_mq_model::broker::{Fault, FaultKind, OWNER_KEY, Report, Seen, SinkId, StreamInfo, StreamSpec};
 
 /// A stream that can be used.
 #[derive(Debug)]
@@ -127,7 +127,9 @@ async fn create(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
     }
 }
 
-async fn verify(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured, Fault> {
+/// Whose the stream is allows it to be used. Returns whether it is to be brought to its description: it carries our mark, or
+/// has carried it until somebody took that away.
+async fn admit(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<bool, Fault> {
     let found = config_of(answer)?;
     let mark = spec::owner(found);
     let own = mark == Some(spec.owner.to_string().as_str());
@@ -136,17 +138,62 @@ async fn verify(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured,
         let message = format!("stream {} belongs to installation {other}, {whereabouts}", spec.name);
         return Err(Fault::new(FaultKind::StreamOwned, message));
     }
+    Ok(spec.managed && (mark.is_some() || has_lost_mark(spec, answer)?))
+}
 
-    let update = spec.managed && mark.is_some();
+/// Whether the stream carried our mark, and carries none any more.
+fn has_lost_mark(spec: &StreamSpec, answer: &Value) -> Result<bool, Fault> {
+    Ok(spec::owner(config_of(answer)?).is_none() && spec.marked_us == Some(spec::created_us(answer)))
+}
+
+async fn verify(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured, Fault> {
+    let update = admit(api, spec, answer).await?;
+    let found = config_of(answer)?;
     conflict(spec, spec::obstacles(found, spec, !update))?;
     if update {
         let atomic = has_atomic(api);
         conflict(spec, spec::fixed_differences(&spec::differences(found, spec, atomic)))?;
         if let Some(config) = spec::updated(found, spec, atomic) {
-            return self::update(api, spec, &config).await;
+            return match self::update(api, spec, &config).await {
+                Err(fault) if spec::obstacles(found, spec, true).is_empty() && !spec.take_over => {
+                    let mut ensured = reread(api, spec).await?;
+                    ensured.info.declined = Some(fault);
+                    Ok(ensured)
+                }
+                result => result,
+            };
         }
     }
     usable(api, spec, answer)
+}
+
+/// A stream that is in use, as it is found.
+pub(super) async fn look(api: &Api, sink: SinkId, spec: &StreamSpec) -> Option<Report> {
+    let answer = api.permitted(&spec.name, api.stream_info(&spec.name)).await.ok()?;
+    let seen = match &answer {
+        Some(answer) => {
+            seen(api, spec, answer).await.unwrap_or_else(|fault| Seen { drift: fault.message, ..Seen::default() })
+        }
+        None => Seen { drift: format!("stream {} was deleted", spec.name), ..Seen::default() },
+    };
+    Some(Report::StreamSeen { sink, seen })
+}
+
+async fn seen(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Seen, Fault> {
+    let found = config_of(answer)?;
+    let update = admit(api, spec, answer).await?;
+    conflict(spec, spec::obstacles(found, spec, !update))?;
+    let drift = if update { spec::drift(found, spec, has_atomic(api)) } else { Differences::new() };
+    Ok(Seen { drift: spec::in_words(&drift), differences: shown(api, spec, answer)? })
+}
+
+/// The differences that are shown, and tolerated.
+fn shown(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Differences, Fault> {
+    let mut differences = spec::differences(config_of(answer)?, spec, has_atomic(api));
+    if has_lost_mark(spec, answer)? {
+        differences.insert(OWNER_KEY.into(), (spec.owner.to_string(), "none".into()));
+    }
+    Ok(differences)
 }
 
 async fn update(api: &Api, spec: &StreamSpec, config: &Value) -> Result<Ensured, Fault> {
@@ -165,7 +212,7 @@ async fn reread(api: &Api, spec: &StreamSpec) -> Result<Ensured, Fault> {
 
 fn usable(api: &Api, spec: &StreamSpec, answer: &Value) -> Result<Ensured, Fault> {
     let atomic = has_atomic(api);
-    let differences = spec::differences(config_of(answer)?, spec, atomic);
+    let differences = shown(api, spec, answer)?;
     let cluster = answer.pointer("/cluster/name").and_then(Value::as_str).unwrap_or_default();
     let mut info = spec::stream_info(answer, differences, atomic);
     info.own = spec::owner(config_of(answer)?) == Some(spec.owner.to_string().as_str());

@@ -14,7 +14,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::broker::{ConsumerInfo, ConsumerSpec, Delivery, Request, Resume, SubscriptionId};
+use super::missed::{Gap, Reach};
+use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Delivery, Request, Resume, SubscriptionId};
 use crate::domain::retry::Backoff;
 
 /// A subscription, as far as the broker is concerned.
@@ -40,6 +41,8 @@ enum Link {
 
 /// Bytes that are taken at once. Each stands several times in memory while it is handled: as it came, as text, as a value.
 pub const TAKEN_BYTES: usize = 4 << 20;
+/// How long a subscription waits for a permission before it tries again.
+const FORBIDDEN: Duration = Duration::from_secs(15);
 /// For how long a subscription is left out that costs the session.
 const LEFT_OUT: Duration = Duration::from_secs(30);
 
@@ -52,8 +55,9 @@ pub struct Intake {
     position: Option<Resume>,
     /// The greatest sequence that was delivered since the consumer is pulled from.
     delivered_to: u64,
-    /// Nothing was delivered since the consumer was looked at last.
-    quiet: bool,
+    /// The broker has something to send.
+    sent_to: bool,
+    reach: Reach,
     info: Option<ConsumerInfo>,
     /// Since when it is pulled from, in this session or the last.
     began: Option<Instant>,
@@ -70,7 +74,8 @@ impl Intake {
             link: Link::Down,
             queue: VecDeque::new(),
             delivered_to: 0,
-            quiet: true,
+            sent_to: false,
+            reach: Reach::default(),
             info: None,
             began: None,
             left_out: None,
@@ -158,6 +163,11 @@ impl Intake {
         self.is_consuming() && self.began.is_some_and(|began| now.saturating_duration_since(began) < span)
     }
 
+    /// Whether the broker has something to send to it.
+    pub fn is_sent_to(&self) -> bool {
+        self.is_consuming() && self.sent_to
+    }
+
     /// Whether it was left out before.
     pub fn was_left_out(&self) -> bool {
         self.left_out.is_some()
@@ -204,26 +214,29 @@ impl Intake {
         self.is_consuming().then_some(Request::StopConsuming { subscription: self.id() })
     }
 
-    /// The consumer is there.
-    /// `bytes`: what may be on its way to it.
-    pub fn ready(&mut self, info: ConsumerInfo, bytes: usize, now: Instant) -> Option<Request> {
+    /// The consumer is there. `bytes`: what may be in memory of it, or on its way there; `line`: on its way.
+    pub fn ready(&mut self, info: ConsumerInfo, bytes: usize, line: usize, now: Instant) -> Vec<Request> {
         self.info = Some(info);
         if self.link != Link::Ensuring {
-            return None;
+            return Vec::new();
         }
+        let gap = self.reach.begin(&info, self.described.spec.deliver_from, self.position);
+        let count = gap.map(|gap| self.count(gap));
         self.link = Link::Consuming;
-        self.quiet = true;
+        self.sent_to = info.pending > 0 || info.ack_pending > 0;
         self.began = Some(now);
         self.delivered_to = info.ack_floor;
         let Described { id, spec, window, .. } = &self.described;
-        Some(Request::Consume {
+        let consume = Request::Consume {
             subscription: *id,
             stream: spec.stream.clone(),
             consumer: spec.name.clone(),
             window: *window,
             bytes,
+            line,
             ack_wait: spec.ack_wait,
-        })
+        };
+        count.into_iter().chain([consume]).collect()
     }
 
     /// For how long the stream with this creation time keeps messages. Returns whether that is news.
@@ -234,26 +247,69 @@ impl Intake {
 
     /// The consumer cannot be used, or is gone.
     pub fn refused(&mut self, now: Instant, jitter: f64) {
+        let pause = self.backoff.next(jitter);
+        self.wait(now + pause);
+    }
+
+    /// Something is not permitted: until somebody grants it, each attempt would only have messages delivered again.
+    pub fn forbidden(&mut self, now: Instant) {
+        self.wait(now + FORBIDDEN);
+    }
+
+    fn wait(&mut self, until: Instant) {
         if matches!(self.link, Link::Ensuring | Link::Consuming | Link::Held) {
             self.queue.clear();
-            self.link = Link::Waiting { until: now + self.backoff.next(jitter) };
+            self.link = Link::Waiting { until };
         }
     }
 
-    /// Asks whether the consumer is paused, if nothing has come for a while.
-    pub fn ask_why_quiet(&mut self) -> Option<Request> {
-        let quiet = std::mem::replace(&mut self.quiet, true);
-        let ConsumerSpec { stream, name, .. } = &self.described.spec;
-        (quiet && self.is_consuming()).then(|| Request::ReadConsumer { stream: stream.clone(), name: name.clone() })
+    /// Asks how the consumer is.
+    pub fn look(&self) -> Option<Request> {
+        self.is_consuming().then(|| Request::ReadConsumer { spec: Box::new(self.described.spec.clone()) })
     }
 
-    pub fn delivered(&mut self, messages: Vec<Delivery>) {
+    /// The consumer as it is found. Returns what is to be asked of it.
+    pub fn seen(&mut self, info: &ConsumerInfo) -> Option<Request> {
+        if !self.is_consuming() {
+            return None;
+        }
+        self.reach.seen(info).map(|gap| self.count(gap))
+    }
+
+    /// Provisions the consumer once more, if it is in use. `skipped`: it had another filter and may have passed over messages, so
+    /// it is made anew where it was; what was handled is known.
+    pub fn begin_anew(&mut self, skipped: bool) -> Vec<Request> {
+        if !self.is_consuming() {
+            return Vec::new();
+        }
+        let stop = self.stop();
+        let ConsumerSpec { stream, name, owner, deliver_from, .. } = &self.described.spec;
+        let known = self.position.is_some() || *deliver_from == DeliverFrom::All;
+        let delete = (skipped && known).then(|| Request::DeleteConsumer {
+            stream: stream.clone(),
+            name: name.clone(),
+            owner: *owner,
+        });
+        stop.into_iter().chain(delete).chain(self.begin()).collect()
+    }
+
+    fn count(&self, gap: Gap) -> Request {
+        let created_us = self.info.map_or(0, |info| info.stream_created_us);
+        Request::CountRemoved { subscription: self.id(), stream: self.described.spec.stream.clone(), created_us, gap }
+    }
+
+    /// Takes in what is delivered. Returns what is to be asked about what is missing before it.
+    pub fn delivered(&mut self, messages: Vec<Delivery>) -> Vec<Request> {
+        let mut requests = Vec::new();
         if self.is_consuming() {
-            self.quiet = false;
+            let gaps = self.reach.delivered(&messages);
+            requests.extend(gaps.into_iter().map(|gap| self.count(gap)));
+            self.sent_to = messages.last().is_some_and(|last| last.pending > 0);
             self.backoff.reset();
             self.delivered_to = messages.iter().map(|message| message.sequence).fold(self.delivered_to, u64::max);
             self.queue.extend(messages);
         }
+        requests
     }
 
     /// Begins again at the next `tick`: what it waits for may be there.
@@ -284,7 +340,6 @@ pub(super) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::broker::DeliverFrom;
 
     pub(in crate::consume) fn described(held: bool) -> Described {
         let spec = ConsumerSpec {
@@ -301,6 +356,11 @@ pub(super) mod tests {
             resume: None,
         };
         Described { id: 1, spec, window: 50, held }
+    }
+
+    /// A message behind which so many wait.
+    pub(in crate::consume) fn pending(pending: u64) -> Delivery {
+        Delivery { pending, ..message(1) }
     }
 
     fn message(sequence: u64) -> Delivery {
@@ -324,7 +384,7 @@ pub(super) mod tests {
     fn consuming() -> Intake {
         let mut intake = Intake::new(described(false));
         up(&mut intake);
-        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() }, 1000, Instant::now());
+        intake.ready(ConsumerInfo { stream_created_us: 9, ..ConsumerInfo::default() }, 1000, 100, Instant::now());
         intake
     }
 
@@ -332,10 +392,8 @@ pub(super) mod tests {
     fn it_provisions_then_pulls() {
         let mut intake = Intake::new(described(false));
         assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
-        assert!(matches!(
-            intake.ready(ConsumerInfo::default(), 1000, Instant::now()),
-            Some(Request::Consume { window: 50, bytes: 1000, .. })
-        ));
+        let requests = intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now());
+        assert!(matches!(requests.as_slice(), [Request::Consume { window: 50, bytes: 1000, line: 100, .. }]));
         assert!(intake.is_consuming());
     }
 
@@ -343,7 +401,7 @@ pub(super) mod tests {
     fn a_held_one_is_provisioned_and_not_pulled_from() {
         let mut intake = Intake::new(described(true));
         assert!(matches!(up(&mut intake), Some(Request::EnsureConsumer { .. })));
-        assert_eq!(intake.ready(ConsumerInfo::default(), 1000, Instant::now()), None);
+        assert_eq!(intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now()), []);
         let requests = intake.describe(described(false));
         assert!(matches!(requests.as_slice(), [Request::EnsureConsumer { .. }]));
     }
@@ -365,17 +423,6 @@ pub(super) mod tests {
         intake.delivered(vec![large(1, 3), large(2, 3), large(3, 9), message(4), message(5)]);
         let taken: Vec<usize> = (0..5).map(|_| intake.take(500).len()).collect();
         assert_eq!(taken, [1, 1, 1, 2, 0]);
-    }
-
-    #[test]
-    fn a_quiet_consumer_is_looked_at() {
-        let mut intake = consuming();
-        assert!(matches!(intake.ask_why_quiet(), Some(Request::ReadConsumer { .. })));
-        intake.delivered(vec![message(1)]);
-        assert_eq!(intake.ask_why_quiet(), None);
-        assert!(intake.ask_why_quiet().is_some());
-        intake.disconnected();
-        assert_eq!(intake.ask_why_quiet(), None);
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! delivered from the [`Intake`]s. Nothing here waits, and the clock and all randomness are arguments.
 
 pub mod intake;
+mod line;
+mod losses;
+pub mod missed;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -14,6 +17,8 @@ use time::format_description::well_known::Rfc3339;
 use crate::broker::{BrokerConfig, ConsumerInfo, Fault, FaultKind, Report, Request, SubscriptionId};
 use crate::connection::Connection;
 use intake::Intake;
+use line::Line;
+use missed::Gap;
 
 /// Least share of a subscription in what is fetched, however many there are.
 const LEAST_SHARE: usize = 64 << 10;
@@ -29,11 +34,15 @@ pub enum Effect {
     MaxAge { id: SubscriptionId, max_age: Option<Duration> },
     /// A consumer of a subscription that is gone was removed, or (with a fault) was not.
     Deleted { stream: String, name: String, fault: Option<Fault> },
+    /// Somebody has changed a subscription's consumer, and it is provisioned anew.
+    Drifted { id: SubscriptionId, what: String },
+    /// So many messages of these sequences were removed before a subscription got them.
+    Missed { id: SubscriptionId, gap: Gap, removed: u64 },
     /// A message was removed from a stream, or (with a fault) was not.
     Removed { stream: String, sequence: u64, fault: Option<Fault> },
 }
 
-/// A session that is lost so soon after pulling began may have been lost by what was pulled.
+/// A session that is lost over a message so soon after pulling began was lost by what was pulled.
 const AT_ONCE: Duration = Duration::from_millis(600);
 /// Between two looks for how long the streams keep messages: less than `sea_mq.inbox_floor` adds to that time, so that
 /// nothing is forgotten that is kept for longer from now on.
@@ -45,8 +54,9 @@ const TOO_OFTEN: u32 = 3;
 pub struct Consumer {
     connection: Connection,
     pub intakes: Vec<Intake>,
-    /// Sessions in a row that were lost as soon as messages were pulled.
+    /// Sessions in a row that were lost over a message as soon as it was pulled.
     lost_at_once: u32,
+    line: Line,
     /// When to look again for how long the streams keep messages, and at consumers that deliver nothing; `None` without a
     /// session.
     ages_at: Option<Instant>,
@@ -59,7 +69,7 @@ impl Consumer {
     /// `memory`: bytes of messages that may be in memory, or on their way there.
     pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration, memory: usize) -> Self {
         let connection = Connection::new(config, reconnect_max);
-        Self { connection, intakes: Vec::new(), lost_at_once: 0, ages_at: None, memory }
+        Self { connection, intakes: Vec::new(), lost_at_once: 0, line: Line::new(memory), ages_at: None, memory }
     }
 
     pub fn is_connected(&self) -> bool {
@@ -109,10 +119,16 @@ impl Consumer {
             return Vec::new();
         }
         self.ages_at = Some(now + AGES);
+        let wider = self.line.widen(self.memory, now).then(|| Request::SetLine { line: self.line_share() });
         let consuming = self.intakes.iter().filter(|intake| intake.is_consuming());
         let streams: BTreeSet<String> = consuming.map(|intake| intake.described().spec.stream.clone()).collect();
-        let quiet = self.intakes.iter_mut().filter_map(Intake::ask_why_quiet);
-        streams.into_iter().map(|stream| Request::ReadMaxAge { stream }).chain(quiet).collect()
+        let seen = self.intakes.iter().filter_map(Intake::look);
+        streams.into_iter().map(|stream| Request::ReadMaxAge { stream }).chain(seen).chain(wider).collect()
+    }
+
+    /// What each subscription may have on its way.
+    fn line_share(&self) -> usize {
+        self.line.share(self.intakes.len())
     }
 
     /// When `tick` has something to do.
@@ -124,21 +140,22 @@ impl Consumer {
     pub fn report(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Effect>) {
         match report {
             Report::Connected(server) => {
-                self.connection.connected(server);
+                self.connection.connected(server, now);
                 (self.begin(now), vec![Effect::Connection { fault: None }])
             }
             Report::Disconnected(fault) => (Vec::new(), self.lost(fault, now, jitter)),
-            Report::ConsumerReady { stream, name, info } | Report::ConsumerSeen { stream, name, info }
+            Report::ConsumerReady { stream, name, info } | Report::ConsumerSeen { stream, name, info, .. }
                 if info.paused_until_us.is_some() =>
             {
                 self.consumer_refused(&stream, &name, paused(&stream, &name, &info), now, jitter)
             }
             Report::ConsumerReady { stream, name, info } => {
                 let bytes = (self.memory / self.intakes.len().max(1)).max(LEAST_SHARE);
+                let line = self.line_share();
                 match self.by_name(&stream, &name) {
                     Some(intake) => {
-                        let request = intake.ready(info, bytes, now);
-                        (request.into_iter().collect(), vec![Effect::Subscription { id: intake.id(), fault: None }])
+                        let requests = intake.ready(info, bytes, line, now);
+                        (requests, vec![Effect::Subscription { id: intake.id(), fault: None }])
                     }
                     None => Default::default(),
                 }
@@ -149,15 +166,24 @@ impl Consumer {
             Report::ConsumerDeleted { stream, name, result } => {
                 (Vec::new(), vec![Effect::Deleted { stream, name, fault: result.err() }])
             }
-            Report::ConsumeFailed { subscription, fault } => {
-                let effect = self.intake(subscription).map(|intake| refused(intake, fault, now, jitter));
-                (Vec::new(), effect.into_iter().collect())
-            }
+            Report::ConsumeFailed { subscription, fault } => self.consume_failed(subscription, fault, now, jitter),
             Report::Delivered { subscription, messages } => {
-                if let Some(intake) = self.intake(subscription) {
-                    intake.delivered(messages);
+                let requests = self.intake(subscription).map(|intake| intake.delivered(messages));
+                (requests.unwrap_or_default(), Vec::new())
+            }
+            Report::ConsumerSeen { stream, name, info, drift } => match self.by_name(&stream, &name) {
+                Some(intake) if !drift.is_empty() => {
+                    let requests = intake.begin_anew(drift.contains("filter_subject"));
+                    let effect = (!requests.is_empty()).then_some(Effect::Drifted { id: intake.id(), what: drift });
+                    (requests, effect.into_iter().collect())
                 }
-                Default::default()
+                Some(intake) => (intake.seen(&info).into_iter().collect(), Vec::new()),
+                None => Default::default(),
+            },
+            Report::Counted { subscription, gap, removed } => {
+                let removed = gap.at_most.map_or(removed, |most| most.min(removed));
+                let missed = (removed > 0).then_some(Effect::Missed { id: subscription, gap, removed });
+                (Vec::new(), missed.into_iter().collect())
             }
             Report::MaxAge { stream, created_us, max_age } => {
                 let there = self.intakes.iter_mut().filter(|intake| intake.described().spec.stream == stream);
@@ -170,16 +196,17 @@ impl Consumer {
             Report::MessageDeleted { stream, sequence, result } => {
                 (Vec::new(), vec![Effect::Removed { stream, sequence, fault: result.err() }])
             }
-            // All is well with it; or it is the relay's affair.
-            Report::ConsumerSeen { .. }
-            | Report::StreamReady { .. }
+            // The relay's affair.
+            Report::StreamReady { .. }
             | Report::StreamRefused { .. }
+            | Report::StreamSeen { .. }
             | Report::StreamDeleted { .. }
             | Report::Page { .. }
             | Report::Tail { .. }
             | Report::Acked { .. }
             | Report::Lease { .. }
             | Report::LeaseDoubted
+            | Report::Limit { .. }
             | Report::PublishFailed { .. } => Default::default(),
         }
     }
@@ -195,30 +222,6 @@ impl Consumer {
             at += apart;
         }
         requests
-    }
-
-    /// The client library gives a connection up over a message whose header block it cannot read; that message would come
-    /// again with the next session, and so for ever. A subscription that is alone in having begun just then is left out
-    /// for a while, so that the others get on.
-    fn lost(&mut self, fault: Fault, now: Instant, jitter: f64) -> Vec<Effect> {
-        let began = |intake: &&mut Intake| intake.began_within(AT_ONCE, now);
-        let suspects = self.intakes.iter_mut().filter(began).count();
-        self.lost_at_once = if suspects == 0 { 0 } else { self.lost_at_once + 1 };
-        let mut effects = Vec::new();
-        let often = self.lost_at_once >= TOO_OFTEN;
-        for intake in
-            self.intakes.iter_mut().filter(began).filter(|intake| suspects == 1 && (often || intake.was_left_out()))
-        {
-            intake.leave_out(now);
-            let message = format!("{}: the connection is lost whenever its messages are pulled", fault.message);
-            let fault = Fault::new(FaultKind::UnreadableMessage, message);
-            effects.push(Effect::Subscription { id: intake.id(), fault: Some(fault) });
-        }
-        self.connection.disconnected(now, jitter);
-        self.ages_at = None;
-        self.intakes.iter_mut().for_each(Intake::disconnected);
-        effects.insert(0, Effect::Connection { fault: Some(fault) });
-        effects
     }
 
     fn consumer_refused(
@@ -243,7 +246,10 @@ impl Consumer {
 }
 
 fn refused(intake: &mut Intake, fault: Fault, now: Instant, jitter: f64) -> Effect {
-    intake.refused(now, jitter);
+    match fault.kind {
+        FaultKind::Permission => intake.forbidden(now),
+        _ => intake.refused(now, jitter),
+    }
     Effect::Subscription { id: intake.id(), fault: Some(fault) }
 }
 
@@ -258,11 +264,11 @@ fn paused(stream: &str, name: &str, info: &ConsumerInfo) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::consume) mod tests {
     use super::*;
     use crate::broker::ServerInfo;
 
-    fn consumer(count: i64) -> Consumer {
+    pub(in crate::consume) fn consumer(count: i64) -> Consumer {
         let mut consumer = Consumer::new(Some(BrokerConfig::default()), Duration::from_secs(1), 1 << 20);
         for id in 1..=count {
             let mut described = intake::tests::described(false);
@@ -274,13 +280,17 @@ mod tests {
     }
 
     /// Connects, answers what is asked for as of `now`, and returns who pulls.
-    fn run(consumer: &mut Consumer, now: Instant) -> Vec<SubscriptionId> {
+    pub(in crate::consume) fn run(consumer: &mut Consumer, now: Instant) -> Vec<SubscriptionId> {
         let (mut requests, _) = consumer.report(Report::Connected(ServerInfo::default()), now, 0.0);
         requests.extend(consumer.tick(now));
         answer(consumer, requests, now)
     }
 
-    fn answer(consumer: &mut Consumer, requests: Vec<Request>, now: Instant) -> Vec<SubscriptionId> {
+    pub(in crate::consume) fn answer(
+        consumer: &mut Consumer,
+        requests: Vec<Request>,
+        now: Instant,
+    ) -> Vec<SubscriptionId> {
         let mut pulling = Vec::new();
         for request in requests {
             if let Request::EnsureConsumer { spec } = request {
@@ -297,8 +307,11 @@ mod tests {
     }
 
     fn lose(consumer: &mut Consumer, now: Instant) -> Vec<Effect> {
-        let fault = Fault::new(FaultKind::Unreachable, "lost");
-        consumer.report(Report::Disconnected(fault), now, 0.0).1
+        lose_by(consumer, FaultKind::UnreadableMessage, now)
+    }
+
+    pub(in crate::consume) fn lose_by(consumer: &mut Consumer, kind: FaultKind, now: Instant) -> Vec<Effect> {
+        consumer.report(Report::Disconnected(Fault::new(kind, "lost")), now, 0.0).1
     }
 
     #[test]
@@ -353,7 +366,7 @@ mod tests {
         let now = Instant::now();
         assert_eq!(run(&mut consumer, now), [1]);
         let info = ConsumerInfo { paused_until_us: Some(1_000_000), ..ConsumerInfo::default() };
-        let seen = Report::ConsumerSeen { stream: "S".into(), name: "s1".into(), info };
+        let seen = Report::ConsumerSeen { stream: "S".into(), name: "s1".into(), info, drift: String::new() };
         let (requests, effects) = consumer.report(seen, now, 0.0);
         assert_eq!(requests, [Request::StopConsuming { subscription: 1 }]);
         let [Effect::Subscription { id: 1, fault: Some(fault) }] = effects.as_slice() else { panic!("{effects:?}") };

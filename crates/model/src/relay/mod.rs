@@ -56,6 +56,8 @@ pub enum Effect {
     Relay { phase: Phase, fault: Option<Fault>, failures: u32 },
     /// A stream is ready, or (with a fault) is not.
     Stream { sink: SinkId, fault: Option<Fault> },
+    /// A stream is not as it was any more, and is provisioned anew.
+    Drifted { sink: SinkId, what: String },
     /// The broker will never take this event.
     Refused { sink: SinkId, id: Uuid, seq: i64, fault: Fault },
     /// The stream has lost what it had acknowledged: rewind or pause.
@@ -74,9 +76,14 @@ pub enum Effect {
     Deleted { name: String, fault: Option<Fault> },
 }
 
+/// Between two looks whether the streams are as they were made.
+const LOOKS: Duration = Duration::from_secs(15);
+
 /// The relay of one database.
 pub struct Relay {
     connection: Connection,
+    /// When to look at the streams next.
+    look_at: Option<Instant>,
     lease: Lease,
     pub sinks: Vec<Sink>,
 }
@@ -84,7 +91,7 @@ pub struct Relay {
 impl Relay {
     pub fn new(config: Option<BrokerConfig>, reconnect_max: Duration, claimant: Claimant) -> Self {
         let connection = Connection::new(config, reconnect_max);
-        Self { connection, lease: Lease::new(claimant), sinks: Vec::new() }
+        Self { connection, look_at: None, lease: Lease::new(claimant), sinks: Vec::new() }
     }
 
     pub fn server(&self) -> Option<&ServerInfo> {
@@ -119,13 +126,22 @@ impl Relay {
 
     /// Does what is due: reconnects, tries refused streams again.
     pub fn tick(&mut self, now: Instant) -> Vec<Request> {
+        let looks = self.look(now);
         let own = self.connection.tick(now).into_iter().chain(self.lease.tick(now));
-        own.chain(self.sinks.iter_mut().filter_map(|sink| sink.tick(now))).collect()
+        own.chain(self.sinks.iter_mut().filter_map(|sink| sink.tick(now))).chain(looks).collect()
+    }
+
+    fn look(&mut self, now: Instant) -> Vec<Request> {
+        if self.look_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.look_at = Some(now + LOOKS);
+        self.sinks.iter().filter_map(Sink::look).collect()
     }
 
     /// When `tick` has something to do.
     pub fn due_at(&self) -> Option<Instant> {
-        let own = self.connection.due_at().into_iter().chain(self.lease.due_at());
+        let own = self.connection.due_at().into_iter().chain(self.lease.due_at()).chain(self.look_at);
         own.chain(self.sinks.iter().filter_map(Sink::due_at)).min()
     }
 
@@ -156,7 +172,7 @@ impl Relay {
 
     fn take_in(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Effect>) {
         match report {
-            Report::Connected(server) => self.connected(server),
+            Report::Connected(server) => self.connected(server, now),
             Report::Lease { standing, claim } => self.lease_answered(standing, claim, now),
             Report::LeaseDoubted => {
                 self.lease.doubt();
@@ -173,6 +189,12 @@ impl Relay {
                     s.stream_refused(now, jitter);
                 }
                 (Vec::new(), vec![Effect::Stream { sink, fault: Some(fault) }])
+            }
+            Report::StreamSeen { sink, seen } => {
+                let request = self.sink(sink).and_then(|s| s.seen(&seen));
+                let what = if seen.drift.is_empty() { "others have changed it".into() } else { seen.drift };
+                let effect = request.is_some().then_some(Effect::Drifted { sink, what });
+                (request.into_iter().collect(), effect.into_iter().collect())
             }
             Report::Tail { sink, messages, last_sequence } => {
                 let messages = self.sink(sink).map(|s| s.tail_read(messages, last_sequence)).unwrap_or_default();
@@ -200,16 +222,19 @@ impl Relay {
             Report::StreamDeleted { name, result } => (Vec::new(), vec![Effect::Deleted { name, fault: result.err() }]),
             // A comparison's, and the consumer's affair.
             Report::Page { .. }
+            | Report::Limit { .. }
             | Report::MaxAge { .. }
             | Report::ConsumerSeen { .. }
+            | Report::Counted { .. }
             | Report::Delivered { .. }
             | Report::ConsumeFailed { .. }
             | Report::MessageDeleted { .. } => Default::default(),
         }
     }
 
-    fn connected(&mut self, server: ServerInfo) -> (Vec<Request>, Vec<Effect>) {
-        self.connection.connected(server);
+    fn connected(&mut self, server: ServerInfo, now: Instant) -> (Vec<Request>, Vec<Effect>) {
+        self.connection.connected(server, now);
+        self.look_at = Some(now + LOOKS);
         let request = self.lease.connected();
         (vec![request], vec![Effect::Relay { phase: Phase::Connected, fault: None, failures: 0 }])
     }
@@ -236,6 +261,7 @@ impl Relay {
     fn disconnected(&mut self, fault: Fault, now: Instant, jitter: f64) -> Effect {
         self.sinks.iter_mut().for_each(Sink::disconnected);
         self.lease.disconnected();
+        self.look_at = None;
         self.connection.disconnected(now, jitter);
         Effect::Relay { phase: Phase::Waiting, fault: Some(fault), failures: self.connection.failures() }
     }

@@ -14,6 +14,7 @@
 //! position last settled, read what the stream holds beyond the sequence last settled (or from further back: see
 //! [`Cursor::tail_from`]), and skip what is found there.
 
+mod drift;
 mod publishing;
 mod settling;
 
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::broker::{Request, SinkId, Stored, StreamInfo, StreamSpec};
+use crate::broker::{Fault, Request, SinkId, Stored, StreamInfo, StreamSpec};
 use crate::domain::envelope::BodyFormat;
 use crate::domain::position::Position;
 use crate::domain::retry::Backoff;
@@ -30,6 +31,7 @@ use crate::domain::runs::Runs;
 use crate::relay::segment::{Entry, Segment};
 use crate::relay::tail::Tail;
 use crate::relay::transactions::{SplitReason, Splits, Transactions};
+use drift::Drift;
 
 /// What a sink's cursor says: a position in the log, and the place in the stream that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +153,15 @@ pub struct Sink {
     runs: Runs,
     unsaved: bool,
     differences: BTreeMap<String, (String, String)>,
+    /// Creation time of the stream when it carried our mark.
+    marked_us: Option<i64>,
+    /// The description asks for fewer copies than before.
+    fewer_replicas: bool,
+    /// Why the broker did not bring the stream to its description.
+    declined: Option<Fault>,
+    drift: Drift,
+    /// Since when nobody takes what is published: the stream may have no leader just now.
+    deserted: Option<Instant>,
     /// Events read so far: the number of the next one.
     place: u64,
     /// The stream takes batches.
@@ -194,6 +205,11 @@ impl Sink {
             runs: Runs::default(),
             unsaved: false,
             differences: BTreeMap::new(),
+            marked_us: None,
+            fewer_replicas: false,
+            declined: None,
+            drift: Drift::default(),
+            deserted: None,
             place: 0,
             batches: false,
             transactions: Transactions::default(),
@@ -266,6 +282,7 @@ impl Sink {
 
     /// The description has changed.
     pub fn describe(&mut self, described: Described) -> Option<Request> {
+        self.fewer_replicas |= described.spec.replicas < self.described.spec.replicas;
         self.described = described;
         (!matches!(self.link, Link::Down)).then(|| self.begin())
     }
@@ -302,6 +319,11 @@ impl Sink {
             return Ok(None);
         }
         self.differences = info.differences;
+        self.declined = info.declined;
+        self.fewer_replicas &= self.declined.is_some();
+        if info.own {
+            self.marked_us = Some(info.created_us);
+        }
         self.batches = info.atomic;
         let recorded = self.settled.stream_sequence;
         let created_anew = self.settled.stream_created_us.is_some_and(|created| created != info.created_us);
@@ -447,7 +469,7 @@ impl Sink {
     fn begin(&mut self) -> Request {
         self.forget_in_flight();
         self.link = Link::Ensuring;
-        Request::EnsureStream { sink: self.id(), spec: Box::new(self.described.spec.clone()) }
+        Request::EnsureStream { sink: self.id(), spec: self.spec() }
     }
 
     fn wait(&mut self, now: Instant, jitter: f64) {

@@ -1,6 +1,6 @@
 //! From an acknowledgement, or a failure, to how far the sink has come.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -9,6 +9,9 @@ use crate::broker::{Ack, Fault, FaultKind};
 use crate::domain::position::Position;
 use crate::relay::segment::{Entry, Fate, Segment};
 use crate::relay::transactions::Splits;
+
+/// For so long a stream may be without a leader before that is told.
+const ELECTION: Duration = Duration::from_secs(5);
 
 impl Sink {
     /// Some of what is in flight is stored. Returns what is wrong if the broker says so of a message that it does not hold:
@@ -27,6 +30,7 @@ impl Sink {
                 return Some(Fault::new(FaultKind::Server, words));
             }
             self.backoff.reset();
+            self.deserted = None;
             self.stumbled = false;
             let Some(entry) = self.first_in_flight() else { break };
             entry.fate = Fate::Stored(ack.sequence);
@@ -74,6 +78,13 @@ impl Sink {
             }
             (FaultKind::BatchRefused, Some((_, seq))) => {
                 self.apart.insert(seq);
+            }
+            // For a moment it is no news: a cluster elects the stream's leader.
+            (FaultKind::StreamMissing, _)
+                if now.saturating_duration_since(*self.deserted.get_or_insert(now)) < ELECTION =>
+            {
+                self.wait(now, jitter);
+                return None;
             }
             _ => {
                 self.wait(now, jitter);

@@ -21,6 +21,8 @@ pub(super) fn described() -> Described {
         managed: true,
         owner: Uuid::nil(),
         take_over: false,
+        marked_us: None,
+        fewer_replicas: false,
     };
     Described { sink: 1, body: BodyFormat::Payload, spec }
 }
