@@ -154,7 +154,7 @@ pub fn lock_waiting(waiting: &[Waiting]) -> Vec<i64> {
     let ids: Vec<i64> = waiting.iter().map(|one| one.id).collect();
     let list = serde_json::to_string(&ids).unwrap_or_else(|_| "[]".into());
     let sql = "SELECT p.id FROM sea_mq.inbox_pending p
-        WHERE p.id IN (SELECT i.value::text::bigint FROM json_array_elements($1::json) i) AND p.status <> 'processing'
+        WHERE p.id = ANY (ARRAY(SELECT i.value::text::bigint FROM json_array_elements($1::json) i)) AND p.status <> 'processing'
             AND p.attempts = 0
         ORDER BY p.id FOR UPDATE";
     spi::execute(sql, &[Arg::Text(&list)]).iter().map(|row| spi::parsed(row, 0)).collect()

@@ -1,9 +1,11 @@
 //! A snapshot that somebody holds costs nobody anything: positions are appended, and nothing is updated for each batch.
 
+use std::time::Duration;
+
 use harness::{Database, EVENTS, Stage, StageOptions, until, until_some};
 
 use crate::SOON;
-use crate::receiving::{LONG, kill_consumer, make_recorder, until_state};
+use crate::receiving::{LONG, kill_consumer, make_recorder, until_recorded, until_state};
 
 /// Tables that are queues: rows come and go.
 const QUEUES: &str =
@@ -107,22 +109,28 @@ async fn cost_of_waiting(db: &Database) -> (i64, i64) {
     (row.get(0), row.get(1))
 }
 
-/// Emits, a few at a time, until parallel handlers have handled so many messages, and says how many blocks one took.
-async fn blocks_per_message(db: &Database, messages: i64) -> f64 {
-    let before = cost_of_waiting(db).await;
-    let mut emitted = 0;
-    let after = until_some("the messages are handled and the statistics reported", LONG, async || {
-        if emitted < messages {
-            db.run(
-                "SELECT count(sea_mq.emit('order', i::text, 'Counted', '{\"n\": 1}')) FROM generate_series(1, 10) i",
-            )
-            .await;
-            emitted += 10;
-        }
-        Some(cost_of_waiting(db).await).filter(|now| now.0 >= before.0 + messages)
+/// The same once the workers have reported everything: each does so within two seconds.
+async fn settled_cost_of_waiting(db: &Database) -> (i64, i64) {
+    let mut before = cost_of_waiting(db).await;
+    until_some("the statistics are reported", LONG, async || {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let now = cost_of_waiting(db).await;
+        (std::mem::replace(&mut before, now).0 == now.0).then_some(now)
     })
-    .await;
-    (after.1 - before.1) as f64 / (after.0 - before.0) as f64
+    .await
+}
+
+/// Emits, a few at a time, when so many were handled before, has parallel handlers handle that, and says how many blocks a message took.
+async fn blocks_per_message(stage: &Stage, db: &Database, handled: i64, messages: i64) -> f64 {
+    let before = settled_cost_of_waiting(db).await;
+    for batch in 1..=messages / 10 {
+        let sql = "SELECT count(sea_mq.emit('order', i::text, 'Counted', '{\"n\": 1}')) FROM generate_series(1, 10) i";
+        db.run(sql).await;
+        until_recorded(stage, handled + batch * 10).await;
+    }
+    let after = settled_cost_of_waiting(db).await;
+    assert_eq!(after.0 - before.0, messages);
+    (after.1 - before.1) as f64 / messages as f64
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,10 +140,12 @@ async fn with_an_old_snapshot_what_waits_is_found_as_cheaply() {
     make_recorder(&db).await;
     db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', workers => 2, start_from => 'all')").await;
     let old = old_snapshot(&stage).await;
-    let first = blocks_per_message(&db, 300).await;
-    blocks_per_message(&db, 3000).await;
-    let second = blocks_per_message(&db, 300).await;
-    assert!(second < first * 3.0, "{first:.0} blocks for each message at first, {second:.0} after 3,300");
+    let first = blocks_per_message(&stage, &db, 0, 300).await;
+    let more = "SELECT count(sea_mq.emit('order', i::text, 'Counted', '{\"n\": 1}')) FROM generate_series(1, 5000) i";
+    db.run(more).await;
+    until_recorded(&stage, 5300).await;
+    let second = blocks_per_message(&stage, &db, 5300, 300).await;
+    assert!(second < first * 3.0, "{first:.0} blocks for each message at first, {second:.0} after 5,300");
     drop(old);
 }
 
