@@ -146,7 +146,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
 /// Handles messages that were just delivered, each in transactions of its own, as many as fit into a turn.
 ///
 /// # Errors
-/// As [`single`], for the first of them.
+/// As [`single`]. What was dealt with before stays so, and is found to be known when it is delivered again.
 pub fn one_by_one(subscription: &Subscription, messages: &[Message]) -> Result<Batch, Failure> {
     each(messages, |message| single(subscription, message))
 }
@@ -154,7 +154,7 @@ pub fn one_by_one(subscription: &Subscription, messages: &[Message]) -> Result<B
 /// As [`one_by_one`], for messages that wait in the table.
 ///
 /// # Errors
-/// As [`retry`], for the first of them.
+/// As [`retry`]. What was dealt with before stays so.
 pub fn retries(subscription: &Subscription, waiting: &[Waiting]) -> Result<Batch, Failure> {
     each(waiting, |one| retry(subscription, one))
 }
@@ -166,18 +166,17 @@ fn each<T>(messages: &[T], attempt: impl Fn(&T) -> Result<Option<Batch>, Failure
         if handled > 0 && begin.elapsed() > TURN {
             break;
         }
-        match attempt(message) {
-            Ok(Some(Batch::Done { processed: p, duplicates: d, failed, .. })) => {
+        match attempt(message)? {
+            Some(Batch::Done { processed: p, duplicates: d, failed, .. }) => {
                 processed += p;
                 duplicates += d;
                 any_failed |= failed;
             }
             // The inbox has it already, or it waits no longer.
-            Ok(None) => duplicates += 1,
+            None => duplicates += 1,
             // What was dealt with before stays so; the next turn meets this again.
-            Ok(Some(Batch::Blocked(_))) | Err(_) if handled > 0 => break,
-            Ok(Some(blocked)) => return Ok(blocked),
-            Err(failure) => return Err(failure),
+            Some(Batch::Blocked(_)) if handled > 0 => break,
+            Some(blocked) => return Ok(blocked),
         }
         handled += 1;
         pgrx::check_for_interrupts!();
