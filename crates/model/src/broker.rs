@@ -182,7 +182,7 @@ pub enum Request {
     ReadConsumer { spec: Box<ConsumerSpec> },
     /// Asks how many of these sequences the stream with this creation time does not hold any more. Waits for no other request.
     /// Answered by `Counted`; not at all if the stream cannot be seen, or is another one.
-    CountRemoved { subscription: SubscriptionId, stream: String, created_us: i64, gap: Gap },
+    CountRemoved { subscription: SubscriptionId, stream: String, created_us: i64, gaps: Vec<Gap> },
     /// Deletes a stream and what it holds, if it carries the owner's mark and, with `created_us`, is the one that was
     /// created then. Answered by `StreamDeleted`; one that is not there counts as deleted.
     DeleteStream { name: String, owner: Uuid, created_us: Option<i64> },
@@ -274,7 +274,7 @@ pub enum Report {
         info: ConsumerInfo,
         drift: String,
     },
-    /// So many of these sequences were removed.
+    /// So many of these sequences were removed. `gap`: from the first to the last that was asked about.
     Counted {
         subscription: SubscriptionId,
         gap: Gap,

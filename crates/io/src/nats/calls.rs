@@ -6,6 +6,7 @@ use futures_util::future::LocalBoxFuture;
 use super::api::Api;
 use super::{connect, consumers, lease, streams, tail};
 use sea_mq_model::broker::{BrokerConfig, Report, Request};
+use sea_mq_model::consume::missed::Gap;
 
 /// An API request under way.
 pub(super) type Call = LocalBoxFuture<'static, Answer>;
@@ -121,8 +122,9 @@ async fn answer(api: &Api, stream: &str, request: Request, standalone: &mut Opti
         Request::ReadStream { sink, spec } => streams::look(api, sink, &spec).await,
         Request::ReadMaxAge { stream } => consumers::max_age(api, stream).await,
         Request::ReadConsumer { spec } => consumers::seen(api, &spec).await,
-        Request::CountRemoved { subscription, stream, created_us, gap } => {
-            let removed = consumers::count_removed(api, &stream, created_us, gap).await?;
+        Request::CountRemoved { subscription, stream, created_us, gaps } => {
+            let gap = Gap::spanning(&gaps)?;
+            let removed = consumers::count_removed(api, &stream, created_us, &gaps).await?;
             Some(Report::Counted { subscription, gap, removed })
         }
         Request::DeleteStream { name, owner, created_us } => {

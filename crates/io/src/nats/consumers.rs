@@ -230,13 +230,13 @@ fn changes(found: &Map<String, Value>, wanted: &Map<String, Value>) -> String {
 }
 
 /// How many of these sequences the stream does not hold any more, if it can be seen and is the one that is meant.
-pub(super) async fn count_removed(api: &Api, stream: &str, created_us: i64, gap: Gap) -> Option<u64> {
+pub(super) async fn count_removed(api: &Api, stream: &str, created_us: i64, gaps: &[Gap]) -> Option<u64> {
     let asking = async {
         let body = json!({ "deleted_details": true });
         api.call(&format!("STREAM.INFO.{stream}"), &body).await.map_err(Fault::from)
     };
     let answer = api.permitted(stream, asking).await.ok()?;
-    (spec::created_us(&answer) == created_us).then(|| removed_in(&answer, gap))
+    (spec::created_us(&answer) == created_us).then(|| gaps.iter().map(|gap| removed_in(&answer, *gap)).sum())
 }
 
 fn removed_in(stream: &Value, gap: Gap) -> u64 {

@@ -221,7 +221,7 @@ impl Intake {
             return Vec::new();
         }
         let gap = self.reach.begin(&info, self.described.spec.deliver_from, self.position);
-        let count = gap.map(|gap| self.count(gap));
+        let count = gap.map(|gap| self.count(vec![gap]));
         self.link = Link::Consuming;
         self.sent_to = info.pending > 0 || info.ack_pending > 0;
         self.began = Some(now);
@@ -273,7 +273,7 @@ impl Intake {
         if !self.is_consuming() {
             return None;
         }
-        self.reach.seen(info).map(|gap| self.count(gap))
+        self.reach.seen(info).map(|gap| self.count(vec![gap]))
     }
 
     /// Provisions the consumer once more, if it is in use. `skipped`: it had another filter and may have passed over messages, so
@@ -293,17 +293,18 @@ impl Intake {
         stop.into_iter().chain(delete).chain(self.begin()).collect()
     }
 
-    fn count(&self, gap: Gap) -> Request {
+    fn count(&self, gaps: Vec<Gap>) -> Request {
         let created_us = self.info.map_or(0, |info| info.stream_created_us);
-        Request::CountRemoved { subscription: self.id(), stream: self.described.spec.stream.clone(), created_us, gap }
+        Request::CountRemoved { subscription: self.id(), stream: self.described.spec.stream.clone(), created_us, gaps }
     }
 
     /// Takes in what is delivered. Returns what is to be asked about what is missing before it.
     pub fn delivered(&mut self, messages: Vec<Delivery>) -> Vec<Request> {
         let mut requests = Vec::new();
         if self.is_consuming() {
+            // One question for all: a stream may have a gap before each of its messages.
             let gaps = self.reach.delivered(&messages);
-            requests.extend(gaps.into_iter().map(|gap| self.count(gap)));
+            requests.extend((!gaps.is_empty()).then(|| self.count(gaps)));
             self.sent_to = messages.last().is_some_and(|last| last.pending > 0);
             self.backoff.reset();
             self.delivered_to = messages.iter().map(|message| message.sequence).fold(self.delivered_to, u64::max);

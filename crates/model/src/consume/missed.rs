@@ -16,6 +16,14 @@ pub struct Gap {
     pub at_most: Option<u64>,
 }
 
+impl Gap {
+    /// From the first of them to the last; `None`: there is none.
+    pub fn spanning(gaps: &[Self]) -> Option<Self> {
+        let (first, last) = (gaps.first()?, gaps.last()?);
+        Some(Self { last: last.last, ..*first })
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     stream_created_us: i64,
@@ -126,6 +134,12 @@ mod tests {
         assert_eq!(reach.delivered(&[message(11, 9), message(12, 8)]), []);
         assert_eq!(reach.delivered(&[message(15, 5), message(18, 2)]), [gap(13, 14), gap(16, 17)]);
         assert_eq!(reach.delivered(&[message(12, 2), message(19, 1)]), [], "a redelivery is none");
+    }
+
+    #[test]
+    fn gaps_are_asked_about_together() {
+        assert_eq!(Gap::spanning(&[gap(13, 14), gap(16, 17)]), Some(gap(13, 17)));
+        assert_eq!(Gap::spanning(&[]), None);
     }
 
     #[test]
