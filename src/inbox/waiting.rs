@@ -34,8 +34,9 @@ pub fn greatest_stored() -> i64 {
     GREATEST.get()
 }
 
-/// The messages of a subscription's lane that are due, the one that has waited longest first; few if they are large. `floor`: no
-/// first attempt waits with a smaller number, so the index is entered there, behind what was deleted.
+/// The messages of a subscription's lane that are due, few if they are large: those without an attempt in the order in which they
+/// were stored, replays among them; then the one that has waited longest. `floor`: no first attempt waits with a smaller number, so
+/// the index is entered there, behind what was deleted.
 pub fn due(subscription: &str, lane: i16, max: usize, floor: i64) -> Vec<Waiting> {
     let rows = spi::query(
         "SELECT id, attempts, message_id, subject, source_context, event_type, event_version, aggregate_type, aggregate_id,
@@ -50,7 +51,7 @@ pub fn due(subscription: &str, lane: i16, max: usize, floor: i64) -> Vec<Waiting
                     UNION ALL
                     (SELECT * FROM sea_mq.inbox_pending WHERE subscription = $1 AND lane = $2 AND status <> 'processing'
                         AND due_at > 'epoch' AND due_at <= clock_timestamp() ORDER BY attempts > 0, due_at, id LIMIT $3)) w
-                ORDER BY attempts > 0, due_at, id LIMIT $3) d) d
+                ORDER BY attempts > 0, CASE attempts WHEN 0 THEN id END, due_at, id LIMIT $3) d) d
          WHERE size <= $4 OR place = 1
          ORDER BY place",
         &[

@@ -28,6 +28,8 @@ use sea_mq_model::domain::policy::ContractPolicy;
 /// How long one turn of a subscription goes on taking messages. Other subscriptions wait meanwhile, and so do others for the
 /// locks of a transaction.
 const TURN: Duration = Duration::from_millis(50);
+/// Messages taken at once that are handled one by one: about as many as fit into a turn.
+pub const ALONE: usize = 32;
 /// How often a message is tried again at once because others were in the way, before that counts as a failure.
 const TURNS: u32 = 6;
 

@@ -31,8 +31,14 @@ impl Worker {
         let served = &mut self.served[place];
         let subscription = std::rc::Rc::clone(&served.subscription);
         let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
-        let careful = served.is_careful(intake.first().is_some_and(|first| first.delivered > 1));
-        let deliveries = intake.take(free.min(AT_ONCE));
+        // Only what is delivered again may be what ended a process before.
+        let again = intake.queue().take_while(|delivery| delivery.delivered > 1).take(attempt::ALONE).count();
+        let careful = served.is_careful(again > 0);
+        let deliveries = intake.take(free.min(match careful {
+            true if served.is_careful(false) => attempt::ALONE,
+            true => again,
+            false => AT_ONCE,
+        }));
         if deliveries.is_empty() {
             return Ok(false);
         }

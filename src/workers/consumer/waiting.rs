@@ -27,12 +27,13 @@ impl Worker {
 pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed> {
     let subscription = std::rc::Rc::clone(&served.subscription);
     let floor = served.floor();
-    let due = session::transaction(|| waiting::due(&subscription.name, lane, AT_ONCE, floor))?;
+    let careful = served.is_careful(true);
+    let most = if careful { attempt::ALONE } else { AT_ONCE };
+    let due = session::transaction(|| waiting::due(&subscription.name, lane, most, floor))?;
     if due.is_empty() {
         return Ok(false);
     }
     let firsts = due.iter().take_while(|one| one.attempts == 0).count();
-    let careful = served.is_careful(true);
     let result = if firsts == 0 {
         attempt::retries(&subscription, &due)
     } else if careful {
