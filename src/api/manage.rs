@@ -1,7 +1,7 @@
 //! `sea_mq.start`, `stop`, `reload`, and what descriptions call when they change.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -52,8 +52,7 @@ sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| {
 
 // How the processes of this database have failed of late.
 sql_function!(worker_failures_wrapper, pg_finfo_worker_failures_wrapper, |call| return_set(call, |row| {
-    // SAFETY: read by the main thread, constant in a process.
-    let Some(database) = shmem::database(unsafe { pg_sys::MyDatabaseId }) else { return };
+    let Some(database) = shmem::here() else { return };
     for role in Role::all() {
         let Some(found) = database.seat(role).failures.found() else { continue };
         let (error, no_error) = nullable_text(found.error.as_deref());
@@ -193,11 +192,7 @@ fn start_by_launcher(database: &Database) -> &'static str {
     Role::standing().for_each(|role| database.seat(role).lacks_slot.store(false, Ordering::Release));
     shmem::wake_launcher();
     // The launcher needs no time to find out that there is no slot.
-    let asked = Instant::now();
-    while asked.elapsed() < OUTCOME && !database.seat(Role::Relay).has_process() && !database.lacks_slot() {
-        session::wait(None, LOOK);
-        pgrx::check_for_interrupts!();
-    }
+    session::wait_until(OUTCOME, LOOK, || database.seat(Role::Relay).has_process() || database.lacks_slot());
     if database.lacks_slot() {
         raise_no_slot();
     }

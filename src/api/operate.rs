@@ -1,7 +1,7 @@
 //! What callers and operators ask of the relay's work.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -15,8 +15,9 @@ use crate::host::{installation, session};
 use crate::log::{backlog, fate, unread};
 use crate::sys::datum::{Call, nullable_text, return_set, sql_function, text_datum};
 
-/// How long a session waits for the relay to have asked the broker.
+/// How long a session waits for the relay to have asked the broker, and how often it looks.
 const LEARN: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
 
 sql_function!(publication_now_wrapper, pg_finfo_publication_now_wrapper, |call| {
     let found = publication(call.uuid(0).unwrap_or_default());
@@ -96,17 +97,12 @@ sql_function!(unpublished_sinks_wrapper, pg_finfo_unpublished_sinks_wrapper, |ca
 
 // Has the relay ask for the broker's limits once more, and waits for that, for a bounded time.
 sql_function!(learn_limits_wrapper, pg_finfo_learn_limits_wrapper, |_call| {
-    // SAFETY: read by the main thread, constant in a process.
-    if let Some(database) = shmem::database(unsafe { pg_sys::MyDatabaseId })
+    if let Some(database) = shmem::here()
         && database.max_payload.load(Ordering::Acquire) > 0
     {
         database.limit.store(limit::AWAITED, Ordering::Release);
         database.note(Reasons::DESCRIPTIONS);
-        let begin = Instant::now();
-        while database.limit.load(Ordering::Acquire) != limit::KNOWN && begin.elapsed() < LEARN {
-            session::wait(None, Duration::from_millis(20));
-            pgrx::check_for_interrupts!();
-        }
+        session::wait_until(LEARN, LOOK, || database.limit.load(Ordering::Acquire) == limit::KNOWN);
     }
     pg_sys::Datum::from(0)
 });

@@ -52,9 +52,7 @@ fn database() -> &'static Database {
     if !as_owner(installation::has_broker) {
         refuse("there is no broker that holds the stream", "Set sea_mq.nats_url.");
     }
-    // SAFETY: read by the main thread, constant in a process.
-    let database = shmem::database(unsafe { pg_sys::MyDatabaseId });
-    match database.filter(|database| database.seat(Role::Relay).has_process()) {
+    match shmem::here().filter(|database| database.seat(Role::Relay).has_process()) {
         Some(database) => database,
         None if shmem::preloaded() => refuse("the relay is not running", "Call sea_mq.start(), then ask again."),
         None => refuse(

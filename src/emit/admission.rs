@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{outbox_limit, pending};
 use crate::host::gucs;
-use crate::host::shmem::{self, Database, limit as doubt};
+use crate::host::shmem::{self, limit as doubt};
 use crate::registry::contracts;
 use crate::streams::descriptions::Facts;
 use sea_mq_model::domain::envelope::Publication;
@@ -113,7 +113,9 @@ pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
     if size <= limit {
         return Ok(());
     }
-    if let Some(database) = here().filter(|database| database.max_payload.load(Ordering::Relaxed) == limit as u64) {
+    if let Some(database) =
+        shmem::here().filter(|database| database.max_payload.load(Ordering::Relaxed) == limit as u64)
+    {
         let _ = database.limit.compare_exchange(doubt::KNOWN, doubt::DOUBTED, Ordering::Relaxed, Ordering::Relaxed);
     }
     Err(Invalid::new(
@@ -125,13 +127,7 @@ pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
 
 /// Bytes: the least of the setting, the connected server's limit and the stream's.
 fn size_limit(facts: &Facts) -> usize {
-    let server = here().map_or(0, |database| database.max_payload.load(Ordering::Relaxed));
+    let server = shmem::here().map_or(0, |database| database.max_payload.load(Ordering::Relaxed));
     let server = usize::try_from(server).ok().filter(|&limit| limit > 0);
     gucs::max_message_size().min(server.unwrap_or(usize::MAX)).min(facts.max_msg_size.unwrap_or(usize::MAX))
-}
-
-/// This database's entry in shared memory.
-fn here() -> Option<&'static Database> {
-    // SAFETY: read by the main thread, constant in a process.
-    shmem::database(unsafe { pg_sys::MyDatabaseId })
 }

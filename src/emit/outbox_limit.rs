@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use crate::host::door::as_owner;
 use crate::host::shmem::{self, Database};
@@ -36,8 +36,7 @@ pub fn check(now: i64) {
 
 /// What the relay found out lately.
 fn kept(now: i64) -> Option<u64> {
-    // SAFETY: read by the main thread, constant in a process.
-    let database = shmem::database(unsafe { pg_sys::MyDatabaseId })?;
+    let database = shmem::here()?;
     let at = database.backlog_at.load(Ordering::Acquire);
     (now.saturating_sub(at).abs() < STALE).then(|| database.backlog.load(Ordering::Relaxed))
 }

@@ -53,16 +53,18 @@ pub fn pay() {
     }
     // SAFETY: read by the main thread, constant in a process.
     let oid = unsafe { pg_sys::MyDatabaseId };
+    let mut entry = shmem::database(oid);
     // A database that the launcher has not met yet was copied from another one a moment ago.
-    let is_new = owed.events && shmem::database(oid).is_none() && shmem::claim(oid).is_some();
+    let is_new = owed.events && entry.is_none() && shmem::claim(oid).is_some();
     if owed.announce || is_new {
         shmem::want(oid);
         shmem::wake_launcher();
+        entry = shmem::database(oid);
     }
     if owed.databases {
         shmem::databases_changed();
     }
-    let Some(database) = shmem::database(oid) else { return };
+    let Some(database) = entry else { return };
     if owed.events {
         database.note(Reasons::EVENTS);
     }

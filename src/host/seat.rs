@@ -62,8 +62,8 @@ impl Seat {
         Life::from_u32(self.life.load(Ordering::Acquire))
     }
 
-    pub fn set_life(&self, phase: Life) {
-        self.life.store(phase as u32, Ordering::Release);
+    pub fn set_life(&self, life: Life) {
+        self.life.store(life as u32, Ordering::Release);
     }
 
     /// Changes it only if it still is `from`.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::pg_sys::panic::CaughtError;
@@ -133,6 +133,15 @@ pub fn wait(fd: Option<RawFd>, timeout: Duration) {
             pg_sys::PG_WAIT_EXTENSION,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// For a session: waits until `done`, for `limit` at most, and looks every `look`. A cancelled statement ends it with its ERROR.
+pub fn wait_until(limit: Duration, look: Duration, done: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !done() && begin.elapsed() < limit {
+        wait(None, look);
+        pgrx::check_for_interrupts!();
     }
 }
 

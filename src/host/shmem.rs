@@ -225,6 +225,12 @@ pub fn databases() -> &'static [Database] {
     unsafe { std::slice::from_raw_parts(first, CAPACITY.load(Ordering::Relaxed)) }
 }
 
+/// The entry of the current database, if it has one.
+pub fn here() -> Option<&'static Database> {
+    // SAFETY: read by the main thread, constant in a process.
+    database(unsafe { pg_sys::MyDatabaseId })
+}
+
 /// The entry of a database, if it has one.
 pub fn database(oid: pg_sys::Oid) -> Option<&'static Database> {
     entries(oid).next()

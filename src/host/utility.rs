@@ -148,8 +148,7 @@ unsafe extern "C-unwind" fn after(concern: Concern) {
     match concern {
         Concern::Database => owe(|owed| owed.databases = true),
         Concern::CommitPrepared => {
-            // SAFETY: read by the main thread, constant in a process.
-            if let Some(database) = shmem::database(unsafe { pg_sys::MyDatabaseId }) {
+            if let Some(database) = shmem::here() {
                 database.note(Reasons::EVENTS.and(Reasons::INBOX).and(Reasons::LANES));
             }
         }

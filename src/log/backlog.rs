@@ -23,12 +23,18 @@ pub fn bytes() -> u64 {
     let mut sinks: Vec<SinkId> = (0..SLOTS).flat_map(outbox::sinks_in).collect();
     sinks.sort_unstable();
     sinks.dedup();
-    sinks.into_iter().map(bytes_of).sum()
+    let has_broker = installation::has_broker();
+    sinks.into_iter().map(|sink| estimate(sink, has_broker)).sum()
 }
 
-/// Of one sink. Without a broker its events go to the subscriptions of the same database, if there are any.
+/// Of one sink.
 pub fn bytes_of(sink: SinkId) -> u64 {
-    let local = if installation::has_broker() { Vec::new() } else { progress::local_positions(sink) };
+    estimate(sink, installation::has_broker())
+}
+
+/// Without a broker a sink's events go to the subscriptions of the same database, if there are any.
+fn estimate(sink: SinkId, has_broker: bool) -> u64 {
+    let local = if has_broker { Vec::new() } else { progress::local_positions(sink) };
     let readers = if local.is_empty() { vec![cursors::load(sink).position] } else { local };
     let ahead_of = |at: &Position| (0..SLOTS).map(|slot| bytes_in(slot, sink, at)).sum();
     readers.iter().map(ahead_of).max().unwrap_or(0)
