@@ -122,6 +122,7 @@ impl Worker {
                 | FaultKind::ConsumerPaused
                 | FaultKind::Timeout
                 | FaultKind::Unreachable
+                | FaultKind::Isolated
         );
         let mut trouble = Trouble::from(&fault);
         if fault.kind == FaultKind::StreamMissing {

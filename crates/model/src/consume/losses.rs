@@ -52,7 +52,8 @@ impl Consumer {
         (fault, effects)
     }
 
-    /// A consumer that does not answer may be heard when less is on its way.
+    /// A consumer that does not answer may be heard when less is on its way. It is no sign of a cut: a cluster that is about to
+    /// choose a leader does not answer either, and then none of its consumers does.
     pub(super) fn consume_failed(
         &mut self,
         subscription: SubscriptionId,
@@ -61,8 +62,7 @@ impl Consumer {
         jitter: f64,
     ) -> (Vec<Request>, Vec<Effect>) {
         let mut requests = Vec::new();
-        if fault.kind == FaultKind::Timeout && self.intakes.iter().any(Intake::is_sent_to) {
-            self.line.cut(now);
+        if fault.kind == FaultKind::Timeout && self.intakes.iter().any(Intake::is_sent_to) && self.line.narrow(now) {
             requests.push(Request::SetLine { line: self.line_share() });
         }
         let effect = self.intake(subscription).map(|intake| refused(intake, fault, now, jitter));
@@ -127,6 +127,20 @@ mod tests {
             assert_eq!(kinds(&lose_by(&mut consumer, FaultKind::Unreachable, now)), [FaultKind::Unreachable]);
         }
         assert_eq!(consumer.line_share(), before);
+    }
+
+    #[test]
+    fn a_server_that_is_cut_off_from_its_cluster_has_not_cut_the_connection() {
+        let mut consumer = consumer(2);
+        let now = Instant::now();
+        let before = consumer.line_share();
+        for _ in 0..9 {
+            run(&mut consumer, now);
+            delivered(&mut consumer, 7, now);
+            assert_eq!(kinds(&lose_by(&mut consumer, FaultKind::Isolated, now)), [FaultKind::Isolated]);
+        }
+        assert_eq!(consumer.line_share(), before);
+        assert_eq!(run(&mut consumer, now), [1, 2], "none is left out");
     }
 
     #[test]
