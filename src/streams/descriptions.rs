@@ -246,7 +246,7 @@ pub fn save_state(sink: SinkId, state: &State) {
         &[
             Arg::Int8(sink),
             Arg::Text(state.state),
-            Arg::OptionalText(kind.as_deref()),
+            Arg::OptionalText(kind),
             Arg::OptionalText(state.fault.as_ref().map(|fault| fault.message.as_str())),
             Arg::OptionalText(state.fault.as_ref().and_then(|fault| fault.kind.hint())),
             Arg::Text(state.ordering),

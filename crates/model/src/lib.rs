@@ -9,4 +9,5 @@ pub mod broker;
 pub mod connection;
 pub mod consume;
 pub mod domain;
+pub mod pipeline;
 pub mod relay;
