@@ -42,13 +42,15 @@ pub enum Batch {
     Blocked(Trouble),
 }
 
-/// Handles messages that were just delivered, as many as go into one transaction. `save` runs in it, as the worker.
+/// Handles messages that were just delivered, as many as go into one transaction, but for those behind the first `room` that fail.
+/// `save` runs in it, as the worker.
 ///
 /// # Errors
 /// What undid the whole batch.
 pub fn batch(
     subscription: &Subscription,
     messages: &[Message],
+    room: usize,
     save: impl FnOnce(usize, i64, i64),
 ) -> Result<Batch, Failure> {
     handler::handling(|| {
@@ -64,7 +66,7 @@ pub fn batch(
         let mut seen = HashSet::new();
         let mut failed: Vec<(Message, Outcome)> = Vec::new();
         for message in messages {
-            if handled > 0 && begin.elapsed() > TURN {
+            if handled > 0 && (begin.elapsed() > TURN || failed.len() >= room) {
                 break;
             }
             handled += 1;
@@ -99,11 +101,12 @@ pub fn batch(
     })
 }
 
-/// Handles messages that wait in the table for their first attempt, as many as go into one transaction.
+/// Handles messages that wait in the table for their first attempt, as many as go into one transaction, but for those behind the
+/// first `room` that fail.
 ///
 /// # Errors
 /// What undid the whole batch.
-pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result<Batch, Failure> {
+pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting], room: usize) -> Result<Batch, Failure> {
     handler::handling(|| {
         let handler = match subscriptions::handler(&subscription.name) {
             Ok(handler) => handler,
@@ -117,7 +120,7 @@ pub fn batch_waiting(subscription: &Subscription, waiting: &[Waiting]) -> Result
         let mut handled = 0;
         let (mut processed, mut failed) = (Vec::new(), Vec::new());
         for one in waiting {
-            if handled > 0 && begin.elapsed() > TURN {
+            if handled > 0 && (begin.elapsed() > TURN || failed.len() >= room) {
                 break;
             }
             handled += 1;

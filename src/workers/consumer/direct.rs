@@ -31,12 +31,12 @@ impl Worker {
         let served = &mut self.served[place];
         let subscription = std::rc::Rc::clone(&served.subscription);
         let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
-        // Only what is delivered again may be what ended a process before.
-        let again = intake.queue().take_while(|delivery| delivery.delivered > 1).take(attempt::ALONE).count();
+        let again = intake.suspects().min(attempt::ALONE);
         let careful = served.is_careful(again > 0);
+        let room = served.retry_room();
         let deliveries = intake.take(free.min(match careful {
-            true if served.is_careful(false) => attempt::ALONE,
-            true => again,
+            true if served.is_careful(false) => attempt::ALONE.min(room),
+            true => again.min(room),
             false => AT_ONCE,
         }));
         if deliveries.is_empty() {
@@ -51,13 +51,13 @@ impl Worker {
             let save = |handled: usize, processed, duplicates| {
                 reached.set(save(&subscription, intake, deliveries.split_at(handled), processed, duplicates));
             };
-            let batch = attempt::batch(&subscription, &messages, save);
+            let batch = attempt::batch(&subscription, &messages, room, save);
             if batch.is_ok() {
                 intake.advanced(reached.get());
             }
             batch.or_else(|failure| {
                 served.undone(&failure, messages.len());
-                attempt::one_by_one(&subscription, &messages)
+                attempt::one_by_one(&subscription, &messages[..messages.len().min(room)])
             })
         };
         let handled = served.note(result.map_err(|failure| Failed(failure.message))?)?;

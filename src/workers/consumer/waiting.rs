@@ -26,7 +26,11 @@ impl Worker {
 /// Handles what is due in a lane: first attempts together, further ones each alone. Returns whether there may be more.
 pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed> {
     let subscription = std::rc::Rc::clone(&served.subscription);
-    let floor = served.floor();
+    if served.retry_room() == 0 {
+        // Others may have had their attempt meanwhile.
+        served.look()?;
+    }
+    let (floor, room) = (served.open_floor(), served.retry_room());
     let careful = served.is_careful(true);
     let most = if careful { attempt::ALONE } else { AT_ONCE };
     let due = session::transaction(|| waiting::due(&subscription.name, lane, most, floor))?;
@@ -37,11 +41,11 @@ pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed>
     let result = if firsts == 0 {
         attempt::retries(&subscription, &due)
     } else if careful {
-        attempt::retries(&subscription, &due[..firsts])
+        attempt::retries(&subscription, &due[..firsts.min(room)])
     } else {
-        attempt::batch_waiting(&subscription, &due[..firsts]).or_else(|failure| {
+        attempt::batch_waiting(&subscription, &due[..firsts], room).or_else(|failure| {
             served.undone(&failure, firsts);
-            attempt::retries(&subscription, &due[..firsts])
+            attempt::retries(&subscription, &due[..firsts.min(room)])
         })
     };
     let batch = result.map_err(|failure| Failed(failure.message))?;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, stream::Stream};
 use rustix::process::Signal;
 
-use crate::cluster::workspace;
 use crate::process::{self, Process};
 use crate::stored::{Stored, read};
 use crate::wait::PAUSE;
@@ -23,8 +22,8 @@ pub struct BrokerOptions {
     pub token: Option<String>,
     /// Content of a `.creds` file with which the test itself connects, likewise.
     pub credentials: Option<String>,
-    /// nats-server 2.11, which has no atomic batches.
-    pub older: bool,
+    /// The minor of nats-server, such as `2.11`; the one that the tests run with unless told.
+    pub minor: Option<&'static str>,
     /// Name in a cluster; the configuration has the rest of it.
     pub server_name: Option<String>,
     /// Clients must use TLS with this certificate.
@@ -132,7 +131,7 @@ impl Broker {
         let configuration = self.write_configuration();
         let arguments = ["--config".into(), configuration.display().to_string()];
         self.server =
-            Some(Process::start(&nats_server(self.options.older), &arguments, false, Signal::KILL, &self.log_path()));
+            Some(Process::start(&nats_server(self.options.minor), &arguments, false, Signal::KILL, &self.log_path()));
     }
 
     fn write_configuration(&self) -> PathBuf {
@@ -196,6 +195,11 @@ impl Broker {
         self.options.configuration = configuration.to_owned();
     }
 
+    /// Another minor of nats-server, from the next start on.
+    pub fn replace(&mut self, minor: &'static str) {
+        self.options.minor = Some(minor);
+    }
+
     /// SIGHUP, after another configuration was written.
     ///
     /// # Panics
@@ -211,6 +215,11 @@ impl Broker {
         self.end(Signal::TERM);
     }
 
+    /// SIGUSR2, "lame duck": it hands over what it leads, takes no more clients, sends away those that it has, and ends.
+    pub fn retire(&mut self) {
+        self.end(Signal::USR2);
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.end(Signal::KILL);
@@ -220,7 +229,7 @@ impl Broker {
         self.client = tokio::sync::OnceCell::new();
         if let Some(mut server) = self.server.take() {
             server.signal(signal);
-            assert!(server.wait(Duration::from_secs(30)), "nats-server does not stop");
+            assert!(server.wait(Duration::from_secs(60)), "nats-server does not stop");
         }
     }
 
@@ -313,11 +322,9 @@ impl Broker {
     }
 }
 
-fn nats_server(older: bool) -> PathBuf {
-    let dev = workspace().join(".dev");
-    if older {
-        return dev.join("older-nats/bin/nats-server");
-    }
-    let installed = dev.join("venv/bin/nats-server");
-    if installed.exists() { installed } else { PathBuf::from("nats-server") }
+fn nats_server(minor: Option<&str>) -> PathBuf {
+    let variable = |name| std::env::var(name).ok();
+    let minor = minor.map(str::to_owned).or_else(|| variable("SEA_MQ_NATS_MINOR"));
+    let (Some(minor), Some(folder)) = (minor, variable("SEA_MQ_NATS_DIR")) else { return PathBuf::from("nats-server") };
+    Path::new(&folder).join(format!("nats-{minor}/bin/nats-server"))
 }
