@@ -589,7 +589,9 @@ impl FaultKind {
     pub fn hint(self) -> Option<&'static str> {
         Some(match self {
             Self::Settings => "Correct the sea_mq.nats_* settings, then call sea_mq.reload().",
-            Self::Unreachable => "Check sea_mq.nats_url and that nats-server runs there; the relay retries by itself.",
+            Self::Unreachable => {
+                "Check sea_mq.nats_url and that nats-server runs there; the relay retries by itself. A server with handshake_first needs sea_mq.nats_tls_first."
+            }
             Self::Credentials => {
                 "Check sea_mq.nats_credentials_file, or sea_mq.nats_user and sea_mq.nats_password_file, against the server's accounts."
             }

@@ -28,6 +28,8 @@ pub struct BrokerOptions {
     pub server_name: Option<String>,
     /// Clients must use TLS with this certificate.
     pub certificates: Option<TestCertificates>,
+    /// The handshake comes first.
+    pub tls_first: bool,
 }
 
 /// A certificate for 127.0.0.1 and localhost that is its own authority, made for one test.
@@ -41,6 +43,14 @@ impl TestCertificates {
     /// # Panics
     /// When `openssl` fails.
     pub fn new(directory: &Path) -> Self {
+        Self::for_days(directory, 30)
+    }
+
+    /// One that is good for so many days.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn for_days(directory: &Path, days: u32) -> Self {
         let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
         process::run(
             Command::new("openssl")
@@ -53,7 +63,7 @@ impl TestCertificates {
                     "ec_paramgen_curve:prime256v1",
                     "-nodes",
                     "-days",
-                    "2",
+                    &days.to_string(),
                 ])
                 .args(["-subj", "/CN=sea_mq test", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
                 // An authority's certificate is not accepted as a server's.
@@ -137,7 +147,12 @@ impl Broker {
     fn write_configuration(&self) -> PathBuf {
         let configuration = self.directory.join("nats.conf");
         let tls = self.options.certificates.as_ref().map_or_else(String::new, |tls| {
-            format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n", tls.certificate.display(), tls.key.display())
+            format!(
+                "tls {{ cert_file: \"{}\", key_file: \"{}\", handshake_first: {} }}\n",
+                tls.certificate.display(),
+                tls.key.display(),
+                self.options.tls_first
+            )
         });
         // The size of the store is bookkeeping: a stream's limit is reserved in it, whatever the disk has.
         let text = format!(
@@ -186,6 +201,9 @@ impl Broker {
         }
         if let Some(tls) = &self.options.certificates {
             options = options.add_root_certificates(tls.certificate.clone());
+            if self.options.tls_first {
+                options = options.tls_first();
+            }
         }
         options.connect(self.url()).await.ok()
     }
