@@ -113,7 +113,8 @@ fn handle(
         served.look()?;
         messages.len()
     } else {
-        let batch = if careful { None } else { Some(attempt::batch(subscription, &messages, served.retry_room(), save)) };
+        let batch =
+            if careful { None } else { Some(attempt::batch(subscription, &messages, served.retry_room(), save)) };
         match batch {
             Some(Ok(batch)) => served.note(batch)?,
             alone => {

@@ -130,7 +130,11 @@ impl Fault {
         for number in 0..scene.brokers.len() {
             let begin = Instant::now();
             let broker = &mut scene.brokers[number];
-            if self.harm == Harm::Retire { broker.retire() } else { broker.stop() }
+            if self.harm == Harm::Retire {
+                broker.retire()
+            } else {
+                broker.stop()
+            }
             let ended = begin.elapsed();
             broker.replace(NEWEST);
             broker.launch();

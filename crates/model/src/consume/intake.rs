@@ -118,7 +118,8 @@ impl Intake {
     /// How many messages at the front of the queue may have been delivered to a process before this one, which may have ended of
     /// one of them.
     pub fn suspects(&self) -> usize {
-        let suspect = |delivery: &&Delivery| delivery.delivered > 1 && self.inherited.is_none_or(|to| delivery.sequence <= to);
+        let suspect =
+            |delivery: &&Delivery| delivery.delivered > 1 && self.inherited.is_none_or(|to| delivery.sequence <= to);
         self.queue.iter().take_while(suspect).count()
     }
 

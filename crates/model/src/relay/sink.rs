@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::broker::{Fault, FaultKind, Request, SinkId, Stored, StreamInfo, StreamSpec};
+use crate::domain::drift::Drift;
 use crate::domain::envelope::BodyFormat;
 use crate::domain::position::Position;
 use crate::domain::retry::Backoff;
-use crate::domain::drift::Drift;
 use crate::domain::runs::Runs;
 use crate::relay::segment::{Entry, Segment};
 use crate::relay::tail::Tail;

@@ -53,8 +53,9 @@ async fn assert_stops(name: &str, workers: i32, settings: &str, limit: i64) {
     emit_numbers(&db, 1, 400).await;
     until(&format!("{limit} wait for another attempt"), LONG, async || retrying(&db).await == limit).await;
     holds_for("nothing new is tried", A_WHILE, async || retrying(&db).await == limit).await;
-    let tried: i64 =
-        db.value("SELECT count(*) FROM sea_mq.inbox_messages WHERE subscription = 'app__all' AND attempts > 0", &[]).await;
+    let tried: i64 = db
+        .value("SELECT count(*) FROM sea_mq.inbox_messages WHERE subscription = 'app__all' AND attempts > 0", &[])
+        .await;
     assert_eq!(tried, limit);
     db.run("UPDATE switch SET works = true").await;
     until_recorded(&stage, 400).await;
@@ -105,7 +106,8 @@ async fn how_fast_a_far_broker_is() {
         stage.cluster.run(&format!("ALTER SYSTEM SET sea_mq.nats_url = '{}'", line.url())).await;
         stage.cluster.run("SELECT pg_reload_conf()").await;
         until("the relay has come through the line", LONG, async || line.connections() > 0).await;
-        db.run(&format!("SELECT sea_mq.subscribe('app__all', 'orders', 'record', start_from => 'all'{settings})")).await;
+        db.run(&format!("SELECT sea_mq.subscribe('app__all', 'orders', 'record', start_from => 'all'{settings})"))
+            .await;
         until_recorded(&stage, 500).await;
         let begin = Instant::now();
         let count = async || db.value::<i64>("SELECT count(*) FROM effects", &[]).await;

@@ -45,7 +45,8 @@ async fn a_mirror_that_is_promoted_takes_the_place_of_the_stream_and_gets_the_ba
     stage.broker.until_count(OTHER, 90, SOON).await;
     db.run("SELECT sea_mq.alter_stream('ORDERS_EVENTS', managed => false)").await;
     stage.broker.jetstream().delete_stream(EVENTS).await.expect("cannot delete the stream");
-    until_state(&db, "app__all", "state = 'waiting' AND error_kind = 'StreamVanished' AND hint LIKE '%unsubscribe%'").await;
+    until_state(&db, "app__all", "state = 'waiting' AND error_kind = 'StreamVanished' AND hint LIKE '%unsubscribe%'")
+        .await;
     stage.until_problem("problem LIKE 'subscription app__all is waiting: %ORDERS_EVENTS does not exist%'").await;
     emit_numbers(&db, 91, 150).await;
     until_stream_state(&db, EVENTS, "refused").await;
@@ -55,8 +56,7 @@ async fn a_mirror_that_is_promoted_takes_the_place_of_the_stream_and_gets_the_ba
     let name: String = db.value("SELECT sea_mq.rename_stream('ORDERS_EVENTS', 'ORDERS_MIRROR')", &[]).await;
     assert_eq!(name, OTHER);
     stage.broker.until_count(OTHER, 150, SOON).await;
-    let mut found: Vec<i64> =
-        stage.broker.stored(OTHER).await.iter().map(|one| one.number("n")).collect();
+    let mut found: Vec<i64> = stage.broker.stored(OTHER).await.iter().map(|one| one.number("n")).collect();
     // What was missing stands before the backlog.
     assert_eq!(found[89..92], [90, 91, 92]);
     found.sort_unstable();
