@@ -30,6 +30,12 @@ pub fn open() -> Vec<ConsumerSpec> {
     rows.iter().map(spec).collect()
 }
 
+/// What was refused is tried again: the stream is there now, or another one.
+pub fn reopen(stream: &str) {
+    let sql = "UPDATE sea_mq.consumers SET state = 'pending' WHERE stream = $1 AND state = 'refused'";
+    spi::execute(sql, &[Arg::Text(stream)]);
+}
+
 /// Consumers that are to be removed (stream, name).
 pub fn removals() -> Vec<(String, String)> {
     let rows = spi::query("SELECT stream, name FROM sea_mq.consumers WHERE state = 'removing'", &[]);

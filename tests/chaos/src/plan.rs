@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::Chance;
 
 use crate::check::Tolerance;
-use crate::fault::{FAULTS, Fault, Harm, Part};
+use crate::fault::{FAULTS, Fault, Harm, Node, Part};
 use crate::scene::Broking;
 
 /// Faults that overlap.
@@ -99,7 +99,9 @@ impl Step {
             Harm::FillSpace | Harm::LimitSpace => Duration::from_secs(8),
             _ => Duration::from_millis(500) * patience(broking),
         };
-        Self { faults: vec![fault], pauses: vec![Duration::from_millis(100), hold], recovery: true }
+        // During an upgrade so much is written that a probe waits behind all of it; that it is handled shows in the end.
+        let recovery = fault.node != Node::Each;
+        Self { faults: vec![fault], pauses: vec![Duration::from_millis(100), hold], recovery }
     }
 
     fn random(chance: &mut Chance, possible: &[&'static Fault], broking: Broking) -> Self {

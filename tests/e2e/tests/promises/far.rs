@@ -31,7 +31,8 @@ async fn a_thousand_messages_are_fetched_ahead_of_a_handler() {
 }
 
 async fn retrying(db: &Database) -> i64 {
-    db.value("SELECT retrying FROM sea_mq.subscription_status WHERE subscription = 'app__all'", &[]).await
+    // Some of them are being tried just now.
+    db.value("SELECT count(*) FROM sea_mq.inbox_pending WHERE attempts > 0", &[]).await
 }
 
 /// Whoever handles: the consumer, or processes of their own.
@@ -53,10 +54,6 @@ async fn assert_stops(name: &str, workers: i32, settings: &str, limit: i64) {
     emit_numbers(&db, 1, 400).await;
     until(&format!("{limit} wait for another attempt"), LONG, async || retrying(&db).await == limit).await;
     holds_for("nothing new is tried", A_WHILE, async || retrying(&db).await == limit).await;
-    let tried: i64 = db
-        .value("SELECT count(*) FROM sea_mq.inbox_messages WHERE subscription = 'app__all' AND attempts > 0", &[])
-        .await;
-    assert_eq!(tried, limit);
     db.run("UPDATE switch SET works = true").await;
     until_recorded(&stage, 400).await;
     let mut all = recorded(&db, "app__all").await;
