@@ -1,10 +1,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e clients fuzz chaos soak bench matrix short check lint lint-contracts fmt docs package clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e clients fuzz chaos soak bench matrix broker short check lint lint-contracts fmt docs package clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
-	@echo 'All take PG=14|15|16|17|18, the PostgreSQL that they work with; 15, the one of Debian, unless told.'
+	@echo 'All take PG=14|15|16|17|18, the PostgreSQL that they work with (15, the one of Debian, unless told), and'
+	@echo 'NATS=2.10|2.11|2.12|2.14|2.15, the nats-server (2.15, the newest, unless told).'
 
 setup:      ## install what is missing: PostgreSQL, nats-server, cargo-pgrx (Rust itself must be there)
 	@scripts/setup.sh
@@ -42,8 +43,11 @@ clients: build ## the programs of docs/clients.md and the helpers of clients/, a
 short: build ## regress, isolation and of each mechanism an end-to-end test or two
 	@scripts/test.sh short
 
-matrix:     ## regress, isolation and e2e on each PostgreSQL; MATRIX_PG='14 18' names them, FILTER=late_commit runs a part, SHORT=1 some
-	@MATRIX_PG='$(MATRIX_PG)' SHORT='$(SHORT)' scripts/matrix.sh $(FILTER)
+broker: build ## of the end-to-end tests those that speak of nats-server, as in make broker NATS=2.12
+	@scripts/test.sh broker
+
+matrix:     ## regress, isolation and e2e on each PostgreSQL, `broker` on each nats-server; MATRIX_PG='14 18' and MATRIX_NATS='2.10 2.12' name them, or none, FILTER=late_commit runs a part, SHORT=1 some
+	@MATRIX_PG='$(MATRIX_PG)' MATRIX_NATS='$(MATRIX_NATS)' SHORT='$(SHORT)' scripts/matrix.sh $(FILTER)
 
 fuzz: build ## the random tests with random seeds, RUNS times (1)
 	@scripts/fuzz.sh $(or $(RUNS),1)

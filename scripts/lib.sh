@@ -3,6 +3,7 @@
 #
 #   .dev/         what these scripts install and write, all of it (`make clean` removes it)
 #   $state        the same, or a directory of its own in /var/tmp where the servers' user cannot read the checkout
+#   .dev/nats-*   nats-servers, one of each minor that was asked for
 #   $pg_prefix    a PostgreSQL of its own for each major, so that the system's is never installed into
 #   $run_dir      data directories of the servers
 set -euo pipefail
@@ -21,6 +22,10 @@ readonly root dev
 readonly debian_major=15 pg_majors='14 15 16 17 18'
 readonly pg_major=${PG:-$debian_major}
 
+# NATS=2.12 likewise the minor of nats-server: the newest unless told. scripts/nats-server.txt has their versions.
+readonly nats_newest=2.15 nats_minors='2.10 2.11 2.12 2.14 2.15'
+readonly nats_minor=${NATS:-$nats_newest}
+
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
 die() {
@@ -30,6 +35,10 @@ die() {
 case " $pg_majors " in
 *" $pg_major "*) ;;
 *) die "PG=$pg_major: the majors are $pg_majors" ;;
+esac
+case " $nats_minors " in
+*" $nats_minor "*) ;;
+*) die "NATS=$nats_minor: the minors are $nats_minors" ;;
 esac
 
 # What every cargo command needs that builds the extension: it is built for one major.
@@ -85,7 +94,12 @@ locate
 readonly jsonschema_version=4.26.0
 export SEA_MQ_JSON_SCHEMA_SUITE=$dev/jsonschema-$jsonschema_version/json
 export PGRX_HOME=$dev/pgrx
-export PATH=$dev/cargo/bin:$dev/venv/bin:$PATH
+# nats_bin_of MINOR: where that nats-server is.
+nats_bin_of() { printf '%s' "$dev/nats-$1/bin"; }
+PATH=$(nats_bin_of "$nats_minor"):$dev/cargo/bin:$dev/venv/bin:$PATH
+export PATH
+# Where the tests find the others, and which one they have by default.
+export SEA_MQ_NATS_DIR=$dev SEA_MQ_NATS_MINOR=$nats_minor
 # A server of the user's own must not be reached by accident.
 unset PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGOPTIONS PSQLRC NATS_URL
 # With it, PostgreSQL shows every ERROR with a trace of the library's own calls.

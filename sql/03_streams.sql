@@ -143,7 +143,9 @@ CREATE TABLE sea_mq.relay_state (
     server_address text,
     max_payload integer,
     pid integer,
-    since timestamptz NOT NULL DEFAULT now()
+    since timestamptz NOT NULL DEFAULT now(),
+    expiring_setting text,
+    expires_at timestamptz
 ) WITH (fillfactor = 50);
 
 CREATE TABLE sea_mq.consumers (
@@ -295,6 +297,8 @@ COMMENT ON COLUMN sea_mq.relay_state.server_address IS 'Its host and port';
 COMMENT ON COLUMN sea_mq.relay_state.max_payload IS 'Its largest message in bytes, headers included';
 COMMENT ON COLUMN sea_mq.relay_state.pid IS 'Process that wrote this';
 COMMENT ON COLUMN sea_mq.relay_state.since IS 'When this state began';
+COMMENT ON COLUMN sea_mq.relay_state.expiring_setting IS 'Of the credentials and certificates of the last connection: the setting that names the file of the one that expires first';
+COMMENT ON COLUMN sea_mq.relay_state.expires_at IS 'When it expires; NULL: none does';
 
 COMMENT ON TABLE sea_mq.consumers IS 'Durable pull consumers as they should be; see sea_mq.create_consumer';
 COMMENT ON COLUMN sea_mq.consumers.stream IS 'Stream that it reads';

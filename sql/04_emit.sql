@@ -30,6 +30,21 @@ COMMENT ON CAST (varchar AS sea_mq.json_text) IS 'For arguments of sea_mq.emit; 
 COMMENT ON CAST (json AS sea_mq.json_text) IS 'For arguments of sea_mq.emit';
 COMMENT ON CAST (jsonb AS sea_mq.json_text) IS 'For arguments of sea_mq.emit';
 
+-- The same for ids: a uuid in whatever type a driver sends it. It is stored as one.
+CREATE TYPE sea_mq.id_text;
+CREATE FUNCTION sea_mq.id_text_in(cstring) RETURNS sea_mq.id_text LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'uuid_in';
+CREATE FUNCTION sea_mq.id_text_out(sea_mq.id_text) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'uuid_out';
+COMMENT ON FUNCTION sea_mq.id_text_in(cstring) IS 'Input of sea_mq.id_text; for internal use';
+COMMENT ON FUNCTION sea_mq.id_text_out(sea_mq.id_text) IS 'Output of sea_mq.id_text; for internal use';
+CREATE TYPE sea_mq.id_text (INPUT = sea_mq.id_text_in, OUTPUT = sea_mq.id_text_out, LIKE = uuid, CATEGORY = 'U');
+COMMENT ON TYPE sea_mq.id_text IS 'A uuid in whatever type a driver sends it: text, varchar or uuid';
+CREATE CAST (text AS sea_mq.id_text) WITH INOUT AS IMPLICIT;
+CREATE CAST (varchar AS sea_mq.id_text) WITH INOUT AS IMPLICIT;
+CREATE CAST (uuid AS sea_mq.id_text) WITHOUT FUNCTION AS IMPLICIT;
+COMMENT ON CAST (text AS sea_mq.id_text) IS 'For arguments of sea_mq.emit. Error 22P02: no uuid';
+COMMENT ON CAST (varchar AS sea_mq.id_text) IS 'For arguments of sea_mq.emit. Error 22P02: no uuid';
+COMMENT ON CAST (uuid AS sea_mq.id_text) IS 'For arguments of sea_mq.emit';
+
 CREATE FUNCTION sea_mq.emit(
     aggregate_type text, aggregate_id anynonarray, event_type text, payload jsonb,
     event_version integer DEFAULT 1, context text DEFAULT NULL, event_id uuid DEFAULT NULL,
@@ -39,14 +54,14 @@ RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_key_wrapper';
 CREATE FUNCTION sea_mq.emit(
     aggregate_type sea_mq.plain_text, aggregate_id text, event_type sea_mq.plain_text, payload sea_mq.json_text,
-    event_version integer DEFAULT 1, context text DEFAULT NULL, event_id uuid DEFAULT NULL,
+    event_version integer DEFAULT 1, context text DEFAULT NULL, event_id sea_mq.id_text DEFAULT NULL,
     correlation_id text DEFAULT NULL, causation_id text DEFAULT NULL, headers sea_mq.json_text DEFAULT NULL,
     visibility text DEFAULT NULL, available_at timestamptz DEFAULT NULL)
 RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'emit_text_wrapper';
 CREATE FUNCTION sea_mq.emit(
     aggregate_type sea_mq.plain_text, aggregate_id anynonarray, event_type sea_mq.plain_text, payload sea_mq.json_text,
-    event_version integer DEFAULT 1, context text DEFAULT NULL, event_id uuid DEFAULT NULL,
+    event_version integer DEFAULT 1, context text DEFAULT NULL, event_id sea_mq.id_text DEFAULT NULL,
     correlation_id text DEFAULT NULL, causation_id text DEFAULT NULL, headers sea_mq.json_text DEFAULT NULL,
     visibility text DEFAULT NULL, available_at timestamptz DEFAULT NULL)
 RETURNS uuid
@@ -59,7 +74,7 @@ BEGIN
     FOR form IN
         SELECT p.oid::regprocedure AS name,
             concat_ws(' and ', CASE WHEN p.proargtypes[1] <> 'text'::regtype THEN 'an aggregate_id that is an integer, a uuid or an enum' END,
-                CASE WHEN p.proargtypes[3] <> 'jsonb'::regtype THEN 'JSON as text or json' END) AS takes
+                CASE WHEN p.proargtypes[3] <> 'jsonb'::regtype THEN 'JSON as text or json, and event_id as text' END) AS takes
         FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'sea_mq'::regnamespace AND p.proname = 'emit'
     LOOP
         EXECUTE format('COMMENT ON FUNCTION %s IS %L', form.name, CASE form.takes WHEN '' THEN

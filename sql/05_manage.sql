@@ -3,7 +3,8 @@
 CREATE FUNCTION sea_mq.default_stream(context text, kind text) RETURNS sea_mq.streams
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT upper($1 COLLATE "C") || CASE $2 WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, $2, sea_mq.sink_id($1, $2),
-        ARRAY[$1 || '.' || $2 || '.>'], 'limits', interval '7 days', 10737418240, -1::bigint, -1, 'file', 1, interval '2 minutes',
+        ARRAY[$1 || '.' || $2 || '.>'], 'limits', interval '7 days',
+        CASE $2 WHEN 'event' THEN 10737418240 ELSE 1073741824 END, -1::bigint, -1, 'file', 1, interval '2 minutes',
         'payload', false, true, i.install_id, false, now(), now()
     FROM sea_mq.installation i
 $$;
@@ -23,7 +24,7 @@ For internal use';
 
 CREATE FUNCTION sea_mq.create_stream(
     context text, name text DEFAULT NULL, subjects text[] DEFAULT NULL, kind text DEFAULT 'event',
-    retention text DEFAULT 'limits', max_age interval DEFAULT '7 days', max_bytes bigint DEFAULT 10737418240,
+    retention text DEFAULT 'limits', max_age interval DEFAULT '7 days', max_bytes bigint DEFAULT NULL,
     max_msgs bigint DEFAULT -1, max_msg_size integer DEFAULT -1, storage text DEFAULT 'file', replicas integer DEFAULT 1,
     duplicate_window interval DEFAULT '2 minutes', body text DEFAULT 'payload', managed boolean DEFAULT true,
     atomic_transactions boolean DEFAULT false)
@@ -50,10 +51,10 @@ BEGIN
         storage, replicas, duplicate_window, body, atomic_transactions, managed, owner)
     SELECT new_name, ctx, create_stream.kind, sea_mq.sink_id(ctx, create_stream.kind),
         coalesce(create_stream.subjects, ARRAY[ctx || '.' || create_stream.kind || '.>']), create_stream.retention,
-        create_stream.max_age, create_stream.max_bytes, create_stream.max_msgs, create_stream.max_msg_size, create_stream.storage,
+        create_stream.max_age, coalesce(create_stream.max_bytes, d.max_bytes), create_stream.max_msgs, create_stream.max_msg_size, create_stream.storage,
         create_stream.replicas, create_stream.duplicate_window, create_stream.body, create_stream.atomic_transactions,
         create_stream.managed, i.install_id
-    FROM sea_mq.installation i;
+    FROM sea_mq.installation i, sea_mq.default_stream(ctx, create_stream.kind) d;
     IF create_stream.kind = 'event' THEN
         PERFORM sea_mq.describe_default_stream(ctx, 'dlq');
     END IF;
@@ -68,7 +69,7 @@ WHEN check_violation OR not_null_violation THEN
 END $$;
 COMMENT ON FUNCTION sea_mq.create_stream IS
 'Describes a context''s stream and returns its name; the relay creates it in JetStream. Parameters are the columns of
-sea_mq.streams. A context''s event stream comes with its dead-letter stream. Errors: 22004, 22023, 42710 (exists already)';
+sea_mq.streams. max_bytes is 10 GiB, and 1 GiB for dead letters, unless given. A context''s event stream comes with its dead-letter stream. Errors: 22004, 22023, 42710 (exists already)';
 
 CREATE FUNCTION sea_mq.alter_stream(
     name text, subjects text[] DEFAULT NULL, max_age interval DEFAULT NULL, max_bytes bigint DEFAULT NULL,
@@ -111,12 +112,63 @@ CREATE FUNCTION sea_mq.forget_stream(sink bigint, from_start boolean) RETURNS vo
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.stream_progress_log (slot, sink, stream_sequence, published, tail_from, refilling, not_atomic, last_not_atomic,
         updated_at)
-    SELECT 0, p.sink, CASE WHEN $2 THEN 0 ELSE p.stream_sequence END, p.published, p.tail_from, p.refilling, p.not_atomic,
+    SELECT 0, p.sink, CASE WHEN $2 THEN 0 ELSE p.stream_sequence END, p.published, CASE WHEN NOT $2 THEN p.tail_from END, p.refilling, p.not_atomic,
         p.last_not_atomic, p.updated_at
     FROM sea_mq.stream_progress p WHERE p.sink = $1
 $$;
 COMMENT ON FUNCTION sea_mq.forget_stream IS
 'The stream that a sink finds in JetStream may be another one than so far; from_start: it holds nothing that was stored. For internal use';
+
+CREATE FUNCTION sea_mq.rename_stream(name text, new_name text) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    renamed sea_mq.streams;
+BEGIN
+    IF rename_stream.new_name IS NULL THEN
+        RAISE EXCEPTION 'new_name must not be null'
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'As in sea_mq.rename_stream(''ORDERS_EVENTS'', ''ORDERS_MIRROR'').';
+    END IF;
+    SELECT * INTO renamed FROM sea_mq.streams s WHERE s.name = rename_stream.name FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no stream "%"', rename_stream.name
+            USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.streams.';
+    END IF;
+    IF renamed.name = rename_stream.new_name THEN
+        RETURN renamed.name;
+    END IF;
+    UPDATE sea_mq.streams s SET name = rename_stream.new_name, updated_at = now() WHERE s.name = renamed.name;
+    UPDATE sea_mq.consumers c SET state = 'pending', error = NULL WHERE c.stream = rename_stream.new_name AND c.state <> 'removing';
+    UPDATE sea_mq.stream_state s SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL, differences = '{}', marked_us = NULL
+    WHERE s.sink = renamed.sink;
+    -- One that is to be used again is not to be deleted.
+    DELETE FROM sea_mq.stream_deletions d WHERE d.name = rename_stream.new_name;
+    -- This database's own subscriptions go along. What they have handled they know by its id.
+    INSERT INTO sea_mq.consumer_deletions (stream, name)
+    SELECT b.stream, b.subscription FROM sea_mq.subscriptions b WHERE b.stream = renamed.name ON CONFLICT DO NOTHING;
+    UPDATE sea_mq.subscriptions b SET stream = rename_stream.new_name,
+        source = CASE b.source WHEN renamed.name THEN rename_stream.new_name ELSE b.source END
+    WHERE b.stream = renamed.name;
+    PERFORM sea_mq.forget_stream(renamed.sink, from_start => true);
+    -- Whatever the other stream lacks, as a mirror may that was promoted, is published there, ahead of the backlog.
+    IF sea_mq.has_broker() AND renamed.retention = 'limits' THEN
+        PERFORM sea_mq.republish(rename_stream.new_name);
+    END IF;
+    PERFORM sea_mq.restart_at_commit();
+    PERFORM sea_mq.inbox_wake_at_commit();
+    RETURN rename_stream.new_name;
+EXCEPTION WHEN unique_violation THEN
+    RAISE EXCEPTION 'there is a stream "%" already', rename_stream.new_name
+        USING ERRCODE = 'duplicate_object', HINT = 'See sea_mq.streams.';
+WHEN check_violation THEN
+    RAISE EXCEPTION 'a stream cannot have the name "%"', rename_stream.new_name
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'White space, ., *, >, / and \ are not allowed, 255 characters at most, and SEA_MQ_RELAYS is reserved.';
+END $$;
+COMMENT ON FUNCTION sea_mq.rename_stream IS
+'Has a context''s events published to the stream of another name from now on, such as a mirror that was promoted, and returns that
+name. The backlog is kept. What is retained and is not in that stream is published there first. Subscriptions and consumers of this
+database go along. The stream of the old name stays in JetStream as it is. Errors: 22004, 22023, 42704 (no such stream), 42710 (the
+name is another one''s)';
 
 CREATE FUNCTION sea_mq.drop_stream(name text, delete_remote boolean DEFAULT false, discard_pending boolean DEFAULT false)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -64,6 +64,7 @@ CREATE TABLE sea_mq.subscriptions (
     retry_delay interval CHECK (retry_delay >= '0' AND retry_delay <= '1 day'),
     retry_delay_max interval CHECK (retry_delay_max >= '0' AND retry_delay_max <= '1 day'),
     contracts text NOT NULL DEFAULT 'off' CHECK (contracts IN ('off', 'warn', 'enforce')),
+    max_retrying integer CHECK (max_retrying > 0),
     paused boolean NOT NULL DEFAULT false,
     take_over boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -86,7 +87,8 @@ COMMENT ON COLUMN sea_mq.subscriptions.filter IS 'Filter, as given';
 COMMENT ON COLUMN sea_mq.subscriptions.priority IS 'Of several handlers of one event, the one with the greater number runs first';
 COMMENT ON COLUMN sea_mq.subscriptions.max_deliver IS 'Attempts before a message is a dead letter; -1 for no limit';
 COMMENT ON COLUMN sea_mq.subscriptions.ack_wait IS 'Time after which the broker delivers again what was neither acknowledged nor reported as in progress; a day at most';
-COMMENT ON COLUMN sea_mq.subscriptions.max_ack_pending IS 'Messages under way at most: delivered, waiting to be received, or waiting for another attempt';
+COMMENT ON COLUMN sea_mq.subscriptions.max_ack_pending IS 'Messages under way at most: delivered, waiting to be received, or waiting for another attempt. The broker sends no more ahead';
+COMMENT ON COLUMN sea_mq.subscriptions.max_retrying IS 'Messages that wait for another attempt at most; then nothing new is tried. NULL: 50, or max_ack_pending if that is less';
 COMMENT ON COLUMN sea_mq.subscriptions.start_from IS 'Where it began, as given: new, all, a stream sequence or a time';
 COMMENT ON COLUMN sea_mq.subscriptions.start_at IS 'Messages stored before this are left out; NULL for no such bound';
 COMMENT ON COLUMN sea_mq.subscriptions.start_sequence IS 'Messages before this stream sequence are left out; NULL for no such bound';
@@ -463,10 +465,10 @@ COMMENT ON FUNCTION sea_mq.start_time IS 'The time that a start_from names. Erro
 
 CREATE FUNCTION sea_mq.subscribe(
     subscription text, source text, handler regproc DEFAULT NULL, filter text DEFAULT NULL, priority integer DEFAULT 0,
-    max_deliver integer DEFAULT 20, ack_wait interval DEFAULT '120 s', max_ack_pending integer DEFAULT 50,
+    max_deliver integer DEFAULT 20, ack_wait interval DEFAULT '120 s', max_ack_pending integer DEFAULT 1000,
     start_from text DEFAULT 'new', workers integer DEFAULT 1, timeout interval DEFAULT NULL,
     retry_delay interval DEFAULT NULL, retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL,
-    contracts text DEFAULT 'off')
+    contracts text DEFAULT 'off', max_retrying integer DEFAULT NULL)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -504,10 +506,10 @@ BEGIN
     SELECT s.* INTO old FROM sea_mq.subscriptions s WHERE s.subscription = new.subscription;
     IF FOUND THEN
         IF (old.stream, old.subject_filter, old.handler, old.priority, old.max_deliver, old.ack_wait, old.max_ack_pending,
-                old.start_from, old.workers, old.timeout, old.retry_delay, old.retry_delay_max, old.context, old.contracts)
+                old.start_from, old.workers, old.timeout, old.retry_delay, old.retry_delay_max, old.context, old.contracts, old.max_retrying)
             IS DISTINCT FROM (new.stream, new.subject_filter, new.handler, subscribe.priority, subscribe.max_deliver,
                 subscribe.ack_wait, subscribe.max_ack_pending, subscribe.start_from, subscribe.workers, subscribe.timeout,
-                subscribe.retry_delay, subscribe.retry_delay_max, new.context, subscribe.contracts)
+                subscribe.retry_delay, subscribe.retry_delay_max, new.context, subscribe.contracts, subscribe.max_retrying)
             OR NOT sea_mq.may_be(sea_mq.caller(), old.owner_oid)
         THEN
             RAISE EXCEPTION 'there is a subscription "%" already, and it is another one', subscription
@@ -526,11 +528,11 @@ BEGIN
     END IF;
     INSERT INTO sea_mq.subscriptions (subscription, source, stream, source_context, subject_filter, handler, owner, context, filter,
         priority, max_deliver, ack_wait, max_ack_pending, start_from, start_at, start_sequence, workers, timeout, retry_delay,
-        retry_delay_max, contracts)
+        retry_delay_max, contracts, max_retrying)
     VALUES (new.subscription, new.source, new.stream, new.source_context, new.subject_filter, new.handler,
         pg_get_userbyid(new.owner_oid), new.context, new.filter, subscribe.priority, subscribe.max_deliver, subscribe.ack_wait, subscribe.max_ack_pending, new.start_from,
         new.start_at, new.start_sequence, subscribe.workers, subscribe.timeout, subscribe.retry_delay, subscribe.retry_delay_max,
-        subscribe.contracts);
+        subscribe.contracts, subscribe.max_retrying);
     PERFORM sea_mq.begin_subscription(new.subscription, subscribe.start_from = 'new');
     PERFORM sea_mq.inbox_wake_at_commit();
     RETURN subscribe.subscription;
@@ -546,7 +548,8 @@ COMMENT ON FUNCTION sea_mq.subscribe IS
 'Receives the events of a context (or of a stream, by its name). With a handler, f(sea_mq.event), each is handled exactly once in
 effect, as the role that subscribes; without one, messages wait for sea_mq.receive. filter: an event type, a type and a version
 (order_created.v2) or a subject with wildcards. start_from: new, all, a stream sequence or a time. contracts: off, warn or enforce
-(what breaks its registered contract, or has none, is poison). Returns the subscription''s name. Repeating the same call is a
+(what breaks its registered contract, or has none, is poison). max_retrying: how many messages may wait for another attempt before
+nothing new is tried (50). Returns the subscription''s name. Repeating the same call is a
 no-op. Errors: 22004, 22023, 42710 (another one has that name), 42P13 (not a handler), 42501, 42704 (no context)';
 
 CREATE FUNCTION sea_mq.begin_subscription(subscription text, from_now boolean) RETURNS void
@@ -603,7 +606,8 @@ CREATE FUNCTION sea_mq.alter_subscription(
     subscription text, handler regproc DEFAULT NULL, filter text DEFAULT NULL, priority integer DEFAULT NULL,
     max_deliver integer DEFAULT NULL, ack_wait interval DEFAULT NULL, max_ack_pending integer DEFAULT NULL,
     workers integer DEFAULT NULL, timeout interval DEFAULT NULL, retry_delay interval DEFAULT NULL,
-    retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL, owner name DEFAULT NULL, contracts text DEFAULT NULL)
+    retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL, owner name DEFAULT NULL, contracts text DEFAULT NULL,
+    max_retrying integer DEFAULT NULL)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -636,7 +640,8 @@ BEGIN
         retry_delay_max = coalesce(alter_subscription.retry_delay_max, s.retry_delay_max),
         context = coalesce(sea_mq.context_name(alter_subscription.context), s.context),
         owner = coalesce(alter_subscription.owner, s.owner),
-        contracts = coalesce(alter_subscription.contracts, s.contracts)
+        contracts = coalesce(alter_subscription.contracts, s.contracts),
+        max_retrying = coalesce(alter_subscription.max_retrying, s.max_retrying)
     WHERE s.subscription = alter_subscription.subscription;
     PERFORM sea_mq.inbox_wake_at_commit();
     RETURN alter_subscription.subscription;

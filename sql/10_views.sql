@@ -43,7 +43,7 @@ CREATE VIEW sea_mq.relay_status AS
 SELECT w.pid IS NOT NULL AS running, w.pid, w.backend_start AS started_at,
     coalesce(CASE WHEN pg_is_in_recovery() THEN 'standby' WHEN w.pid IS NULL THEN 'stopped' END, r.state, 'starting') AS state, r.since,
     r.error_kind, r.error, r.hint, r.failures,
-    r.server_name, r.server_version, r.server_address, r.max_payload, sea_mq.preloaded() AS preloaded
+    r.server_name, r.server_version, r.server_address, r.max_payload, sea_mq.preloaded() AS preloaded, r.expiring_setting, r.expires_at
 FROM (VALUES (1)) AS one
 LEFT JOIN sea_mq.relay_state r ON true
 LEFT JOIN sea_mq.workers() w ON w.backend_type = 'sea_mq relay';
@@ -62,6 +62,8 @@ COMMENT ON COLUMN sea_mq.relay_status.server_version IS 'Its version';
 COMMENT ON COLUMN sea_mq.relay_status.server_address IS 'Its host and port';
 COMMENT ON COLUMN sea_mq.relay_status.max_payload IS 'Its largest message in bytes, headers included';
 COMMENT ON COLUMN sea_mq.relay_status.preloaded IS 'Whether sea_mq is in shared_preload_libraries';
+COMMENT ON COLUMN sea_mq.relay_status.expiring_setting IS 'Of the credentials and certificates with which it is connected: the setting that names the file of the one that expires first';
+COMMENT ON COLUMN sea_mq.relay_status.expires_at IS 'When it expires; NULL: none does';
 
 CREATE VIEW sea_mq.stream_status AS
 SELECT s.name AS stream, s.context, s.kind, coalesce(t.state, 'pending') AS state, t.error_kind, t.error, t.hint,
@@ -141,6 +143,10 @@ SELECT 4, format('%s events of stream %s were refused by the broker', f.events, 
 FROM (SELECT p.sink, count(*) AS events FROM sea_mq.publish_failures p WHERE p.resolved_at IS NULL GROUP BY p.sink) f
 JOIN sea_mq.streams s ON s.sink = f.sink
 UNION ALL
+SELECT 5, format('what %s names expires at %s', r.expiring_setting, r.expires_at),
+    'Replace the file, then call sea_mq.reload(): it is read when a connection is made.'
+FROM sea_mq.relay_status r WHERE r.state = 'connected' AND r.expires_at < now() + interval '7 days'
+UNION ALL
 SELECT 5, format('more than 1000 events wait for stream %s', s.name),
     'If the number does not fall, see sea_mq.relay_status and the broker''s load.'
 FROM sea_mq.relay_status r, sea_mq.streams s CROSS JOIN LATERAL sea_mq.pending_events_of(s.sink) o
@@ -159,6 +165,10 @@ SELECT 6, format('consumer %s on stream %s could not be removed in NATS: %s', d.
 FROM (SELECT c.name, c.stream, c.error FROM sea_mq.consumer_deletions c
     UNION ALL SELECT c.name, c.stream, c.error FROM sea_mq.consumers c WHERE c.state = 'removing') d WHERE d.error IS NOT NULL
 UNION ALL
+SELECT 6, format('%s dead letters could not be removed from stream %s: %s', d.letters, d.stream, d.error),
+    'They were replayed or discarded, and other services still see them. It is tried again by itself; look at the permissions in docs/streams.md.'
+FROM (SELECT m.stream, count(*) AS letters, max(m.error) AS error FROM sea_mq.message_deletions m WHERE m.error IS NOT NULL GROUP BY m.stream) d
+UNION ALL
 SELECT 3, 'consumer is not running' || coalesce(': ' || w.problem, ''),
     coalesce(w.hint, 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.')
 FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true WHERE r.running AND EXISTS (SELECT FROM sea_mq.subscriptions)
@@ -167,7 +177,7 @@ UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See its row in sea_mq.subscription_status, and the server''s log.')
 FROM (SELECT b.subscription, CASE WHEN b.paused THEN 'paused' ELSE x.state END AS state, x.error_kind, x.error, x.hint
     FROM sea_mq.subscriptions b JOIN sea_mq.subscription_state x ON x.subscription = b.subscription) s
-WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind IN ('ConsumerPaused', 'SlowConsumer'))
+WHERE s.state IN ('blocked', 'refused') OR (s.state = 'waiting' AND s.error_kind IN ('ConsumerPaused', 'SlowConsumer', 'StreamVanished'))
 UNION ALL
 SELECT 4, format(CASE WHEN m.at_most THEN 'up to ' ELSE '' END || '%s messages were removed from stream %s before subscription %s got them (sequences %s to %s)',
         m.messages, m.stream, m.subscription, m.first_sequence, m.last_sequence),

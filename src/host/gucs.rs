@@ -50,6 +50,7 @@ static NATS_TLS_CERT_FILE: Text = Text::new(None);
 static NATS_TLS_KEY_FILE: Text = Text::new(None);
 static NATS_JETSTREAM_DOMAIN: Text = Text::new(None);
 static NATS_TLS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static NATS_TLS_FIRST: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static AUTO_CREATE_STREAMS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
@@ -151,6 +152,14 @@ fn define_broker() {
         c"Requires TLS whatever the URL says.",
         c"",
         &NATS_TLS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"sea_mq.nats_tls_first",
+        c"Begins with the TLS handshake, for servers with handshake_first.",
+        c"",
+        &NATS_TLS_FIRST,
         GucContext::Suset,
         GucFlags::default(),
     );
@@ -353,7 +362,8 @@ pub fn broker(client_name: String) -> Option<BrokerConfig> {
         user: string(&NATS_USER),
         password_file: path(&NATS_PASSWORD_FILE),
         token_file: path(&NATS_TOKEN_FILE),
-        tls_required: NATS_TLS.get(),
+        tls_required: NATS_TLS.get() || NATS_TLS_FIRST.get(),
+        tls_first: NATS_TLS_FIRST.get(),
         tls_ca_file: path(&NATS_TLS_CA_FILE),
         tls_cert_file: path(&NATS_TLS_CERT_FILE),
         tls_key_file: path(&NATS_TLS_KEY_FILE),

@@ -29,6 +29,8 @@ pub struct Subscription {
     pub priority: i64,
     pub ack_wait: Duration,
     pub max_ack_pending: usize,
+    /// So many messages may wait for another attempt; then nothing new is tried.
+    pub max_retrying: usize,
     pub start: DeliverFrom,
     /// It began with what was committed after it was subscribed; its cursor says what that is.
     pub from_now: bool,
@@ -104,7 +106,9 @@ pub fn all() -> All {
                 WHEN s.ack_wait < '1 s' OR s.ack_wait > '1 day' THEN 'ack_wait'
                 WHEN s.timeout < '1 ms' OR s.timeout > '1 day' THEN 'timeout'
                 WHEN s.max_ack_pending < 1 THEN 'max_ack_pending'
-                WHEN s.workers NOT BETWEEN 1 AND 6 THEN 'workers' END
+                WHEN s.max_retrying < 1 THEN 'max_retrying'
+                WHEN s.workers NOT BETWEEN 1 AND 6 THEN 'workers' END,
+            coalesce(s.max_retrying, least(s.max_ack_pending, 50))
          FROM sea_mq.subscriptions s CROSS JOIN sea_mq.installation i LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
          ORDER BY s.priority DESC, s.subscription",
         &[],
@@ -167,6 +171,7 @@ fn described(row: &TextRow) -> Subscription {
         priority: spi::parsed(row, 6),
         ack_wait: Duration::from_millis(spi::parsed(row, 7)),
         max_ack_pending: spi::parsed(row, 8),
+        max_retrying: spi::parsed(row, 21),
         start,
         from_now: spi::flag(row, 17),
         workers: spi::parsed(row, 11),
@@ -250,16 +255,27 @@ fn can_handle(function: pg_sys::Oid) -> bool {
     }
 }
 
-/// How many messages of a subscription wait, counted up to `max`, and the smallest number of one that waits for its first
-/// attempt. `floor`: none has a smaller one.
-pub fn waiting(subscription: &Subscription, max: usize, floor: i64) -> (usize, Option<i64>) {
+/// What waits in the table for a subscription.
+#[derive(Default)]
+pub struct Waiting {
+    /// How many messages, counted up to `max_ack_pending`.
+    pub messages: usize,
+    /// Those of them that wait for another attempt.
+    pub retrying: usize,
+    /// The smallest number of one that waits for its first attempt.
+    pub first: Option<i64>,
+}
+
+/// What waits for a subscription. `floor`: no message waits for its first attempt with a smaller number.
+pub fn waiting(subscription: &Subscription, floor: i64) -> Waiting {
     let sql = "WITH lanes AS (SELECT l::smallint AS lane FROM generate_series(0, $2 - 1) l), w AS (
             SELECT f.id FROM lanes CROSS JOIN LATERAL (SELECT p.id FROM sea_mq.inbox_pending p
                 WHERE p.subscription = $1 AND p.lane = lanes.lane AND p.due_at = 'epoch' AND p.id >= $4 ORDER BY p.id LIMIT $3) f
             UNION ALL
             SELECT NULL FROM lanes CROSS JOIN LATERAL (SELECT FROM sea_mq.inbox_pending p
                 WHERE p.subscription = $1 AND p.lane = lanes.lane AND p.due_at > 'epoch' LIMIT $3) r)
-        SELECT count(*), min(w.id) FROM w";
+        SELECT count(*), min(w.id), count(*) - count(w.id) FROM w";
+    let max = subscription.max_ack_pending;
     let lanes = subscription.workers.max(subscription.wanted_workers).max(1);
     let args = [
         Arg::Text(&subscription.name),
@@ -268,8 +284,9 @@ pub fn waiting(subscription: &Subscription, max: usize, floor: i64) -> (usize, O
         Arg::Int8(floor),
     ];
     let rows = spi::query(sql, &args);
-    let Some(row) = rows.first() else { return (0, None) };
-    (spi::parsed::<usize>(row, 0).min(max), spi::optional(row, 1))
+    let Some(row) = rows.first() else { return Waiting::default() };
+    let count = |column| spi::parsed::<usize>(row, column).min(max);
+    Waiting { messages: count(0), retrying: count(2), first: spi::optional(row, 1) }
 }
 
 /// How long until a message of a lane is due, zero if one is; `None` if none waits. `floor`: as for [`waiting`].

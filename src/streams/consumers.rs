@@ -30,6 +30,12 @@ pub fn open() -> Vec<ConsumerSpec> {
     rows.iter().map(spec).collect()
 }
 
+/// What was refused is tried again: the stream is there now, or another one.
+pub fn reopen(stream: &str) {
+    let sql = "UPDATE sea_mq.consumers SET state = 'pending' WHERE stream = $1 AND state = 'refused'";
+    spi::execute(sql, &[Arg::Text(stream)]);
+}
+
 /// Consumers that are to be removed (stream, name).
 pub fn removals() -> Vec<(String, String)> {
     let rows = spi::query("SELECT stream, name FROM sea_mq.consumers WHERE state = 'removing'", &[]);
@@ -86,15 +92,19 @@ impl From<&Fault> for Trouble {
 
 /// Records the state of the relay.
 pub fn save_relay(phase: Phase, trouble: Option<&Trouble>, failures: u32, server: Option<&ServerInfo>, pid: i32) {
+    let expires = server.and_then(|server| server.expires.as_ref());
     spi::execute(
         "INSERT INTO sea_mq.relay_state AS r
-            (state, error_kind, error, hint, failures, server_name, server_version, server_address, max_payload, pid, since)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp())
+            (state, error_kind, error, hint, failures, server_name, server_version, server_address, max_payload, pid, since,
+             expiring_setting, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), $11, to_timestamp($12))
          ON CONFLICT (only_row) DO UPDATE SET state = excluded.state, error_kind = excluded.error_kind, error = excluded.error,
             hint = excluded.hint, failures = excluded.failures, server_name = coalesce(excluded.server_name, r.server_name),
             server_version = coalesce(excluded.server_version, r.server_version),
             server_address = coalesce(excluded.server_address, r.server_address),
-            max_payload = coalesce(excluded.max_payload, r.max_payload), pid = excluded.pid, since = excluded.since",
+            max_payload = coalesce(excluded.max_payload, r.max_payload), pid = excluded.pid, since = excluded.since,
+            expiring_setting = CASE WHEN excluded.server_name IS NULL THEN r.expiring_setting ELSE excluded.expiring_setting END,
+            expires_at = CASE WHEN excluded.server_name IS NULL THEN r.expires_at ELSE excluded.expires_at END",
         &[
             Arg::Text(phase.token()),
             Arg::OptionalText(trouble.map(|trouble| trouble.kind.as_str())),
@@ -106,6 +116,8 @@ pub fn save_relay(phase: Phase, trouble: Option<&Trouble>, failures: u32, server
             Arg::OptionalText(server.map(|server| server.address.as_str())),
             Arg::OptionalInt8(server.and_then(|server| i64::try_from(server.max_payload).ok())),
             Arg::Int8(i64::from(pid)),
+            Arg::OptionalText(expires.map(|expiry| expiry.setting)),
+            Arg::OptionalInt8(expires.map(|expiry| expiry.at)),
         ],
     );
 }

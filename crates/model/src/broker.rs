@@ -40,6 +40,8 @@ pub struct BrokerConfig {
     pub token_file: Option<PathBuf>,
     /// Require TLS even where the URL's scheme does not say so.
     pub tls_required: bool,
+    /// The handshake comes before the server says anything, as its setting `handshake_first` demands.
+    pub tls_first: bool,
     /// PEM file of the authorities to trust, instead of the system's.
     pub tls_ca_file: Option<PathBuf>,
     /// PEM file of the client certificate, together with `tls_key_file`.
@@ -417,6 +419,17 @@ pub struct ServerInfo {
     pub address: String,
     /// Largest message in bytes, headers included.
     pub max_payload: usize,
+    /// What of that which this side has shown it ends first.
+    pub expires: Option<Expiry>,
+}
+
+/// Until when something is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The setting that names its file.
+    pub setting: &'static str,
+    /// In seconds since the Unix epoch.
+    pub at: i64,
 }
 
 /// A stream as the server describes it.
@@ -525,6 +538,10 @@ pub enum FaultKind {
     NoJetStream,
     /// The stream does not exist, and this installation does not manage it.
     StreamMissing,
+    /// The stream that a subscription reads was there, and is gone.
+    StreamVanished,
+    /// For the moment nobody leads the stream or consumer: its server ends, or another one is elected.
+    Leaderless,
     /// The stream exists in a form that cannot be used, or other streams take its subjects.
     StreamConflict,
     /// The stream belongs to another installation.
@@ -600,6 +617,8 @@ impl FaultKind {
             Self::Full => "Full",
             Self::AccountLimit => "AccountLimit",
             Self::ConsumerLimit => "ConsumerLimit",
+            Self::StreamVanished => "StreamVanished",
+            Self::Leaderless => "Leaderless",
             Self::Timeout => "Timeout",
             Self::Server => "Server",
         }
@@ -609,7 +628,9 @@ impl FaultKind {
     pub fn hint(self) -> Option<&'static str> {
         Some(match self {
             Self::Settings => "Correct the sea_mq.nats_* settings, then call sea_mq.reload().",
-            Self::Unreachable => "Check sea_mq.nats_url and that nats-server runs there; the relay retries by itself.",
+            Self::Unreachable => {
+                "Check sea_mq.nats_url and that nats-server runs there; the relay retries by itself. A server with handshake_first needs sea_mq.nats_tls_first."
+            }
             Self::Isolated => {
                 "Another server is tried by itself. If this stays, look at the cluster: `nats server report jetstream`."
             }
@@ -628,6 +649,9 @@ impl FaultKind {
             }
             Self::StreamConflict => {
                 "Change the stream in NATS or its description with sea_mq.alter_stream until they agree."
+            }
+            Self::StreamVanished => {
+                "If it was renamed or another took its place, call sea_mq.unsubscribe, and sea_mq.subscribe with the new name as source and start_from => 'all': what was handled is not handled again. If it was deleted, have its owner make it again."
             }
             Self::Fenced => {
                 "If this database is to publish in the other's place, call sea_mq.adopt(): it then stops the other."
@@ -671,6 +695,7 @@ impl FaultKind {
             | Self::WrongSequence
             | Self::DuplicateInBatch
             | Self::BatchRefused
+            | Self::Leaderless
             | Self::Timeout
             | Self::Server => return None,
         })

@@ -33,7 +33,7 @@ impl<F: FnMut(&Tally)> Shell<Message> for Delivered<'_, F> {
     type Noted = Waiting;
     type Trouble = Trouble;
 
-    fn together(&mut self, messages: &[Message]) -> Result<Turn<Trouble>, Failure> {
+    fn together(&mut self, messages: &[Message], room: usize) -> Result<Turn<Trouble>, Failure> {
         let turn = handler::handling(|| {
             let handler = match subscriptions::handler(&self.subscription.name) {
                 Ok(handler) => handler,
@@ -50,7 +50,8 @@ impl<F: FnMut(&Tally)> Shell<Message> for Delivered<'_, F> {
                 refused: None,
                 failed: Vec::new(),
             };
-            let tally = pipeline::together(messages, &mut batch).unwrap_or_else(|failure| attempt::undo(&failure));
+            let tally =
+                pipeline::together(messages, room, &mut batch).unwrap_or_else(|failure| attempt::undo(&failure));
             let Batch { failed, writer, probe, .. } = batch;
             drop((writer, probe));
             door::as_owner(|| {

@@ -14,7 +14,7 @@ use sea_mq_model::consume::Consumer;
 use sea_mq_model::consume::intake::Intake;
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::subject::covers;
-use sea_mq_model::pipeline::{self, ALONE, Tally};
+use sea_mq_model::pipeline::{self, Tally};
 
 /// For how long a subscription waits for one that goes first and has not got the message yet.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
@@ -30,8 +30,8 @@ impl Worker {
         let served = &mut self.served[place];
         let subscription = std::rc::Rc::clone(&served.subscription);
         let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
-        // Only what is delivered again may be what ended a process before.
-        let plan = served.care.plan(intake.queue().take_while(|delivery| delivery.delivered > 1).take(ALONE).count());
+        let plan = served.care.plan(intake.suspects());
+        let room = served.retry_room();
         let deliveries = intake.take(free.min(plan.most()));
         if deliveries.is_empty() {
             return Ok(false);
@@ -44,7 +44,7 @@ impl Worker {
             reached.set(save(&subscription, intake, (done, undone), tally.processed, tally.duplicates));
         };
         let mut shell = Delivered::new(&subscription, save);
-        let turn = pipeline::take_turn(&mut served.care, plan, &messages, &mut shell);
+        let turn = pipeline::take_turn(&mut served.care, plan, room, &messages, &mut shell);
         let is_saved = shell.is_saved;
         let turn = turn.map_err(|failure| Failed(failure.message))?;
         if is_saved {

@@ -127,7 +127,7 @@ impl Handler {
         let (lane, served) = (self.lane, &mut self.served);
         session::transaction(|| {
             let due_in = |one: &mut Served| {
-                let floor = one.floor();
+                let floor = one.open_floor();
                 subscriptions::due_in(&one.subscription.name, lane, floor)
             };
             served.iter_mut().filter_map(due_in).min()

@@ -33,7 +33,11 @@ impl Worker {
 /// Handles what is due in a lane: first attempts together, further ones each alone. Returns whether there may be more.
 pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed> {
     let subscription = std::rc::Rc::clone(&served.subscription);
-    let floor = served.floor();
+    if served.retry_room() == 0 {
+        // Others may have had their attempt meanwhile.
+        served.look()?;
+    }
+    let floor = served.open_floor();
     // Any of them may have ended a process before.
     let plan = served.care.plan(AT_ONCE);
     let due = session::transaction(|| waiting::due(&subscription.name, lane, plan.most(), floor))?;
@@ -41,10 +45,14 @@ pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed>
         return Ok(false);
     }
     let firsts = due.iter().take_while(|one| one.attempts == 0).count();
-    let (plan, next) = if firsts == 0 { (Plan::Alone(due.len()), &due[..]) } else { (plan, &due[..firsts]) };
+    // Those that wait for another attempt may go on to do so.
+    let (plan, room, next) = match firsts {
+        0 => (Plan::Alone(due.len()), usize::MAX, &due[..]),
+        _ => (plan, served.retry_room(), &due[..firsts]),
+    };
     let mut shell = Kept { subscription: &subscription, time: TurnTime::begin() };
-    let turn =
-        pipeline::take_turn(&mut served.care, plan, next, &mut shell).map_err(|failure| Failed(failure.message))?;
+    let turn = pipeline::take_turn(&mut served.care, plan, room, next, &mut shell)
+        .map_err(|failure| Failed(failure.message))?;
     let handled = served.note(turn)?;
     // What follows the last one that was dealt with, in the order of their numbers.
     if let Some(last) = due[..handled].iter().rfind(|one| one.is_first) {
@@ -63,7 +71,7 @@ impl Shell<Waiting> for Kept<'_> {
     type Noted = Waiting;
     type Trouble = Trouble;
 
-    fn together(&mut self, messages: &[Waiting]) -> Result<Turn<Trouble>, Failure> {
+    fn together(&mut self, messages: &[Waiting], room: usize) -> Result<Turn<Trouble>, Failure> {
         handler::handling(|| {
             let handler = match subscriptions::handler(&self.subscription.name) {
                 Ok(handler) => handler,
@@ -80,7 +88,8 @@ impl Shell<Waiting> for Kept<'_> {
                 processed: Vec::new(),
                 failed: Vec::new(),
             };
-            let tally = pipeline::together(messages, &mut batch).unwrap_or_else(|failure| attempt::undo(&failure));
+            let tally =
+                pipeline::together(messages, room, &mut batch).unwrap_or_else(|failure| attempt::undo(&failure));
             let Batch { processed, failed, .. } = batch;
             door::as_owner(|| settle(&processed, &failed));
             Turn::Done(tally)

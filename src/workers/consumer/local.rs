@@ -124,7 +124,8 @@ fn handle(
             });
             // Nobody says of an event in the log whether it was tried before.
             let plan = served.care.plan(messages.len());
-            let turn = pipeline::take_turn(&mut served.care, plan, &messages, &mut shell).map_err(failed)?;
+            let room = served.retry_room();
+            let turn = pipeline::take_turn(&mut served.care, plan, room, &messages, &mut shell).map_err(failed)?;
             let is_saved = shell.is_saved;
             let handled = served.note(turn)?;
             if !is_saved {

@@ -91,7 +91,8 @@ impl Worker {
         let info = self.consumer.intake(id).and_then(|intake| intake.info().copied());
         let Some(served) = self.served.iter_mut().find(|served| served.subscription.id == id) else {
             // The relay makes the stream in a moment.
-            match fault.filter(|fault| fault.kind != FaultKind::StreamMissing) {
+            let passing = [FaultKind::StreamMissing, FaultKind::StreamVanished, FaultKind::Leaderless];
+            match fault.filter(|fault| !passing.contains(&fault.kind)) {
                 None => drop(self.mirrors.remove(&id)),
                 // It is tried again and again; that is said once.
                 Some(fault) => {
@@ -119,6 +120,8 @@ impl Worker {
         let waits = matches!(
             fault.kind,
             FaultKind::StreamMissing
+                | FaultKind::StreamVanished
+                | FaultKind::Leaderless
                 | FaultKind::ConsumerMissing
                 | FaultKind::ConsumerPaused
                 | FaultKind::Timeout

@@ -24,6 +24,8 @@ pub struct Served {
     pub subscription: Rc<Subscription>,
     /// Messages that wait in the table, as of the last look; counted up to `max_ack_pending`.
     pub waiting: usize,
+    /// Those of them that wait for another attempt.
+    retrying: usize,
     /// When the next of them is due.
     pub due_at: Option<Instant>,
     /// No message waits for its first attempt with a smaller number. Looks enter the index there: what was handled stays in it for
@@ -52,6 +54,7 @@ impl Served {
         Self {
             subscription,
             waiting: 0,
+            retrying: 0,
             due_at: None,
             floor: 0,
             floor_since: Instant::now(),
@@ -71,6 +74,17 @@ impl Served {
             && self.subscription.workers == self.subscription.wanted_workers
             && !self.is_held_up(now)
             && self.waiting < self.subscription.max_ack_pending
+            && self.retry_room() > 0
+    }
+
+    /// How many more messages may fail and wait for another attempt.
+    pub fn retry_room(&self) -> usize {
+        self.subscription.max_retrying.saturating_sub(self.retrying)
+    }
+
+    /// From which number on first attempts may be made now: none, while as many messages as may wait for another one.
+    pub fn open_floor(&mut self) -> i64 {
+        if self.retry_room() == 0 { i64::MAX } else { self.floor() }
     }
 
     /// Whether it is to be left alone for a while.
@@ -151,7 +165,7 @@ impl Served {
     pub fn note(&mut self, turn: Turn<Trouble>) -> Result<usize, Failed> {
         match turn {
             Turn::Done(tally) => {
-                if tally.failed {
+                if tally.failed > 0 {
                     self.look()?;
                 }
                 if self.is_blocked() {
@@ -181,15 +195,13 @@ impl Served {
     /// Looks at what waits in the table.
     pub fn look(&mut self) -> Result<(), Failed> {
         let floor = self.floor();
-        let subscription = &*self.subscription;
-        let direct = subscription.effect() == Effect::Handler;
-        let (waiting, first, due) = session::transaction(|| {
-            let (waiting, first) = subscriptions::waiting(subscription, subscription.max_ack_pending, floor);
-            let due = if direct && waiting > 0 { subscriptions::due_in(&subscription.name, 0, floor) } else { None };
-            (waiting, first, due)
-        })?;
-        self.waiting = waiting;
-        self.floor = first.unwrap_or_else(|| floor.max(waiting::greatest_stored() + 1));
+        let found = session::transaction(|| subscriptions::waiting(&self.subscription, floor))?;
+        (self.waiting, self.retrying) = (found.messages, found.retrying);
+        self.floor = found.first.unwrap_or_else(|| floor.max(waiting::greatest_stored() + 1));
+        let floor = self.open_floor();
+        let asks = self.subscription.effect() == Effect::Handler && self.waiting > 0;
+        let due_in = || subscriptions::due_in(&self.subscription.name, 0, floor);
+        let due = if asks { session::transaction(due_in)? } else { None };
         self.due_at = due.map(|wait| Instant::now() + wait);
         Ok(())
     }

@@ -80,7 +80,12 @@ impl Worker {
             if !accept {
                 return self.hold_diverged(&found);
             }
-            warning!("sea_mq relay: {}; going on behind them", in_words(&found));
+            // Of whoever had the stream before, if it was taken over.
+            let Divergence { stream, events, last, .. } = &found;
+            log!(
+                "sea_mq relay: stream {stream} holds {events} of a relay before this one, up to sequence {}; going on behind them",
+                last.1
+            );
         }
         let request = self.relay.judged(sink);
         request.into_iter().for_each(|request| self.io.send(request));

@@ -128,7 +128,12 @@ impl Worker {
             differences: known.differences().clone(),
             marked_us: known.marked_us(),
         };
-        session::transaction(|| descriptions::save_state(sink, &state))?;
+        session::transaction(|| {
+            descriptions::save_state(sink, &state);
+            if ready {
+                consumers::reopen(&name);
+            }
+        })?;
         if ready {
             if let Some(database) = self.process.database {
                 database.note(Reasons::STREAMS);

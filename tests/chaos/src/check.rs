@@ -308,17 +308,28 @@ impl<'a> Checker<'a> {
         };
         let mut last: HashMap<i64, (i64, Option<&str>)> = HashMap::new();
         let mut wrong = Vec::new();
+        let mut around = Vec::new();
         // What was tried again comes later, by design.
-        for (id, _, place) in handled.iter().filter(|(_, attempt, _)| *attempt == 1) {
+        for (index, (id, _, place)) in handled.iter().enumerate().filter(|(_, (_, attempt, _))| *attempt == 1) {
             let Some((event, _)) = committed.get(id) else { continue };
             let before = last.insert(event.aggregate, (event.n, *place));
             if let Some((n, earlier)) = before.filter(|(n, _)| event.n <= *n) {
                 let Emitted { aggregate, n: late, .. } = event;
+                around.push(index);
                 wrong.push(format!("{aggregate}: {late} ({id}, {place:?}) after {n} ({earlier:?})"));
             }
         }
-        if !wrong.is_empty() {
-            let text = format!("{}: {} handled out of order: {:?}", subscription.name, wrong.len(), first(&wrong));
+        if let Some(&index) = around.first() {
+            let neighbours = handled.iter().skip(index.saturating_sub(15)).take(25);
+            let neighbours: Vec<String> =
+                neighbours.map(|(_, attempt, place)| format!("{} ({attempt})", place.unwrap_or_default())).collect();
+            let text = format!(
+                "{}: {} handled out of order: {:?}; around the first, in the order in which they were handled: {}",
+                subscription.name,
+                wrong.len(),
+                first(&wrong),
+                neighbours.join(", ")
+            );
             self.findings.push(text);
         }
     }

@@ -26,6 +26,8 @@ pub enum Harm {
     Kill,
     /// SIGTERM.
     Terminate,
+    /// SIGUSR2: a nats-server hands over what it leads, and ends.
+    Retire,
     /// SIGSTOP, and SIGCONT later.
     Freeze,
     /// An immediate shutdown, SIGQUIT.
@@ -64,6 +66,8 @@ pub enum Node {
     Entry,
     /// All three.
     All,
+    /// Of three, one after the other, each of which comes back as a newer version.
+    Each,
 }
 
 #[derive(Debug)]
@@ -172,6 +176,18 @@ pub const FAULTS: &[Fault] = &[
         "of three nats-servers, the one that is connected to does not reach the others",
     ),
     node("cluster-kill", Node::All, Harm::Kill, "SIGKILL for all of three nats-servers at once"),
+    node(
+        "upgrade-term",
+        Node::Each,
+        Harm::Terminate,
+        "three nats-servers 2.12, SIGTERM for one after the other, which comes back as the newest",
+    ),
+    node(
+        "upgrade-lame-duck",
+        Node::Each,
+        Harm::Retire,
+        "three nats-servers 2.12, lame duck for one after the other, which comes back as the newest",
+    ),
 ];
 
 impl Fault {
@@ -183,6 +199,7 @@ impl Fault {
     pub fn broking(&self) -> Option<Broking> {
         match self.part {
             Part::Network => (self.harm == Harm::Weather(Weather::Garbage)).then_some(Broking::Tls),
+            Part::Broker if self.node == Node::Each => Some(Broking::Older),
             Part::Broker if self.node != Node::Only => Some(Broking::Three),
             _ => None,
         }
@@ -191,7 +208,7 @@ impl Fault {
     /// Whether it can be done where the broker is this.
     pub fn fits(&self, broking: Broking) -> bool {
         let alone = self.part == Part::Broker && self.node == Node::Only;
-        self.broking().map_or(!alone || broking != Broking::Three, |needed| needed == broking)
+        self.broking().map_or(!alone || !broking.is_cluster(), |needed| needed == broking)
     }
 
     /// Whether it can be done beside other faults: pg_dump does not survive them.

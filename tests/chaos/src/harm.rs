@@ -1,6 +1,6 @@
 //! How a fault's harm is done, and undone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{Chance, Database, freeze, kill, terminate, thaw, title, until};
 
@@ -8,7 +8,7 @@ use crate::LONG;
 use crate::copy;
 use crate::fault::{Fault, Harm, Node, Part, SESSION};
 use crate::proxy::Weather;
-use crate::scene::{DATABASES, PRODUCERS, Scene};
+use crate::scene::{DATABASES, NEWEST, PRODUCERS, Scene};
 
 /// The disk of the temporary files.
 const TEMPORARY: usize = 2;
@@ -90,11 +90,14 @@ impl Fault {
         if self.harm == Harm::FillDisk {
             return fill_disk(scene, 1).await;
         }
+        if self.node == Node::Each {
+            return (self.upgrade(scene).await, Wound::None);
+        }
         let victims: Vec<usize> = match self.node {
             Node::Only | Node::Entry => vec![0],
             Node::Leader => vec![scene.leader().await],
             Node::Follower => vec![(scene.leader().await + 1) % scene.brokers.len()],
-            Node::All => (0..scene.brokers.len()).collect(),
+            Node::All | Node::Each => (0..scene.brokers.len()).collect(),
         };
         let whom = format!("nats-server {victims:?}");
         for victim in &victims {
@@ -117,6 +120,30 @@ impl Fault {
             }
         }
         (whom, Wound::Brokers(victims))
+    }
+}
+
+impl Fault {
+    /// As an operator does it: the next one only when all replicas have caught up with the last one. Says how long each was away.
+    async fn upgrade(&self, scene: &mut Scene) -> String {
+        let mut spans = Vec::new();
+        for number in 0..scene.brokers.len() {
+            let begin = Instant::now();
+            let broker = &mut scene.brokers[number];
+            if self.harm == Harm::Retire {
+                broker.retire()
+            } else {
+                broker.stop()
+            }
+            let ended = begin.elapsed();
+            broker.replace(NEWEST);
+            broker.launch();
+            broker.until_ready().await;
+            until("all replicas have caught up", LONG, async || scene.is_replicated().await).await;
+            let [ended, caught_up] = [ended, begin.elapsed()].map(|span| span.as_secs_f64());
+            spans.push(format!("{number} ended after {ended:.1} s and had caught up after {caught_up:.1} s"));
+        }
+        spans.join(", ")
     }
 }
 

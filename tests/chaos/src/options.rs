@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(plans("--seed 7 --seed 9"), ["seed 7", "seed 9"]);
         assert_eq!(plans("--seeds 5").len(), 5);
         assert_eq!(plans("--fault relay-kill --fault net-cut"), ["chosen faults"]);
-        assert_eq!(plans("--each").len(), 3);
+        assert_eq!(plans("--each").len(), 5);
         assert_eq!(plans("--quick"), plans("--quick"));
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::Chance;
 
 use crate::check::Tolerance;
-use crate::fault::{FAULTS, Fault, Harm, Part};
+use crate::fault::{FAULTS, Fault, Harm, Node, Part};
 use crate::scene::Broking;
 
 /// Faults that overlap.
@@ -42,10 +42,13 @@ impl Plan {
     }
 
     /// These faults, each alone, one after the other, with a wait until each is got over; those that need small disks or three
-    /// brokers on servers of their own.
+    /// brokers on servers of their own, and each upgrade.
     pub fn each(name: &str, seed: u64, faults: &[&'static Fault]) -> Vec<Self> {
-        let (three, others): (Vec<_>, Vec<_>) =
-            faults.iter().copied().partition(|fault| fault.broking() == Some(Broking::Three));
+        let apart = |faults: Vec<&'static Fault>, broking| -> (Vec<_>, Vec<_>) {
+            faults.into_iter().partition(|fault| fault.broking() == Some(broking))
+        };
+        let (three, others) = apart(faults.to_vec(), Broking::Three);
+        let (upgrades, others) = apart(others, Broking::Older);
         let (disks, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|fault| fault.needs_disks());
         let tls = others.iter().any(|fault| fault.broking() == Some(Broking::Tls));
         let plan = |(faults, broking, suffix): (Vec<&'static Fault>, Broking, &str)| {
@@ -53,10 +56,10 @@ impl Plan {
             (!faults.is_empty()).then(|| Self { name: format!("{name}{suffix}"), seed, broking, steps })
         };
         let one = (others, if tls { Broking::Tls } else { Broking::One }, "");
-        [one, (disks, Broking::One, ", small disks"), (three, Broking::Three, ", three brokers")]
-            .into_iter()
-            .filter_map(plan)
-            .collect()
+        let together = [one, (disks, Broking::One, ", small disks"), (three, Broking::Three, ", three brokers")];
+        // What is upgraded once is not older any more.
+        let upgrades = upgrades.into_iter().map(|fault| (vec![fault], Broking::Older, ", upgrade"));
+        together.into_iter().chain(upgrades).filter_map(plan).collect()
     }
 
     fn faults_of_all_steps(&self) -> impl Iterator<Item = &'static Fault> {
@@ -84,7 +87,7 @@ impl Plan {
 
 /// Three brokers need seconds to notice that one is missing, and to agree on another leader.
 fn patience(broking: Broking) -> u32 {
-    if broking == Broking::Three { 10 } else { 1 }
+    if broking.is_cluster() { 10 } else { 1 }
 }
 
 impl Step {
@@ -96,7 +99,9 @@ impl Step {
             Harm::FillSpace | Harm::LimitSpace => Duration::from_secs(8),
             _ => Duration::from_millis(500) * patience(broking),
         };
-        Self { faults: vec![fault], pauses: vec![Duration::from_millis(100), hold], recovery: true }
+        // During an upgrade so much is written that a probe waits behind all of it; that it is handled shows in the end.
+        let recovery = fault.node != Node::Each;
+        Self { faults: vec![fault], pauses: vec![Duration::from_millis(100), hold], recovery }
     }
 
     fn random(chance: &mut Chance, possible: &[&'static Fault], broking: Broking) -> Self {

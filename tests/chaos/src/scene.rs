@@ -138,6 +138,30 @@ pub enum Broking {
     Tls,
     /// Three, and each stream has three replicas.
     Three,
+    /// Three of [`OLDER`], which are upgraded. One stream has no replicas, and one has atomic batches.
+    Older,
+}
+
+/// The nats-server that an upgrade begins with.
+pub const OLDER: &str = "2.12";
+/// And the one that it ends with.
+pub const NEWEST: &str = "2.15";
+
+impl Broking {
+    /// Whether it is several nats-servers.
+    pub fn is_cluster(self) -> bool {
+        matches!(self, Self::Three | Self::Older)
+    }
+
+    /// What is said of a stream, by the number of its context among its producer's. `None`: its first event describes it.
+    fn stream(self, number: usize) -> Option<&'static str> {
+        match (self, number) {
+            (Self::One | Self::Tls, 0) | (Self::Older, 1) => Some("replicas => 1"),
+            (Self::One | Self::Tls, _) => None,
+            (Self::Three, _) => Some("replicas => 3"),
+            (Self::Older, _) => Some("replicas => 3, atomic_transactions => true"),
+        }
+    }
 }
 
 pub struct Scene {
@@ -160,7 +184,7 @@ impl Scene {
         let directory = Directory::new(name);
         let [pg, nats, temporary] = ["pg-disk", "nats-disk", "temporary-disk"].map(|disk| directory.path().join(disk));
         // Each node keeps its messages twice, in the stream and in the log that the nodes agree by.
-        let nats_megabytes = if broking == Broking::Three { 6 * 400 } else { 400 };
+        let nats_megabytes = if broking.is_cluster() { 6 * 400 } else { 400 };
         let mount = || Some([Disk::new(&pg, 600)?, Disk::new(&nats, nats_megabytes)?, Disk::new(&temporary, 16)?]);
         let disks = if disks { mount() } else { None };
         let (pg, nats) = if disks.is_some() { (&*pg, &*nats) } else { (directory.path(), directory.path()) };
@@ -212,11 +236,9 @@ impl Scene {
             let db = self.cluster.connect(producer.database).await;
             db.run(TRUTH).await;
             for (number, context) in producer.contexts.iter().enumerate() {
-                // The broker forgets ids so soon that it is no help against doubles. The second context's stream is made by
-                // its first event.
-                let replicas = if broking == Broking::Three { 3 } else { 1 };
-                if number == 0 || replicas == 3 {
-                    let options = format!("duplicate_window => '100 ms', replicas => {replicas}");
+                // The broker forgets ids so soon that it is no help against doubles.
+                if let Some(options) = broking.stream(number) {
+                    let options = format!("duplicate_window => '100 ms', {options}");
                     db.run(&format!("SELECT sea_mq.create_stream('{context}', {options})")).await;
                 }
                 let sql =
@@ -253,6 +275,18 @@ impl Scene {
         (0..self.brokers.len()).find(|number| leader.as_deref() == Some(&server_name(*number))).unwrap_or(0)
     }
 
+    /// Whether all replicas of all streams have what their leaders have.
+    pub async fn is_replicated(&self) -> bool {
+        for context in PRODUCERS.iter().flat_map(|producer| producer.contexts) {
+            let Some(stream) = self.broker().stream(&stream_of(context)).await else { return false };
+            let Some(cluster) = &stream.cached_info().cluster else { return false };
+            if cluster.leader.is_none() || !cluster.replicas.iter().all(|replica| replica.current && !replica.offline) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The network between PostgreSQL and all of the brokers.
     pub fn set_weather(&self, weather: Weather) {
         self.proxies.iter().for_each(|proxy| proxy.set(weather));
@@ -269,13 +303,16 @@ fn server_name(number: usize) -> String {
 }
 
 async fn start_brokers(directory: &Path, broking: Broking, tls: Option<&TestCertificates>) -> (Vec<Broker>, Routes) {
-    let count = if broking == Broking::Three { 3 } else { 1 };
+    let count = if broking.is_cluster() { 3 } else { 1 };
     let routes = Routes::start(count).await;
     let broker = |number| {
-        let mut options = BrokerOptions { certificates: tls.cloned(), ..BrokerOptions::default() };
+        let minor = (broking == Broking::Older).then_some(OLDER);
+        let mut options = BrokerOptions { certificates: tls.cloned(), minor, ..BrokerOptions::default() };
         if count > 1 {
             options.server_name = Some(server_name(number));
-            options.configuration = routes.configuration(number);
+            // Shorter than 30 s it cannot be; most of it is waiting for clients to go by themselves.
+            let retiring = "lame_duck_duration: \"30s\", lame_duck_grace_period: \"5s\"";
+            options.configuration = format!("{}\n{retiring}", routes.configuration(number));
         }
         Broker::new(&directory.join(server_name(number)), options)
     };

@@ -55,11 +55,19 @@ impl Accounts {
     /// # Panics
     /// Not in practice.
     pub fn credentials(&self, more: &Value) -> String {
+        self.credentials_until(more, None)
+    }
+
+    /// As [`Self::credentials`], good until `end`, in seconds since 1970.
+    ///
+    /// # Panics
+    /// Not in practice.
+    pub fn credentials_until(&self, more: &Value, end: Option<u64>) -> String {
         let user = KeyPair::new_user();
         let mut claims =
             json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
         claims.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        let jwt = signed(&self.application, &user.public_key(), "user", claims);
+        let jwt = signed_until(&self.application, &user.public_key(), "user", claims, end);
         let seed = user.seed().expect("a new key has a seed");
         format!(
             "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
@@ -68,9 +76,16 @@ impl Accounts {
 }
 
 fn signed(issuer: &KeyPair, subject: &str, name: &str, nats: Value) -> String {
+    signed_until(issuer, subject, name, nats, None)
+}
+
+fn signed_until(issuer: &KeyPair, subject: &str, name: &str, nats: Value, end: Option<u64>) -> String {
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = encode(&json!({ "typ": "JWT", "alg": "ed25519-nkey" }));
-    let claims = json!({ "iat": 1_700_000_000, "iss": issuer.public_key(), "jti": STANDARD.encode(subject), "name": name, "sub": subject, "nats": nats });
+    let mut claims = json!({ "iat": 1_700_000_000, "iss": issuer.public_key(), "jti": STANDARD.encode(subject), "name": name, "sub": subject, "nats": nats });
+    if let Some(end) = end {
+        claims["exp"] = json!(end);
+    }
     let signed = format!("{header}.{}", encode(&claims));
     let signature = URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes()).expect("a new key can sign"));
     format!("{signed}.{signature}")

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, stream::Stream};
 use rustix::process::Signal;
 
-use crate::cluster::workspace;
 use crate::process::{self, Process};
 use crate::stored::{Stored, read};
 use crate::wait::PAUSE;
@@ -23,12 +22,14 @@ pub struct BrokerOptions {
     pub token: Option<String>,
     /// Content of a `.creds` file with which the test itself connects, likewise.
     pub credentials: Option<String>,
-    /// nats-server 2.11, which has no atomic batches.
-    pub older: bool,
+    /// The minor of nats-server, such as `2.11`; the one that the tests run with unless told.
+    pub minor: Option<&'static str>,
     /// Name in a cluster; the configuration has the rest of it.
     pub server_name: Option<String>,
     /// Clients must use TLS with this certificate.
     pub certificates: Option<TestCertificates>,
+    /// The handshake comes first.
+    pub tls_first: bool,
 }
 
 /// A certificate for 127.0.0.1 and localhost that is its own authority, made for one test.
@@ -42,6 +43,14 @@ impl TestCertificates {
     /// # Panics
     /// When `openssl` fails.
     pub fn new(directory: &Path) -> Self {
+        Self::for_days(directory, 30)
+    }
+
+    /// One that is good for so many days.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn for_days(directory: &Path, days: u32) -> Self {
         let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
         process::run(
             Command::new("openssl")
@@ -54,7 +63,7 @@ impl TestCertificates {
                     "ec_paramgen_curve:prime256v1",
                     "-nodes",
                     "-days",
-                    "2",
+                    &days.to_string(),
                 ])
                 .args(["-subj", "/CN=sea_mq test", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
                 // An authority's certificate is not accepted as a server's.
@@ -132,13 +141,18 @@ impl Broker {
         let configuration = self.write_configuration();
         let arguments = ["--config".into(), configuration.display().to_string()];
         self.server =
-            Some(Process::start(&nats_server(self.options.older), &arguments, false, Signal::KILL, &self.log_path()));
+            Some(Process::start(&nats_server(self.options.minor), &arguments, false, Signal::KILL, &self.log_path()));
     }
 
     fn write_configuration(&self) -> PathBuf {
         let configuration = self.directory.join("nats.conf");
         let tls = self.options.certificates.as_ref().map_or_else(String::new, |tls| {
-            format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n", tls.certificate.display(), tls.key.display())
+            format!(
+                "tls {{ cert_file: \"{}\", key_file: \"{}\", handshake_first: {} }}\n",
+                tls.certificate.display(),
+                tls.key.display(),
+                self.options.tls_first
+            )
         });
         // The size of the store is bookkeeping: a stream's limit is reserved in it, whatever the disk has.
         let text = format!(
@@ -187,6 +201,9 @@ impl Broker {
         }
         if let Some(tls) = &self.options.certificates {
             options = options.add_root_certificates(tls.certificate.clone());
+            if self.options.tls_first {
+                options = options.tls_first();
+            }
         }
         options.connect(self.url()).await.ok()
     }
@@ -194,6 +211,11 @@ impl Broker {
     /// Another configuration, from the next start on.
     pub fn configure(&mut self, configuration: &str) {
         self.options.configuration = configuration.to_owned();
+    }
+
+    /// Another minor of nats-server, from the next start on.
+    pub fn replace(&mut self, minor: &'static str) {
+        self.options.minor = Some(minor);
     }
 
     /// SIGHUP, after another configuration was written.
@@ -211,6 +233,11 @@ impl Broker {
         self.end(Signal::TERM);
     }
 
+    /// SIGUSR2, "lame duck": it hands over what it leads, takes no more clients, sends away those that it has, and ends.
+    pub fn retire(&mut self) {
+        self.end(Signal::USR2);
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.end(Signal::KILL);
@@ -220,7 +247,7 @@ impl Broker {
         self.client = tokio::sync::OnceCell::new();
         if let Some(mut server) = self.server.take() {
             server.signal(signal);
-            assert!(server.wait(Duration::from_secs(30)), "nats-server does not stop");
+            assert!(server.wait(Duration::from_secs(60)), "nats-server does not stop");
         }
     }
 
@@ -313,11 +340,9 @@ impl Broker {
     }
 }
 
-fn nats_server(older: bool) -> PathBuf {
-    let dev = workspace().join(".dev");
-    if older {
-        return dev.join("older-nats/bin/nats-server");
-    }
-    let installed = dev.join("venv/bin/nats-server");
-    if installed.exists() { installed } else { PathBuf::from("nats-server") }
+fn nats_server(minor: Option<&str>) -> PathBuf {
+    let variable = |name| std::env::var(name).ok();
+    let minor = minor.map(str::to_owned).or_else(|| variable("SEA_MQ_NATS_MINOR"));
+    let (Some(minor), Some(folder)) = (minor, variable("SEA_MQ_NATS_DIR")) else { return PathBuf::from("nats-server") };
+    Path::new(&folder).join(format!("nats-{minor}/bin/nats-server"))
 }

@@ -16,7 +16,8 @@
 //! Like the tests, this panics with a message that says what was being done.
 //!
 //! Environment: `SEA_MQ_PG_CONFIG` (pg_config of an installation that has the extension), `SEA_MQ_RUN_DIR` (where the
-//! servers' directories are made), both set by the Makefile.
+//! servers' directories are made), `SEA_MQ_NATS_DIR` and `SEA_MQ_NATS_MINOR` (where nats-servers of several minors are, and
+//! which one is used unless a test names another; without them, `nats-server` of the path), all set by the Makefile.
 
 mod accounts;
 mod broker;

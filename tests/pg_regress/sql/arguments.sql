@@ -39,9 +39,21 @@ FROM headers, payloads, ids GROUP BY 1 ORDER BY 1;
 
 SELECT tried($$'order', '01890a5d-ac96-774b-bcce-b302099a8057'::uuid, 'Formed', '1'$$);
 
+-- And the event's own id, whatever the others are.
+WITH event_ids(event_id) AS (VALUES ('NULL'), ('''01890a5d-ac96-774b-bcce-b302099a8057'''), ('''01890a5d-ac96-774b-bcce-b302099a8057''::uuid'),
+        ('''01890a5d-ac96-774b-bcce-b302099a8057''::text'), ('''01890a5d-ac96-774b-bcce-b302099a8057''::varchar')),
+    payloads(payload) AS (VALUES ('''1'''), ('''1''::text'), ('''1''::varchar'), ('''1''::json'), ('''1''::jsonb')),
+    ids(id) AS (VALUES ('''7'''), ('''7''::text'), ('7'), ('7::bigint'))
+SELECT tried(format('''order'', %s, ''Formed'', %s, event_id => %s', id, payload, event_id)) AS kept, count(*) AS calls
+FROM event_ids, payloads, ids GROUP BY 1 ORDER BY 1;
+SELECT tried(format('''order'', ''7'', ''Formed'', ''1'', 1, ''forms'', %s', event_id)) AS kept, count(*) AS calls
+FROM unnest(ARRAY['NULL', '''01890a5d-ac96-774b-bcce-b302099a8057''', '''01890a5d-ac96-774b-bcce-b302099a8057''::text']) event_id GROUP BY 1 ORDER BY 1;
+SELECT tried($$'order', '7', 'Formed', '1', event_id => 'none'::text$$);
+
 -- A literal or parameter without a type is what it always was, so drivers that ask for the types of parameters bind the same values.
 PREPARE four AS SELECT sea_mq.emit($1, $2, $3, $4);
 PREPARE named AS SELECT sea_mq.emit(aggregate_type => $1, aggregate_id => $2, event_type => $3, payload => $4, headers => $5, event_version => $6);
+PREPARE identified AS SELECT sea_mq.emit($1, $2, $3, $4, event_id => $5);
 PREPARE keyed AS SELECT sea_mq.emit('order', 7, $1, $2);
 PREPARE typed(varchar, varchar) AS SELECT sea_mq.emit($1, $2, $3, $4);
 PREPARE text_typed(text, text, text) AS SELECT sea_mq.emit($1, $2, $3, $4);

@@ -10,13 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
+use async_nats::jetstream::context::RequestError;
 use async_nats::jetstream::{self, Context};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use super::errors::{self, ApiError, Denied};
 use super::lease;
 use sea_mq_model::broker::{Fault, FaultKind};
+
+/// Requests that change nothing begin like this.
+const ASKING: [&str; 5] = ["INFO", "STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO."];
+/// After how long they are sent again, and how often at most.
+const AGAIN: Duration = Duration::from_secs(1);
+const QUESTIONS: usize = 5;
 
 /// Why an API call failed.
 #[derive(Debug)]
@@ -109,11 +118,30 @@ impl Api {
     /// # Errors
     /// [`CallError::Refused`] with what the server said; [`CallError::Failed`] if it said nothing in time.
     pub(super) async fn call(&self, subject: &str, body: &Value) -> Result<Value, CallError> {
-        let answer: Result<Value, _> = self.context.request(subject.to_owned(), body).await;
+        let only_asks = ASKING.iter().any(|prefix| subject.starts_with(prefix));
+        let answer: Result<Value, _> = match only_asks {
+            true => self.ask(subject, body).await,
+            false => self.context.request(subject.to_owned(), body).await,
+        };
         let answer = answer.map_err(|error| CallError::Failed(errors::request_fault(subject, &error)))?;
         match answer.get("error") {
             None => Ok(answer),
             Some(error) => Err(CallError::Refused(serde_json::from_value(error.clone()).unwrap_or_default())),
+        }
+    }
+
+    /// Asks again while there is no answer: whoever was to answer may have ended, and another has taken its place. The first answer
+    /// counts.
+    async fn ask(&self, subject: &str, body: &Value) -> Result<Value, RequestError> {
+        let mut asked = FuturesUnordered::new();
+        loop {
+            asked.push(self.context.request(subject.to_owned(), body));
+            let more = asked.len() < QUESTIONS;
+            tokio::select! {
+                biased;
+                Some(answer) = asked.next() => return answer,
+                () = tokio::time::sleep(AGAIN), if more => {}
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError, Subscri
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::api::Api;
-use super::{errors, lease};
+use super::{errors, expiry, lease};
 use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, ServerInfo};
 use sea_mq_model::domain::address::{Address, Login};
 
@@ -89,7 +89,13 @@ async fn connect_to(config: &BrokerConfig, target: &Address) -> Result<Link, Fau
     prove_jetstream(&api, &mut events).await?;
     // By now the server has said whether the account has limits of its own, if it says so at all.
     let info = client.server_info();
-    let server = ServerInfo { name: info.server_name, version: info.version, address, max_payload: info.max_payload };
+    let server = ServerInfo {
+        name: info.server_name,
+        version: info.version,
+        address,
+        max_payload: info.max_payload,
+        expires: expiry::first(config),
+    };
     Ok(Link { client, api, acks, reply_prefix: format!("{inbox}."), callers, events, server })
 }
 
@@ -176,7 +182,7 @@ fn credentials(options: ConnectOptions, config: &BrokerConfig, target: &Address)
 }
 
 fn tls(options: ConnectOptions, config: &BrokerConfig) -> Result<ConnectOptions, Fault> {
-    let mut options = options;
+    let mut options = if config.tls_first { options.tls_first() } else { options };
     if let Some(path) = &config.tls_ca_file {
         // Read now, so that a missing file is told as such and not as a failed handshake.
         read(path)?;

@@ -116,7 +116,7 @@ fn verdict(status: u16, words: &str, headers: Option<&HeaderMap>) -> Arrival {
             failed(FaultKind::ConsumerConflict, words.to_owned())
         }
         409 if lower.contains("leadership change") || lower.contains("shutdown") => {
-            failed(FaultKind::Server, words.to_owned())
+            failed(FaultKind::Leaderless, words.to_owned())
         }
         409 => match left() {
             Some(left) if lower.starts_with("message size exceeds") => {
@@ -194,7 +194,8 @@ mod tests {
         assert_eq!(kind(408, "Request Timeout"), None);
         assert_eq!(kind(409, "Consumer Deleted"), Some(FaultKind::ConsumerMissing));
         assert_eq!(kind(409, "Consumer is push based"), Some(FaultKind::ConsumerConflict));
-        assert_eq!(kind(409, "Leadership Change"), Some(FaultKind::Server));
+        assert_eq!(kind(409, "Leadership Change"), Some(FaultKind::Leaderless));
+        assert_eq!(kind(409, "Server Shutdown"), Some(FaultKind::Leaderless));
         assert_eq!(kind(503, ""), Some(FaultKind::Timeout));
         let mut headers = HeaderMap::new();
         headers.insert(LEFT, "3");

@@ -52,6 +52,8 @@ impl ApiError {
             STORE_FAILED | 0 if self.description.contains("exceeded") => FaultKind::Full,
             STREAM_NOT_FOUND => FaultKind::StreamMissing,
             10035 | 10039 | 10076 => FaultKind::NoJetStream,
+            // Its servers are started one after the other, or elect a leader.
+            10004 | 10006..=10009 | 10118 | 10119 => FaultKind::Leaderless,
             // Streams: placement, overlap, name, limits and settings that the server does not accept.
             10005 | 10026 | 10027 => FaultKind::AccountLimit,
             10121 => FaultKind::ConsumerLimit,
@@ -243,7 +245,8 @@ mod tests {
     fn stream_errors_are_told_apart() {
         assert_eq!(kind(10065, "subjects overlap with an existing stream"), FaultKind::StreamConflict);
         assert_eq!(kind(10039, "JetStream not enabled for account"), FaultKind::NoJetStream);
-        assert_eq!(kind(10008, "JetStream system temporarily unavailable"), FaultKind::Server);
+        assert_eq!(kind(10008, "JetStream system temporarily unavailable"), FaultKind::Leaderless);
+        assert_eq!(kind(10119, "consumer is offline"), FaultKind::Leaderless);
         assert_eq!(kind(10059, "stream not found"), FaultKind::StreamMissing);
     }
 

@@ -82,17 +82,17 @@ async fn try_stand(api: &Api, me: &Claimant, claim: bool) -> Result<Standing, Fa
     Err(Fault::new(FaultKind::Server, format!("the lease in stream {STREAM} changes hands all the time")))
 }
 
-/// What is known of the relay of another installation, in words.
+/// What is known of the relay of another installation, in words. Where it is, is for those who may read the record.
 pub(super) async fn whereabouts(api: &Api, install: &str) -> String {
     let unknown = || "of whose relay nothing is known".to_owned();
     let Ok(install) = install.parse() else { return unknown() };
     let ours = |subject: &str| subject.starts_with(SUBJECTS) || names(subject, STREAM);
     let look = async {
         let Some((_, Some(record))) = read(api, install).await? else { return Ok(unknown()) };
-        let Record { relay, place, database, .. } = record;
+        let Record { relay, database, .. } = record;
         let alive = answers(api, relay, false).await;
         let state = if alive { "runs" } else { "does not answer: the database is gone, or the relay is stopped" };
-        Ok(format!("whose relay (database \"{database}\" at {place}) {state}"))
+        Ok(format!("whose relay (database \"{database}\") {state}"))
     };
     api.unless_denied(ours, look).await.unwrap_or_else(|_| unknown())
 }

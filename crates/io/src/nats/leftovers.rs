@@ -37,9 +37,11 @@ use sea_mq_model::broker::Fault;
 const DUE: Duration = Duration::from_millis(50);
 /// How long the first attempt waits for the timer; later ones wait longer, since a busy server puts it off.
 const PAUSE: Duration = Duration::from_millis(140);
-/// How often it is tried where nobody else has asked for messages. What is still missing then cannot be delivered, as a
-/// message that was deleted from the stream; or it comes after `ack_wait`.
+/// How often and for how long it is tried where nobody else has asked for messages. What is still missing then cannot be
+/// delivered, as a message that was deleted from the stream; or it comes after `ack_wait`, behind messages that it precedes. So a
+/// server that is slow, as one of a cluster that was just started, is given its time.
 const ATTEMPTS: u32 = 5;
+const AT_LEAST: Duration = Duration::from_secs(15);
 /// For how long it is tried where others have: the requests of an earlier session expire meanwhile.
 const OTHERS: Duration = EXPIRES.saturating_add(Duration::from_secs(5));
 /// How long a request for what is queued waits, should it be less than expected.
@@ -80,7 +82,8 @@ pub(super) async fn collect(api: &Api, order: &Order, inbox: &mut Inbox, memory:
         state = consumers::pullable(api, &order.stream, &order.consumer).await?;
         let acked_since = state.info.ack_pending <= collected.messages.len() as u64 && !collected.gaps;
         let others = state.waiting > 0 && began.elapsed() < OTHERS;
-        if acked_since || (attempt >= ATTEMPTS && !others) {
+        let tried = attempt >= ATTEMPTS && began.elapsed() >= AT_LEAST;
+        if acked_since || (tried && !others) {
             break;
         }
     }

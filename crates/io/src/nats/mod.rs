@@ -27,6 +27,7 @@ mod connect;
 mod consumers;
 mod delivery;
 mod errors;
+mod expiry;
 mod flow;
 mod inbound;
 mod inbox;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::missed::{Gap, Reach};
 use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Delivery, Request, Resume, SubscriptionId};
+use crate::domain::drift::Drift;
 use crate::domain::retry::Backoff;
 
 /// A subscription, as far as the broker is concerned.
@@ -59,10 +60,13 @@ pub struct Intake {
     sent_to: bool,
     reach: Reach,
     info: Option<ConsumerInfo>,
+    /// What was stored later was never delivered to a process before this one.
+    inherited: Option<u64>,
     /// Since when it is pulled from, in this session or the last.
     began: Option<Instant>,
     /// It is left out until then, for what it did to the session.
     left_out: Option<Instant>,
+    drift: Drift,
     backoff: Backoff,
 }
 
@@ -77,8 +81,10 @@ impl Intake {
             sent_to: false,
             reach: Reach::default(),
             info: None,
+            inherited: None,
             began: None,
             left_out: None,
+            drift: Drift::default(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
         }
     }
@@ -107,6 +113,14 @@ impl Intake {
 
     pub fn queue(&self) -> impl Iterator<Item = &Delivery> {
         self.queue.iter()
+    }
+
+    /// How many messages at the front of the queue may have been delivered to a process before this one, which may have ended of
+    /// one of them.
+    pub fn suspects(&self) -> usize {
+        let suspect =
+            |delivery: &&Delivery| delivery.delivered > 1 && self.inherited.is_none_or(|to| delivery.sequence <= to);
+        self.queue.iter().take_while(suspect).count()
     }
 
     /// Takes up to `max` messages out of the queue, of [`TAKEN_BYTES`] together; but one, however large it is.
@@ -217,6 +231,7 @@ impl Intake {
     /// The consumer is there. `bytes`: what may be in memory of it, or on its way there; `line`: on its way.
     pub fn ready(&mut self, info: ConsumerInfo, bytes: usize, line: usize, now: Instant) -> Vec<Request> {
         self.info = Some(info);
+        self.inherited.get_or_insert(info.stream_last);
         if self.link != Link::Ensuring {
             return Vec::new();
         }
@@ -274,6 +289,20 @@ impl Intake {
             return None;
         }
         self.reach.seen(info).map(|gap| self.count(vec![gap]))
+    }
+
+    /// What somebody has changed, in words; nothing: all is as described. Returns whether it is to be put right.
+    pub fn is_to_be_put_right(&mut self, drift: &str) -> bool {
+        if drift.is_empty() {
+            self.drift.gone();
+            return false;
+        }
+        self.drift.found(drift)
+    }
+
+    /// Whether its stream was ever there.
+    pub fn has_begun(&self) -> bool {
+        self.info.is_some() || self.position.is_some()
     }
 
     /// Provisions the consumer once more, if it is in use. `skipped`: it had another filter and may have passed over messages, so
@@ -405,6 +434,25 @@ pub(super) mod tests {
         assert_eq!(intake.ready(ConsumerInfo::default(), 1000, 100, Instant::now()), []);
         let requests = intake.describe(described(false));
         assert!(matches!(requests.as_slice(), [Request::EnsureConsumer { .. }]));
+    }
+
+    #[test]
+    fn a_message_is_suspect_only_if_an_earlier_process_had_it() {
+        let mut intake = Intake::new(described(false));
+        let ready = |intake: &mut Intake, stream_last| {
+            up(intake);
+            let info = ConsumerInfo { stream_created_us: 9, stream_last, ..ConsumerInfo::default() };
+            intake.ready(info, 1000, 100, Instant::now());
+        };
+        ready(&mut intake, 2);
+        let again = |sequence| Delivery { delivered: 2, ..message(sequence) };
+        intake.delivered(vec![again(1), again(2), message(3)]);
+        assert_eq!(intake.suspects(), 2);
+        intake.disconnected();
+        // They were delivered to this one alone.
+        ready(&mut intake, 9);
+        intake.delivered(vec![again(3), again(4)]);
+        assert_eq!(intake.suspects(), 0);
     }
 
     #[test]

@@ -172,12 +172,14 @@ impl Consumer {
                 (requests.unwrap_or_default(), Vec::new())
             }
             Report::ConsumerSeen { stream, name, info, drift } => match self.by_name(&stream, &name) {
-                Some(intake) if !drift.is_empty() => {
+                Some(intake) => {
+                    if !intake.is_to_be_put_right(&drift) {
+                        return (intake.seen(&info).into_iter().collect(), Vec::new());
+                    }
                     let requests = intake.begin_anew(drift.contains("filter_subject"));
                     let notice = (!requests.is_empty()).then_some(Notice::Drifted { id: intake.id(), what: drift });
                     (requests, notice.into_iter().collect())
                 }
-                Some(intake) => (intake.seen(&info).into_iter().collect(), Vec::new()),
                 None => Default::default(),
             },
             Report::Counted { subscription, gap, removed } => {
@@ -245,7 +247,10 @@ impl Consumer {
     }
 }
 
-fn refused(intake: &mut Intake, fault: Fault, now: Instant, jitter: f64) -> Notice {
+fn refused(intake: &mut Intake, mut fault: Fault, now: Instant, jitter: f64) -> Notice {
+    if fault.kind == FaultKind::StreamMissing && intake.has_begun() {
+        fault.kind = FaultKind::StreamVanished;
+    }
     match fault.kind {
         FaultKind::Permission => intake.forbidden(now),
         _ => intake.refused(now, jitter),

@@ -5,6 +5,7 @@ pub mod capture;
 pub mod clock;
 pub mod cloud_event;
 pub mod content;
+pub mod drift;
 pub mod envelope;
 pub mod event;
 pub mod header_block;

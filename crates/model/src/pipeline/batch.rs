@@ -29,14 +29,14 @@ pub trait Transaction<M> {
     fn is_over(&self) -> bool;
 }
 
-/// Handles the first messages, as many as a turn has time for.
+/// Handles the first messages, as many as a turn has time for, but for those behind the first `room` that fail.
 ///
 /// # Errors
 /// What the whole transaction is to be undone for.
-pub fn together<M>(messages: &[M], transaction: &mut impl Transaction<M>) -> Result<Tally, Failure> {
+pub fn together<M>(messages: &[M], room: usize, transaction: &mut impl Transaction<M>) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     for message in messages {
-        if tally.handled > 0 && transaction.is_over() {
+        if tally.handled > 0 && (tally.failed >= room || transaction.is_over()) {
             break;
         }
         tally.handled += 1;
@@ -57,7 +57,7 @@ pub fn together<M>(messages: &[M], transaction: &mut impl Transaction<M>) -> Res
                 }
                 _ => {
                     transaction.failed(message, outcome);
-                    tally.failed = true;
+                    tally.failed += 1;
                 }
             },
         }
@@ -101,29 +101,34 @@ mod tests {
         }
     }
 
-    fn run(messages: &[&'static str], time: usize) -> (Result<Tally, String>, Vec<&'static str>) {
+    fn run(messages: &[&'static str], time: usize, room: usize) -> (Result<Tally, String>, Vec<&'static str>) {
         let mut script = Script { time, ..Script::default() };
-        let result = together(messages, &mut script).map_err(|failure| failure.sqlstate);
+        let result = together(messages, room, &mut script).map_err(|failure| failure.sqlstate);
         (result, script.failed)
     }
 
     #[test]
     fn one_that_fails_takes_nothing_of_its_neighbours_along() {
-        let (tally, failed) = run(&["", "23505", "known", "pass", ""], 9);
-        assert_eq!(tally, Ok(Tally { handled: 5, processed: 2, duplicates: 1, failed: true }));
+        let (tally, failed) = run(&["", "23505", "known", "pass", ""], 9, 9);
+        assert_eq!(tally, Ok(Tally { handled: 5, processed: 2, duplicates: 1, failed: 1 }));
         assert_eq!(failed, ["23505"]);
     }
 
     #[test]
     fn what_others_are_in_the_way_of_and_what_a_neighbour_left_undoes_all() {
-        assert_eq!(run(&["", "40P01", ""], 9).0, Err("40P01".to_owned()));
-        assert_eq!(run(&["", "42P07"], 9).0, Err("42P07".to_owned()));
-        assert_eq!(run(&["42P07", ""], 9).1, ["42P07"], "without a neighbour it is its own");
+        assert_eq!(run(&["", "40P01", ""], 9, 9).0, Err("40P01".to_owned()));
+        assert_eq!(run(&["", "42P07"], 9, 9).0, Err("42P07".to_owned()));
+        assert_eq!(run(&["42P07", ""], 9, 9).1, ["42P07"], "without a neighbour it is its own");
+    }
+
+    #[test]
+    fn no_more_fail_than_may_wait() {
+        assert_eq!(run(&["", "23505", "23505", "23505", ""], 9, 2).0.map(|tally| tally.handled), Ok(3));
     }
 
     #[test]
     fn a_turn_ends_when_its_time_is_over_and_deals_with_one_at_least() {
-        assert_eq!(run(&["", "", ""], 2).0.map(|tally| tally.handled), Ok(2));
-        assert_eq!(run(&["", "", ""], 0).0.map(|tally| tally.handled), Ok(1));
+        assert_eq!(run(&["", "", ""], 2, 9).0.map(|tally| tally.handled), Ok(2));
+        assert_eq!(run(&["", "", ""], 0, 9).0.map(|tally| tally.handled), Ok(1));
     }
 }

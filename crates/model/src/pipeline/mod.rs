@@ -71,8 +71,8 @@ pub struct Tally {
     pub processed: i64,
     /// Known already, or somebody else's.
     pub duplicates: i64,
-    /// An attempt of some of them did not succeed: something waits.
-    pub failed: bool,
+    /// Messages whose attempt did not succeed: something waits.
+    pub failed: usize,
 }
 
 /// How a turn ended.
@@ -90,11 +90,11 @@ pub trait Shell<M> {
     /// Why the handler cannot be run.
     type Trouble;
 
-    /// Handles the first messages in one transaction, by [`together`].
+    /// Handles the first messages in one transaction, by [`together`], which `room` is for.
     ///
     /// # Errors
     /// What undid all of it.
-    fn together(&mut self, messages: &[M]) -> Result<Turn<Self::Trouble>, Failure>;
+    fn together(&mut self, messages: &[M], room: usize) -> Result<Turn<Self::Trouble>, Failure>;
 
     /// Notes that a message is under way, in a transaction of its own. `None`: it is known already, or waits no longer.
     ///
@@ -127,19 +127,21 @@ pub trait Shell<M> {
     fn undone(&mut self, failure: &Failure, messages: usize);
 }
 
-/// Gives a subscription its turn with messages from any source.
+/// Gives a subscription its turn with messages from any source. It ends when `room` messages have failed: so many may wait for
+/// another attempt.
 ///
 /// # Errors
 /// An error of the database that is nobody's fault. What was dealt with before stays so.
 pub fn take_turn<M, S: Shell<M>>(
     care: &mut Care,
     plan: Plan,
+    room: usize,
     messages: &[M],
     shell: &mut S,
 ) -> Result<Turn<S::Trouble>, Failure> {
     if let Plan::Together(most) = plan {
         let messages = &messages[..most.min(messages.len())];
-        match shell.together(messages) {
+        match shell.together(messages, room) {
             Ok(turn) => return Ok(turn),
             Err(failure) => {
                 shell.undone(&failure, messages.len());
@@ -147,17 +149,17 @@ pub fn take_turn<M, S: Shell<M>>(
             }
         }
     }
-    let turn = one_by_one(messages, shell)?;
+    let turn = one_by_one(messages, room, shell)?;
     if let Turn::Done(tally) = &turn {
         care.handled_alone(tally.handled);
     }
     Ok(turn)
 }
 
-fn one_by_one<M, S: Shell<M>>(messages: &[M], shell: &mut S) -> Result<Turn<S::Trouble>, Failure> {
+fn one_by_one<M, S: Shell<M>>(messages: &[M], room: usize, shell: &mut S) -> Result<Turn<S::Trouble>, Failure> {
     let mut tally = Tally::default();
     for message in messages {
-        if tally.handled > 0 && shell.is_over() {
+        if tally.handled > 0 && (tally.failed >= room || shell.is_over()) {
             break;
         }
         match alone::alone(shell, message)? {
@@ -165,10 +167,10 @@ fn one_by_one<M, S: Shell<M>>(messages: &[M], shell: &mut S) -> Result<Turn<S::T
             Some(Attempt::Blocked(trouble)) if tally.handled == 0 => return Ok(Turn::Blocked(trouble)),
             // What was dealt with before stays so; the next turn meets this again.
             Some(Attempt::Blocked(_)) => break,
-            Some(Attempt::Again) => tally.failed = true,
+            Some(Attempt::Again) => tally.failed += 1,
             Some(Attempt::Concluded { processed }) => {
                 tally.processed += i64::from(processed);
-                tally.failed |= !processed;
+                tally.failed += usize::from(!processed);
             }
         }
         tally.handled += 1;

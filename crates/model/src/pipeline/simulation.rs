@@ -222,7 +222,7 @@ impl World {
         let messages: Vec<MessageId> =
             self.queue.iter().take(plan.most()).map(|(sequence, _)| self.stream[*sequence]).collect();
         let mut care = std::mem::take(&mut self.care);
-        let result = take_turn(&mut care, plan, &messages, &mut Delivered { world: self, left: 5 });
+        let result = take_turn(&mut care, plan, 3, &messages, &mut Delivered { world: self, left: 5 });
         self.care = care;
         if let Ok(Turn::Done(tally)) = result {
             self.acknowledge(tally.handled);
@@ -264,7 +264,7 @@ impl World {
         let plan = if firsts == 0 { Plan::Alone(ALONE) } else { self.care.plan(usize::MAX) };
         due.truncate(plan.most().min(if firsts == 0 { due.len() } else { firsts }));
         let mut care = std::mem::take(&mut self.care);
-        drop(take_turn(&mut care, plan, &due, &mut Waiting { world: self, left: 5 }));
+        drop(take_turn(&mut care, plan, 3, &due, &mut Waiting { world: self, left: 5 }));
         self.care = care;
     }
 
@@ -364,14 +364,14 @@ impl Shell<MessageId> for Delivered<'_> {
     type Noted = i64;
     type Trouble = ();
 
-    fn together(&mut self, messages: &[MessageId]) -> Result<Turn<()>, Failure> {
+    fn together(&mut self, messages: &[MessageId], room: usize) -> Result<Turn<()>, Failure> {
         let database = self.world.begin()?;
         if self.world.happens(0.05) {
             return Ok(Turn::Blocked(()));
         }
         let (seen, left) = (BTreeSet::new(), self.left);
         let mut batch = Batch { world: self.world, database, seen, fails_at_commit: false, left };
-        let tally = together(messages, &mut batch)?;
+        let tally = together(messages, room, &mut batch)?;
         let Batch { database, fails_at_commit, .. } = batch;
         self.world.commit(database, fails_at_commit)?;
         Ok(Turn::Done(tally))
@@ -493,11 +493,11 @@ impl Shell<Kept> for Waiting<'_> {
     type Noted = i64;
     type Trouble = ();
 
-    fn together(&mut self, messages: &[Kept]) -> Result<Turn<()>, Failure> {
+    fn together(&mut self, messages: &[Kept], room: usize) -> Result<Turn<()>, Failure> {
         let database = self.world.begin()?;
         let (seen, left) = (BTreeSet::new(), self.left);
         let mut batch = Batch { world: self.world, database, seen, fails_at_commit: false, left };
-        let tally = together(messages, &mut batch)?;
+        let tally = together(messages, room, &mut batch)?;
         let Batch { database, fails_at_commit, .. } = batch;
         self.world.commit(database, fails_at_commit)?;
         Ok(Turn::Done(tally))

@@ -185,10 +185,9 @@ impl Relay {
                 None => Default::default(),
             },
             Report::StreamRefused { sink, fault } => {
-                if let Some(s) = self.sink(sink) {
-                    s.stream_refused(now, jitter);
-                }
-                (Vec::new(), vec![Effect::Stream { sink, fault: Some(fault) }])
+                let told = self.sink(sink).is_none_or(|s| s.stream_refused(&fault, now, jitter));
+                let effect = told.then_some(Effect::Stream { sink, fault: Some(fault) });
+                (Vec::new(), effect.into_iter().collect())
             }
             Report::StreamSeen { sink, seen } => {
                 let request = self.sink(sink).and_then(|s| s.seen(&seen));

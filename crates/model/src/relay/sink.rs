@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::broker::{Fault, Request, SinkId, Stored, StreamInfo, StreamSpec};
+use crate::broker::{Fault, FaultKind, Request, SinkId, Stored, StreamInfo, StreamSpec};
+use crate::domain::drift::Drift;
 use crate::domain::envelope::BodyFormat;
 use crate::domain::position::Position;
 use crate::domain::retry::Backoff;
@@ -31,7 +32,6 @@ use crate::domain::runs::Runs;
 use crate::relay::segment::{Entry, Segment};
 use crate::relay::tail::Tail;
 use crate::relay::transactions::{SplitReason, Splits, Transactions};
-use drift::Drift;
 
 /// What a sink's cursor says: a position in the log, and the place in the stream that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -387,9 +387,10 @@ impl Sink {
         self.link = Link::Paused;
     }
 
-    /// The stream cannot be used as it is; tries again later.
-    pub fn stream_refused(&mut self, now: Instant, jitter: f64) {
+    /// The stream cannot be used as it is; tries again later. Returns whether that is to be told.
+    pub fn stream_refused(&mut self, fault: &Fault, now: Instant, jitter: f64) -> bool {
         self.wait(now, jitter);
+        fault.kind != FaultKind::Leaderless || !self.is_brief(now)
     }
 
     /// The tail of the stream was read. Returns the messages that may be none of the log's events, if that matters; then

@@ -317,7 +317,7 @@ async fn a_broker_that_lost_its_end_gets_it_again_once_and_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_batches_gets_the_messages_one_by_one_and_it_shows() {
-    let broker = BrokerOptions { older: true, ..BrokerOptions::default() };
+    let broker = BrokerOptions { minor: Some("2.11"), ..BrokerOptions::default() };
     let stage = StageOptions { broker, ..StageOptions::default() }.start("batches_older").await;
     let db = stage.connect().await;
     db.run("SELECT sea_mq.create_stream('orders', atomic_transactions => true)").await;

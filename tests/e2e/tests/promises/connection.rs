@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use harness::{BrokerOptions, EVENTS, Port, Stage, StageOptions, TestCertificates, holds_for, until};
+use harness::{Accounts, BrokerOptions, EVENTS, Port, Stage, StageOptions, TestCertificates, holds_for, until};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -149,4 +150,46 @@ async fn a_relay_that_is_switched_off_publishes_nothing_until_it_is_switched_on(
     holds_for("nothing is published", A_WHILE, async || stage.broker.count(EVENTS).await == 0).await;
     set(&stage, "sea_mq.enabled", "on").await;
     stage.assert_stored(&[id]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_begins_with_the_handshake_is_connected_to() {
+    let directory = harness::Directory::new("tls_first_certificates");
+    let certificates = TestCertificates::new(directory.path());
+    let broker =
+        BrokerOptions { certificates: Some(certificates.clone()), tls_first: true, ..BrokerOptions::default() };
+    let stage = StageOptions { broker, ..StageOptions::default() }
+        .setting("sea_mq.nats_tls_ca_file", &certificates.certificate.display().to_string())
+        .setting("sea_mq.connect_timeout", "2s")
+        .start("tls_first")
+        .await;
+    let status = stage.until_problem("r.state = 'waiting'").await;
+    assert!(status["hint"].as_str().is_some_and(|hint| hint.contains("nats_tls_first")), "{status}");
+    set(&stage, "sea_mq.nats_tls_first", "on").await;
+    stage.until_connected().await;
+    stage.until_ok().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expires_within_days_is_said_before() {
+    let accounts = Accounts::new(&json!({}));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_secs();
+    let days = |days: u64| accounts.credentials_until(&json!({}), Some(now + days * 86_400));
+    let broker = BrokerOptions {
+        configuration: accounts.configuration(),
+        credentials: Some(accounts.credentials(&json!({}))),
+        ..BrokerOptions::default()
+    };
+    let stage = StageOptions { broker, ..StageOptions::default() }.start("expiring").await;
+    let file = secret(stage.directory.path(), "user.creds", &days(3));
+    set(&stage, "sea_mq.nats_credentials_file", &file.display().to_string()).await;
+    let status = stage.until_problem("problem LIKE 'what sea_mq.nats_credentials_file names expires at %'").await;
+    assert_eq!(status["relay"], "connected");
+    secret(stage.directory.path(), "user.creds", &days(30));
+    stage.connect().await.run("SELECT sea_mq.reload()").await;
+    stage.until_ok().await;
+    let directory = harness::Directory::new("expiring_certificates");
+    let certificates = TestCertificates::for_days(directory.path(), 5);
+    set(&stage, "sea_mq.nats_tls_ca_file", &certificates.certificate.display().to_string()).await;
+    stage.until_problem("problem LIKE 'what sea_mq.nats_tls_ca_file names expires at %'").await;
 }

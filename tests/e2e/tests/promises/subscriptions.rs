@@ -187,7 +187,7 @@ async fn the_consumer_in_jetstream_follows_the_subscription() {
     assert_eq!(config.durable_name.as_deref(), Some("app__orders"));
     assert_eq!(config.deliver_subject, None);
     assert_eq!(config.ack_policy, AckPolicy::Explicit);
-    assert_eq!((config.ack_wait, config.max_ack_pending), (Duration::from_secs(120), 50));
+    assert_eq!((config.ack_wait, config.max_ack_pending), (Duration::from_secs(120), 1000));
     assert_eq!(config.filter_subject, "orders.event.counted.*");
     db.run("SELECT sea_mq.alter_subscription('app__orders', max_ack_pending => 7, ack_wait => '5 s')").await;
     until("the consumer is changed", SOON, async || {

@@ -115,6 +115,39 @@ async fn a_stream_whose_owner_s_database_is_gone_says_so_and_is_adopted() {
 }
 
 /// Too many databases for the server: who looks finds out why nothing is handled.
+/// The hint of the refusal invites it, and the other database lives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_adopted_from_a_database_that_lives_is_the_adopter_s_and_the_other_says_so() {
+    let stage = Stage::new("adopted_alive").await;
+    let db = stage.connect().await;
+    emit_numbers(&db, 1, 50).await;
+    stage.broker.until_count("ORDERS_EVENTS", 50, SOON).await;
+    stage.cluster.run("CREATE DATABASE other").await;
+    let other = stage.cluster.connect("other").await;
+    other.run("CREATE EXTENSION sea_mq; SET sea_mq.context = 'orders'").await;
+    emit_numbers(&other, 51, 60).await;
+    let refused = "SELECT EXISTS (SELECT FROM sea_mq.problems WHERE problem LIKE '%belongs to installation%runs%' AND hint LIKE '%adopt%')";
+    until("it is refused, and told that the other one runs", SOON, async || other.value(refused, &[]).await).await;
+    let begin = std::time::Instant::now();
+    other.run("SELECT sea_mq.adopt()").await;
+    emit_numbers(&db, 61, 70).await;
+    stage.broker.until_count("ORDERS_EVENTS", 60, SOON).await;
+    println!("published {:?} after adopt()", begin.elapsed());
+    let lost = "SELECT EXISTS (SELECT FROM sea_mq.problems WHERE problem LIKE 'stream ORDERS_EVENTS: %belongs to installation%')";
+    until("the other one says that it lost the stream", SOON, async || db.value(lost, &[]).await).await;
+    until("nothing is wrong here", SOON, async || other.value("SELECT ok FROM sea_mq.status", &[]).await).await;
+    let log = stage.cluster.log();
+    assert!(!log.contains("of this installation that the database does not know"), "events are taken for its own");
+    let diverged: i64 =
+        other.value("SELECT count(*) FROM sea_mq.stream_divergences WHERE accepted_at IS NULL", &[]).await;
+    assert_eq!(diverged, 0);
+    let stored = stage.broker.stored("ORDERS_EVENTS").await;
+    let mut numbers: Vec<i64> = stored.iter().map(|one| one.number("n")).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), stored.len(), "each is stored once");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_no_worker_slot_is_free_all_that_one_looks_at_says_so() {
     // Two launchers, PostgreSQL's and ours, and the two workers of one database.

@@ -3,16 +3,6 @@
 use super::Sink;
 use crate::broker::{Fault, Request, Seen, StreamSpec};
 
-/// So often the same drift is put right before it is taken for what cannot be.
-const TRIES: u8 = 3;
-
-/// What was found last, and how often in a row.
-#[derive(Debug, Default)]
-pub(super) struct Drift {
-    words: String,
-    times: u8,
-}
-
 impl Sink {
     /// The description, with what is known of the stream.
     pub(super) fn spec(&self) -> Box<StreamSpec> {
@@ -45,11 +35,9 @@ impl Sink {
             return None;
         }
         if seen.drift.is_empty() && seen.differences == self.differences {
-            self.drift = Drift::default();
+            self.drift.gone();
             return None;
         }
-        let times = if self.drift.words == seen.drift { self.drift.times } else { 0 };
-        self.drift = Drift { words: seen.drift.clone(), times: times.saturating_add(1) };
-        (times < TRIES).then(|| self.begin())
+        self.drift.found(&seen.drift).then(|| self.begin())
     }
 }

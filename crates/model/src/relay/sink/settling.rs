@@ -80,9 +80,7 @@ impl Sink {
                 self.apart.insert(seq);
             }
             // For a moment it is no news: a cluster elects the stream's leader.
-            (FaultKind::StreamMissing, _)
-                if now.saturating_duration_since(*self.deserted.get_or_insert(now)) < ELECTION =>
-            {
+            (FaultKind::StreamMissing | FaultKind::Leaderless, _) if self.is_brief(now) => {
                 self.wait(now, jitter);
                 return None;
             }
@@ -94,6 +92,11 @@ impl Sink {
         self.forget_in_flight();
         self.link = Link::Waiting { until: now };
         Some(failure)
+    }
+
+    /// Whether the stream has been without a leader for a moment only.
+    pub(super) fn is_brief(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(*self.deserted.get_or_insert(now)) < ELECTION
     }
 
     fn first_in_flight(&mut self) -> Option<&mut Entry> {

@@ -272,7 +272,7 @@ impl World {
     /// The stream cannot be had, or not be read, just now.
     fn refuse(&mut self) {
         if self.requests.pop_front().is_some() {
-            self.sink.stream_refused(self.now, 0.5);
+            self.sink.stream_refused(&Fault::new(FaultKind::Timeout, "no answer"), self.now, 0.5);
         }
     }
 
