@@ -156,10 +156,10 @@ BEGIN
     WHERE b.stream = renamed.name;
     PERFORM sea_mq.forget_place(renamed.sink);
     -- Whatever the other stream lacks, as a mirror may that was promoted, is published there, ahead of the backlog.
-    IF sea_mq.has_broker() AND renamed.retention = 'limits' THEN
+    IF sea_mq.has_broker() AND renamed.kind = 'event' AND renamed.retention = 'limits' THEN
         PERFORM sea_mq.republish(rename_stream.new_name);
     END IF;
-    PERFORM sea_mq.restart_at_commit();
+    PERFORM sea_mq.wake_at_commit();
     PERFORM sea_mq.inbox_wake_at_commit();
     RETURN rename_stream.new_name;
 EXCEPTION WHEN unique_violation THEN
