@@ -37,7 +37,7 @@ impl Worker {
         let deliveries = intake.take(free.min(match careful {
             true if served.is_careful(false) => attempt::ALONE.min(room),
             true => again.min(room),
-            false => AT_ONCE,
+            false => served.portion(),
         }));
         if deliveries.is_empty() {
             return Ok(false);
@@ -61,6 +61,9 @@ impl Worker {
             })
         };
         let handled = served.note(result.map_err(|failure| Failed(failure.message))?)?;
+        if !careful {
+            served.measure(deliveries.len(), handled);
+        }
         if careful || served.is_careful(false) {
             served.handled_alone(handled);
         }

@@ -35,7 +35,8 @@ impl Worker {
             return Ok(false);
         }
         let sink = sink_id(context, SinkKind::Event);
-        let room = if subscription.is_direct() { AT_ONCE } else { subscription.max_ack_pending - served.waiting };
+        let room =
+            if subscription.is_direct() { served.portion() } else { subscription.max_ack_pending - served.waiting };
         let limit = outbox::Limit { events: room.min(AT_ONCE), bytes: BYTES };
         let before = served.position.clone();
         let (at, read) = session::transaction(|| {
@@ -116,7 +117,11 @@ fn handle(
         let batch =
             if careful { None } else { Some(attempt::batch(subscription, &messages, served.retry_room(), save)) };
         match batch {
-            Some(Ok(batch)) => served.note(batch)?,
+            Some(Ok(batch)) => {
+                let handled = served.note(batch)?;
+                served.measure(messages.len(), handled);
+                handled
+            }
             alone => {
                 if let Some(Err(failure)) = alone {
                     served.undone(&failure, messages.len());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pgrx::{log, warning};
 
 use super::attempt::Batch;
+use super::direct::AT_ONCE;
 use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions::{self, Subscription};
 use crate::inbox::waiting;
@@ -19,6 +20,9 @@ const SYSTEM_ERROR: &str = "58000";
 const BLOCKED: Duration = Duration::from_secs(2);
 /// How often all first attempts are looked at.
 const FLOOR: Duration = Duration::from_secs(30);
+/// So many messages are taken at once, at first and at least.
+const FIRST_PORTION: usize = 64;
+const LEAST_PORTION: usize = 8;
 /// Messages that are handled one by one after a start: one of them may be what ended the process before.
 const CAREFUL: usize = 100;
 
@@ -42,6 +46,8 @@ pub struct Served {
     /// Messages that are still to be handled one by one, if they may have been tried before: one of them may be what ended the
     /// process.
     careful: usize,
+    /// Messages that are taken at once: about as many as fit into a turn. What is taken beyond that was read in vain.
+    portion: usize,
     /// Messages of a batch that was undone, which are still to be handled one by one.
     undone: usize,
     /// Since when it has waited for one that goes first.
@@ -66,6 +72,7 @@ impl Served {
             blocked_until: None,
             interrupted: None,
             careful: CAREFUL,
+            portion: FIRST_PORTION,
             undone: 0,
             held_since: None,
             position: None,
@@ -86,6 +93,20 @@ impl Served {
     /// How many more messages may fail and wait for another attempt.
     pub fn retry_room(&self) -> usize {
         self.subscription.max_retrying.saturating_sub(self.retrying)
+    }
+
+    /// How many messages are to be taken at once.
+    pub fn portion(&self) -> usize {
+        self.portion
+    }
+
+    /// So many messages were taken, and so many of them fitted into the turn.
+    pub fn measure(&mut self, taken: usize, handled: usize) {
+        if handled < taken {
+            self.portion = (handled * 2).clamp(LEAST_PORTION, AT_ONCE);
+        } else if taken >= self.portion {
+            self.portion = (self.portion * 2).min(AT_ONCE);
+        }
     }
 
     /// From which number on first attempts may be made now: none, while as many messages as may wait for another one.

@@ -1,7 +1,6 @@
 //! Messages that wait in the table: retries, replays, and all messages of a parallel handler's lane.
 
 use super::attempt;
-use super::direct::AT_ONCE;
 use super::served::Served;
 use super::worker::Worker;
 use crate::host::session::{self, Failed};
@@ -32,7 +31,7 @@ pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed>
     }
     let (floor, room) = (served.open_floor(), served.retry_room());
     let careful = served.is_careful(true);
-    let most = if careful { attempt::ALONE } else { AT_ONCE };
+    let most = if careful { attempt::ALONE } else { served.portion() };
     let due = session::transaction(|| waiting::due(&subscription.name, lane, most, floor))?;
     if due.is_empty() {
         return Ok(false);
@@ -50,6 +49,9 @@ pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed>
     };
     let batch = result.map_err(|failure| Failed(failure.message))?;
     let handled = served.note(batch)?;
+    if !careful && firsts > 0 {
+        served.measure(firsts, handled);
+    }
     // What follows the last one that was dealt with, in the order of their numbers.
     if let Some(last) = due[..handled].iter().rfind(|one| one.is_first) {
         served.raise_floor(last.id + 1);

@@ -138,7 +138,8 @@ async fn a_stream_that_is_adopted_from_a_database_that_lives_is_the_adopter_s_an
     until("nothing is wrong here", SOON, async || other.value("SELECT ok FROM sea_mq.status", &[]).await).await;
     let log = stage.cluster.log();
     assert!(!log.contains("of this installation that the database does not know"), "events are taken for its own");
-    let diverged: i64 = other.value("SELECT count(*) FROM sea_mq.stream_divergences WHERE accepted_at IS NULL", &[]).await;
+    let diverged: i64 =
+        other.value("SELECT count(*) FROM sea_mq.stream_divergences WHERE accepted_at IS NULL", &[]).await;
     assert_eq!(diverged, 0);
     let stored = stage.broker.stored("ORDERS_EVENTS").await;
     let mut numbers: Vec<i64> = stored.iter().map(|one| one.number("n")).collect();
