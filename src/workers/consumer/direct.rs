@@ -15,8 +15,6 @@ use sea_mq_model::consume::intake::Intake;
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::subject::covers;
 
-/// Messages handed to one transaction.
-pub(super) const AT_ONCE: usize = 500;
 /// For how long a subscription waits for one that goes first and has not got the message yet.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 

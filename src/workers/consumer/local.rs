@@ -1,6 +1,6 @@
 //! Delivery inside the database: without a broker, subscriptions read this database's own log, each with a cursor.
 
-use super::direct::AT_ONCE;
+use super::served::AT_ONCE;
 use super::worker::Worker;
 use super::{attempt, stored};
 use crate::host::session::{self, Failed};

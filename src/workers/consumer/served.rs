@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use pgrx::{log, warning};
 
 use super::attempt::Batch;
-use super::direct::AT_ONCE;
 use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions::{self, Subscription};
 use crate::inbox::waiting;
@@ -20,6 +19,8 @@ const SYSTEM_ERROR: &str = "58000";
 const BLOCKED: Duration = Duration::from_secs(2);
 /// How often all first attempts are looked at.
 const FLOOR: Duration = Duration::from_secs(30);
+/// Messages handed to one transaction.
+pub(super) const AT_ONCE: usize = 500;
 /// So many messages are taken at once, at first and at least.
 const FIRST_PORTION: usize = 64;
 const LEAST_PORTION: usize = 8;

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use super::attempt::{is_for_another, unfit};
-use super::direct::{self, AT_ONCE};
+use super::direct;
+use super::served::AT_ONCE;
 use super::worker::Worker;
 use crate::host::door::Manner;
 use crate::host::roles::Reasons;
