@@ -80,11 +80,12 @@ program() {
     pg | knex | drizzle) (cd "$tools/node" && node "use_$1.mjs") ;;
     prisma) (cd "$tools/node" && npx tsx use_prisma.ts) ;;
     tokio-postgres) cargo run --quiet --package use-tokio-postgres ;;
+    sqlx) CARGO_TARGET_DIR=$root/target cargo run --quiet --locked --manifest-path clients/programs/sqlx/Cargo.toml ;;
     jdbc) java -cp /usr/share/java/postgresql.jar clients/programs/java/UseJdbc.java ;;
     esac
 }
 
-readonly drivers='psycopg asyncpg sqlalchemy django pg knex drizzle prisma tokio-postgres jdbc pgbouncer'
+readonly drivers='psycopg asyncpg sqlalchemy django pg knex drizzle prisma tokio-postgres sqlx jdbc pgbouncer'
 readonly receivers='faststream cloudevents'
 passed=0 failed=()
 

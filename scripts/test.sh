@@ -138,8 +138,8 @@ part_short_e2e() {
 }
 
 # What speaks of nats-server: these modules.
-readonly broker=(addresses atomic_batches backlog budget cloud_events connection drift failure foreign identity inbox limits marks
-    message payload_limits permissions problems removed renames republish slow_lines streams subscriptions verify versions)
+readonly broker=(account_limits addresses atomic_batches backlog budget cloud_events clusters connection drift failure far foreign identity inbox limits marks
+    message payload_limits permissions problems removed renames republish slow_lines streams subscriptions verify)
 
 # without MINOR NAME…: what that nats-server does not have, and has not to be tried with it.
 without() {

@@ -151,10 +151,10 @@ BEGIN
     WHERE b.stream = renamed.name;
     PERFORM sea_mq.forget_stream(renamed.sink, from_start => true);
     -- Whatever the other stream lacks, as a mirror may that was promoted, is published there, ahead of the backlog.
-    IF sea_mq.has_broker() AND renamed.retention = 'limits' THEN
+    IF sea_mq.has_broker() AND renamed.kind = 'event' AND renamed.retention = 'limits' THEN
         PERFORM sea_mq.republish(rename_stream.new_name);
     END IF;
-    PERFORM sea_mq.restart_at_commit();
+    PERFORM sea_mq.wake_at_commit();
     PERFORM sea_mq.inbox_wake_at_commit();
     RETURN rename_stream.new_name;
 EXCEPTION WHEN unique_violation THEN
@@ -305,14 +305,14 @@ COMMENT ON FUNCTION sea_mq.worker_problem IS
 CREATE FUNCTION sea_mq.announce() RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'announce_wrapper';
 COMMENT ON FUNCTION sea_mq.announce IS 'Tells the launcher at commit that this database has the extension; for internal use';
 
-CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION sea_mq.begin_outbox_again() RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     moved bigint := 0;
 BEGIN
-    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursor_log, sea_mq.stream_progress_log, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM sea_mq.streams s, sea_mq.installation i WHERE s.owner <> i.install_id)
         OR EXISTS (SELECT FROM sea_mq.outbox_log l, sea_mq.outbox_ring r WHERE l.origin <> r.origin)
     THEN
+        LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursor_log, sea_mq.stream_progress_log, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
         -- A restored dump. What is unpublished is queued anew and gets places and transaction ids of this cluster; the rest
         -- is history of another cluster, in terms that mean nothing here. What was emitted here has waited; what came with
         -- the copy is judged by the cursor that came with it.
@@ -329,7 +329,21 @@ BEGIN
         TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
         PERFORM sea_mq.move_cursor(c.reader_kind, c.reader, '1:1:') FROM sea_mq.cursors c;
         PERFORM sea_mq.forget_stream(p.sink, from_start => false) FROM sea_mq.stream_progress p;
+        -- Roles and functions have other OIDs here.
+        UPDATE sea_mq.subscriptions s SET owner_oid = sea_mq.role_named(s.owner), handler_oid = sea_mq.find_handler(s.handler);
+        UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
     END IF;
+    RETURN moved;
+END $$;
+COMMENT ON FUNCTION sea_mq.begin_outbox_again IS
+'In a restored dump: queues unpublished events anew, and drops the rest of the log. Returns how many were queued. For internal use';
+
+CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    moved bigint := 0;
+BEGIN
+    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursor_log, sea_mq.stream_progress_log, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
+    moved := sea_mq.begin_outbox_again();
     -- A copied data directory or database brings its identity along, which belongs to the original.
     UPDATE sea_mq.installation i SET install_id = gen_random_uuid(), system_identifier = here.system_identifier, database_oid = here.oid
     FROM (SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()) here
@@ -338,7 +352,7 @@ BEGIN
     UPDATE sea_mq.installation SET fenced = NULL, cleared_server = NULL, adopting = true;
     UPDATE sea_mq.stream_divergences SET accepted_at = now() WHERE accepted_at IS NULL;
     UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
-    -- Roles and functions have other OIDs here.
+    -- Roles and functions have other OIDs in another cluster.
     UPDATE sea_mq.subscriptions s SET take_over = true, owner_oid = sea_mq.role_named(s.owner), handler_oid = sea_mq.find_handler(s.handler);
     UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
     UPDATE sea_mq.consumers SET take_over = true, state = CASE state WHEN 'removing' THEN state ELSE 'pending' END;
@@ -361,13 +375,17 @@ BEGIN
             USING ERRCODE = 'null_value_not_allowed', HINT = 'SELECT sea_mq.test_mode(), or sea_mq.test_mode(false) to end it.';
     END IF;
     UPDATE sea_mq.installation i SET test_mode = enabled WHERE i.test_mode <> enabled;
+    IF enabled AND (FOUND OR EXISTS (SELECT FROM sea_mq.outbox_log l, sea_mq.outbox_ring r WHERE l.origin <> r.origin)) THEN
+        -- What came with a restored dump is in terms of another cluster.
+        PERFORM sea_mq.begin_outbox_again();
+    END IF;
     PERFORM sea_mq.restart_at_commit();
     PERFORM sea_mq.announce();
     RETURN CASE WHEN enabled THEN 'on' ELSE 'off' END;
 END $$;
 COMMENT ON FUNCTION sea_mq.test_mode IS
 'For databases of tests: no broker, whatever the settings say, here and in databases that are copied from this one. Events go to the
-subscriptions of the same database. Starts the workers at once. With false it ends, and what was emitted meanwhile is published if
+subscriptions of the same database. Starts the workers at once, in a restored dump as well. With false it ends, and what was emitted meanwhile is published if
 there is a broker. Error 22004';
 
 CREATE FUNCTION sea_mq.workers(

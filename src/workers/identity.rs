@@ -16,7 +16,7 @@ pub fn broker() -> Option<BrokerConfig> {
 }
 
 /// What is wrong with the identity, if anything is. Without a broker, a copy is in nobody's way; but the log of a restored dump
-/// is in terms of another cluster.
+/// is in terms of another cluster, unless somebody has begun it again for tests.
 pub fn trouble(has_broker: bool) -> Option<Trouble> {
     if has_broker && descriptions::is_copied() {
         return Some(copied("the data directory or the database is a copy"));
@@ -24,7 +24,8 @@ pub fn trouble(has_broker: bool) -> Option<Trouble> {
     if let Some(why) = installation::fenced().filter(|_| has_broker) {
         return Some(fenced(&why));
     }
-    descriptions::any_foreign().then(|| copied("the database was restored from a dump of another one"))
+    let foreign = descriptions::any_foreign() && !installation::is_in_test_mode();
+    foreign.then(|| copied("the database was restored from a dump of another one"))
 }
 
 /// A copy stays quiet until somebody says that it takes the original's place.

@@ -38,7 +38,7 @@ impl Worker {
         }
         let sink = sink_id(context, SinkKind::Event);
         let room = match subscription.effect() {
-            Effect::Handler => AT_ONCE,
+            Effect::Handler => served.care.plan(0).most(),
             Effect::Lanes | Effect::Pull => subscription.max_ack_pending - served.waiting,
         };
         let limit = outbox::Limit { events: room.min(AT_ONCE), bytes: BYTES };

@@ -5,6 +5,10 @@ use super::{ALONE, AT_ONCE};
 /// Messages that are handled alone after a start: one of them may be what ended the process before.
 const AFTER_A_START: usize = 100;
 
+/// So many messages are taken at once to be handled together, at first and at least.
+const FIRST_PORTION: usize = 64;
+const LEAST_PORTION: usize = 8;
+
 /// What is known of a subscription's next messages.
 #[derive(Debug)]
 pub struct Care {
@@ -13,6 +17,9 @@ pub struct Care {
     suspects: usize,
     /// Messages of a batch that was undone, which are still to be handled alone.
     undone: usize,
+    /// Messages that are taken at once to be handled together: about as many as fit into a turn. What is taken beyond that was read
+    /// in vain.
+    portion: usize,
 }
 
 /// How the next messages are handled.
@@ -36,7 +43,7 @@ impl Plan {
 impl Default for Care {
     /// As after a start of the process.
     fn default() -> Self {
-        Self { suspects: AFTER_A_START, undone: 0 }
+        Self { suspects: AFTER_A_START, undone: 0, portion: FIRST_PORTION }
     }
 }
 
@@ -48,13 +55,22 @@ impl Care {
         } else if self.suspects > 0 && repeated > 0 {
             Plan::Alone(repeated.min(ALONE))
         } else {
-            Plan::Together(AT_ONCE)
+            Plan::Together(self.portion)
         }
     }
 
     /// A batch was undone: its messages are handled alone, in as many turns as that takes.
     pub(super) fn undone(&mut self, messages: usize) {
         self.undone = messages;
+    }
+
+    /// So many messages were taken to be handled together, and so many of them fitted into the turn.
+    pub(super) fn measure(&mut self, taken: usize, handled: usize) {
+        if handled < taken {
+            self.portion = (handled * 2).clamp(LEAST_PORTION, AT_ONCE);
+        } else if taken >= self.portion {
+            self.portion = (self.portion * 2).min(AT_ONCE);
+        }
     }
 
     /// So many messages were handled alone.
@@ -73,10 +89,26 @@ mod tests {
         let mut care = Care::default();
         assert_eq!(
             [0, 7, 900].map(|repeated| care.plan(repeated)),
-            [Plan::Together(AT_ONCE), Plan::Alone(7), Plan::Alone(ALONE)]
+            [Plan::Together(FIRST_PORTION), Plan::Alone(7), Plan::Alone(ALONE)]
         );
         care.handled_alone(AFTER_A_START);
-        assert_eq!(care.plan(900), Plan::Together(AT_ONCE));
+        assert_eq!(care.plan(900), Plan::Together(FIRST_PORTION));
+    }
+
+    #[test]
+    fn as_many_are_taken_as_fit_into_a_turn() {
+        let mut care = Care::default();
+        let portion = |care: &Care| care.plan(0).most();
+        for _ in 0..9 {
+            care.measure(portion(&care), portion(&care));
+        }
+        assert_eq!(portion(&care), AT_ONCE);
+        care.measure(AT_ONCE, 70);
+        assert_eq!(portion(&care), 140);
+        care.measure(3, 3);
+        assert_eq!(portion(&care), 140, "there were no more");
+        care.measure(140, 1);
+        assert_eq!(portion(&care), LEAST_PORTION);
     }
 
     #[test]
@@ -87,6 +119,6 @@ mod tests {
         care.handled_alone(32);
         assert_eq!(care.plan(0), Plan::Alone(ALONE));
         care.handled_alone(8);
-        assert_eq!(care.plan(0), Plan::Together(AT_ONCE));
+        assert_eq!(care.plan(0), Plan::Together(FIRST_PORTION));
     }
 }

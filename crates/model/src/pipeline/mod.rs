@@ -142,7 +142,12 @@ pub fn take_turn<M, S: Shell<M>>(
     if let Plan::Together(most) = plan {
         let messages = &messages[..most.min(messages.len())];
         match shell.together(messages, room) {
-            Ok(turn) => return Ok(turn),
+            Ok(turn) => {
+                if let Turn::Done(tally) = &turn {
+                    care.measure(messages.len(), tally.handled);
+                }
+                return Ok(turn);
+            }
             Err(failure) => {
                 shell.undone(&failure, messages.len());
                 care.undone(messages.len());

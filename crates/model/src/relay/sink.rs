@@ -283,8 +283,19 @@ impl Sink {
     /// The description has changed.
     pub fn describe(&mut self, described: Described) -> Option<Request> {
         self.fewer_replicas |= described.spec.replicas < self.described.spec.replicas;
+        let renamed = described.spec.name != self.described.spec.name;
         self.described = described;
+        if renamed {
+            self.meet_another_stream();
+        }
         (!matches!(self.link, Link::Down)).then(|| self.begin())
+    }
+
+    /// Where events stand in the stream of the new name is not known, and nothing of it was lost.
+    fn meet_another_stream(&mut self) {
+        self.forget_in_flight();
+        (self.settled.stream_sequence, self.settled.stream_created_us, self.settled.tail_from) = (0, None, None);
+        (self.marked_us, self.unsaved) = (None, true);
     }
 
     /// The session is up: provisions the stream first.

@@ -1,12 +1,12 @@
 //! Several databases with the same subscriptions: copies, and others that happen to use the same names.
 
-use harness::{Cluster, ledger, until};
+use harness::{Cluster, holds_for, ledger, until};
 
-use crate::SOON;
 use crate::receiving::{
     assert_handled_once, emit_numbers, make_recorder, prepared, recorded, until_acknowledged, until_provisioned,
     until_state,
 };
+use crate::{A_WHILE, SOON};
 
 /// It has the same subscriptions, by the same names, and the broker would share the messages out between the two.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,4 +90,44 @@ async fn a_restored_dump_goes_on_where_the_original_was_once_it_is_adopted() {
     until_acknowledged(&stage, "app__all").await;
     ledger::assert_same_set(&(1..=120).collect::<Vec<i64>>(), &recorded(&db, "app__all").await);
     until_state(&db, "app__all", "state = 'active' AND error IS NULL").await;
+}
+
+/// Somebody tries things with yesterday's data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_dump_waits_without_a_broker_too_and_goes_on_inside_itself_in_test_mode() {
+    let mut stage = prepared("restored_test").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', start_from => 'all')").await;
+    emit_numbers(&db, 1, 100).await;
+    assert_handled_once(&stage, "app__all", 100).await;
+    stage.broker.stop();
+    emit_numbers(&db, 101, 110).await;
+    let mut copy = Cluster::new(&stage.directory.path().join("copy"), &[("shared_preload_libraries", "sea_mq")]);
+    copy.start().await;
+    copy.run("CREATE DATABASE app").await;
+    copy.run("ALTER DATABASE app SET sea_mq.context = 'orders'").await;
+    stage.cluster.copy_database("app", &copy, "app");
+    stage.broker.start().await;
+    stage.broker.until_count(harness::EVENTS, 110, SOON).await;
+    let db = copy.connect("app").await;
+    until_state(&db, "app__all", "state = 'waiting' AND error_kind = 'Copied' AND hint LIKE '%test_mode%'").await;
+    emit_numbers(&db, 111, 120).await;
+    holds_for("it waits", A_WHILE, async || recorded(&db, "app__all").await.len() == 100).await;
+    db.run("SELECT sea_mq.test_mode()").await;
+    until("all is handled", SOON, async || recorded(&db, "app__all").await.len() >= 120).await;
+    ledger::assert_same_set(&(1..=120).collect::<Vec<i64>>(), &recorded(&db, "app__all").await);
+    until("nothing is wrong", SOON, async || db.value("SELECT ok FROM sea_mq.status", &[]).await).await;
+    // A broker that the settings name later is not published to.
+    copy.run(&format!("ALTER DATABASE app SET sea_mq.nats_url = '{}'", stage.broker.url())).await;
+    let db = copy.connect("app").await;
+    db.run("SELECT sea_mq.reload()").await;
+    emit_numbers(&db, 121, 130).await;
+    until("it is handled inside", SOON, async || recorded(&db, "app__all").await.len() == 130).await;
+    db.run("SELECT sea_mq.test_mode(false)").await;
+    until("it is a copy again", SOON, async || {
+        db.value("SELECT state = 'paused' AND error_kind = 'Copied' FROM sea_mq.relay_status", &[]).await
+    })
+    .await;
+    emit_numbers(&db, 131, 140).await;
+    holds_for("nothing is published", A_WHILE, async || stage.broker.count(harness::EVENTS).await == 110).await;
 }

@@ -2,6 +2,7 @@
 //!
 //! A test is named after what it promises, and fails when the mechanism behind it is taken out.
 
+mod account_limits;
 mod addresses;
 mod atomic;
 mod atomic_batches;

@@ -203,6 +203,19 @@ fn an_event_that_is_too_large_is_left_out_alone() {
 }
 
 #[test]
+fn a_stream_of_another_name_has_lost_nothing() {
+    let cursor = Cursor { stream_sequence: 10, stream_created_us: Some(7), ..Cursor::start() };
+    let mut sink = Sink::new(described(), cursor, HashSet::new());
+    sink.connected();
+    sink.stream_ready(info(10)).unwrap();
+    let mut renamed = described();
+    renamed.spec.name = "OTHER".into();
+    assert!(matches!(sink.describe(renamed), Some(Request::EnsureStream { .. })));
+    let other = StreamInfo { created_us: 8, ..info(3) };
+    assert!(matches!(sink.stream_ready(other), Ok(Some(Request::ReadTail { after: 0, .. }))));
+}
+
+#[test]
 fn a_stream_that_lost_data_is_noticed() {
     let cursor = Cursor { stream_sequence: 10, stream_created_us: Some(7), ..Cursor::start() };
     let mut sink = Sink::new(described(), cursor.clone(), HashSet::new());
