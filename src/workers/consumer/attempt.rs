@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use pgrx::PgSqlErrorCode;
 
 use crate::host::door;
+use crate::host::shmem;
 use crate::inbox::done::{self, EventShape, LogWriter, Probe, Row};
 use crate::inbox::handler::{self, Handler, Runner};
 use crate::inbox::subscriptions::{self, Subscription};
@@ -332,6 +333,7 @@ impl Bench {
         }
         let row = Cell::new(None);
         let readable = Cell::new(false);
+        let begin = Instant::now();
         let outcome = self.scratch.within(|| {
             let event = || {
                 let made = Row::new(&message);
@@ -347,6 +349,12 @@ impl Bench {
             };
             self.runner.run(&message, event, then)
         });
+        if let Some(database) = shmem::here() {
+            database.handlers.count(i64::try_from(begin.elapsed().as_micros()).unwrap_or(i64::MAX));
+            if outcome == Outcome::Processed {
+                database.handling.count(clock::now() - message.event_at);
+            }
+        }
         match outcome {
             Outcome::Failed(failure) if !readable.get() => {
                 message.refuse_payload(&failure.message);
