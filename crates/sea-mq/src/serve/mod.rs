@@ -33,7 +33,8 @@ pub struct App {
     pub meter: meter::Meter,
     /// The server is to end: what would go on for ever ends now.
     pub ending: watch::Sender<bool>,
-    pub console: crate::console::Shared,
+    /// The last hour, for the console.
+    pub console: crate::console::History,
 }
 
 impl App {
@@ -75,6 +76,7 @@ async fn serve(options: Options) -> Result<(), String> {
     let mut ending = app.ending.subscribe();
     spawn_signals(Arc::clone(&app))?;
     tokio::spawn(admin::serve(admin, Arc::clone(&app)));
+    tokio::spawn(crate::console::sample(Arc::clone(&app)));
     let router = router(&app);
     let drained = listen::serve(listener, tls, router, app.ending.subscribe());
     tokio::pin!(drained);
@@ -117,7 +119,7 @@ fn app(options: Options) -> Result<Arc<App>, String> {
         pollers: rest::tail::Pollers::default(),
         meter: meter::Meter::default(),
         ending: watch::channel(false).0,
-        console: crate::console::Shared::default(),
+        console: crate::console::History::default(),
     }))
 }
 
