@@ -53,6 +53,9 @@ RETURNS TABLE (id bigint, replay_event_id uuid, sqlstate text, error_text text, 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
 DECLARE
     chosen bigint[];
+    state text;
+    words text;
+    advice text;
 BEGIN
     PERFORM sea_mq.check_page(dlq_replay_batch.max, 500);
     IF dlq_replay_batch.ids IS NOT NULL AND num_nonnulls(dlq_replay_batch.context, dlq_replay_batch.subscription,
@@ -70,18 +73,19 @@ BEGIN
             dlq_replay_batch.max) p ORDER BY p.id);
     END IF;
     FOREACH id IN ARRAY chosen LOOP
+        -- In the handler, sqlstate is plpgsql's own.
+        state := NULL; words := NULL; advice := NULL;
         BEGIN
             replay_event_id := sea_mq.dlq_replay(dlq_replay_batch.id);
-            sqlstate := NULL; error_text := NULL; hint := NULL;
         EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS sqlstate = RETURNED_SQLSTATE, error_text = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-            replay_event_id := NULL;
-            hint := nullif(hint, '');
+            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, words = MESSAGE_TEXT, advice = PG_EXCEPTION_HINT;
             -- These are not the letter's: the whole page is tried again.
-            IF sqlstate LIKE '40%' OR sqlstate LIKE '57%' OR sqlstate LIKE '53%' THEN
+            IF state LIKE '40%' OR state LIKE '57%' OR state LIKE '53%' THEN
                 RAISE;
             END IF;
+            replay_event_id := NULL;
         END;
+        sqlstate := state; error_text := words; hint := nullif(advice, '');
         RETURN NEXT;
     END LOOP;
 END $body$;

@@ -59,7 +59,8 @@ SELECT * FROM sea_mq.dlq_status;
 SELECT * FROM sea_mq.problems;
 SELECT * FROM sea_mq.outbox_events;
 RESET ROLE;
-SELECT attrelid::regclass, attname FROM pg_attribute WHERE attrelid IN ('sea_mq.overview'::regclass, 'sea_mq.stream_overview',
-    'sea_mq.subscription_overview', 'sea_mq.dlq_overview') AND attnum > 0 AND attname ~ 'error|hint|summary|payload|headers|last_loss|differences';
+SELECT attrelid::regclass, attname FROM pg_attribute
+WHERE attrelid = ANY ('{sea_mq.overview,sea_mq.stream_overview,sea_mq.subscription_overview,sea_mq.dlq_overview}'::regclass[]) AND attnum > 0
+    AND attname ~ 'error|hint|summary|payload|headers|last_loss|differences';
 DROP OWNED BY regress_gateway;
 DROP ROLE regress_gateway;

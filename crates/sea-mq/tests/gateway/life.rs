@@ -72,10 +72,19 @@ fn a_lock_that_somebody_holds_ends_the_request_and_nothing_else() {
 
 #[test]
 fn a_session_that_is_ended_in_the_middle_costs_its_request_alone() {
-    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sea_mq_gateway'";
+    // A gateway of its own, since others ask the shared one meanwhile.
+    let tokens = shared().directory.join("tokens");
+    let database = format!("{}?application_name=doomed", shared().database);
+    let gateway = serve(&database, &shared().directory.join("doomed.log"), &["--tokens", tokens.to_str().expect("a text")]);
+    let token = format!("Bearer {}", shared().tokens["all"]);
+    let me = || ask("GET", &format!("{}/v1/me", gateway.url), &[("Authorization", &token)], None).status;
     for _ in 0..3 {
-        shared().db().execute(sql, &[]).expect("ended");
-        until("the gateway has connected anew", || as_role("all", "GET", "/me", None).status == 200);
+        assert_eq!(me(), 200);
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'doomed'";
+        assert!(shared().db().execute(sql, &[]).expect("ended") > 0);
+        let status = me();
+        assert!([200, 503].contains(&status), "{status}");
+        until("the gateway has connected anew", || me() == 200);
     }
 }
 

@@ -206,7 +206,15 @@ fn every_route_answers_every_role_as_the_document_says() {
                     continue;
                 }
                 let fixture = fixture(id, &mut db);
-                let answer = as_role(role, &method.to_uppercase(), &fixture.path, fixture.body.as_ref());
+                let mut answer = as_role(role, &method.to_uppercase(), &fixture.path, fixture.body.as_ref());
+                // A stream that is being refilled is compared afterwards.
+                crate::shared::until("the stream can be compared", || {
+                    let wait = id == "post_streams_name_verifications" && answer.status == 409;
+                    if wait {
+                        answer = as_role(role, &method.to_uppercase(), &fixture.path, fixture.body.as_ref());
+                    }
+                    !wait
+                });
                 asked += 1;
                 let documented = &operation["responses"][answer.status.to_string()];
                 let expected = if may { (200..300).contains(&answer.status) } else { answer.status == 403 };
