@@ -69,6 +69,22 @@ rust() {
     quietly "Installing clippy and rustfmt" rustup component add clippy rustfmt
 }
 
+# promtool of Debian's package, without the server that it would start.
+promtool() {
+    [ ! -x "$dev/prometheus/usr/bin/promtool" ] || return 0
+    local new=$dev/prometheus.new missing=(prometheus)
+    rm -rf "$new"
+    mkdir -p "$new/download"
+    quietly "Updating the package lists" as_root apt-get update -qq
+    # Fetched as who may write here.
+    (cd "$new/download" && quietly "Fetching promtool" apt-get download -qq -o APT::Sandbox::User=root prometheus)
+    dpkg --extract "$new"/download/prometheus_*.deb "$new/tree"
+    rm -rf "$dev/prometheus"
+    mkdir -p "$dev/prometheus/usr/bin"
+    mv "$new/tree/usr/bin/promtool" "$dev/prometheus/usr/bin/"
+    rm -rf "$new"
+}
+
 # The user's own cargo-pgrx is used if it is the right one, and left alone if it is another.
 cargo_pgrx() {
     [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $pgrx_version" ] || return 0
@@ -190,6 +206,7 @@ python_package "psycopg[binary]==$psycopg_version"
 python_package "nats-py==$nats_py_version"
 python_package "cloudevents==$cloudevents_version"
 json_schema_suite
+promtool
 private_postgres
 pgrx_home
 mkdir -p "$run_dir"

@@ -88,6 +88,13 @@ pub fn shared() -> &'static Shared {
                     GRANT CREATE ON SCHEMA public TO t_all, t_consumer;
                     SELECT sea_mq.create_stream('orders');")
                     .await;
+                // Who logs in with the console proves a password; the cluster asks nobody else for one.
+                db.run("CREATE ROLE t_person LOGIN PASSWORD 'secret'; CREATE ROLE t_trusted LOGIN PASSWORD 'secret';
+                    GRANT sea_mq_operator, sea_mq_consumer TO t_person; GRANT t_person, t_trusted TO sea_mq_gateway").await;
+                let hba: String = db.value("SHOW hba_file", &[]).await;
+                let lines = fs::read_to_string(&hba).expect("readable");
+                fs::write(&hba, format!("host all t_person 127.0.0.1/32 scram-sha-256\n{lines}")).expect("writable");
+                db.run("SELECT pg_reload_conf()").await;
                 let directory = stage.directory.path().to_owned();
                 let url = stage.connector().url();
                 let (tokens, lines) = tokens();
@@ -162,8 +169,19 @@ impl Answer {
 
 /// A request; `headers` has the token, if there is one.
 pub fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+    ask_following(method, url, headers, body, 5)
+}
+
+/// As [`ask`], and nothing is followed.
+pub fn ask_once(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+    ask_following(method, url, headers, body, 0)
+}
+
+fn ask_following(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>, redirects: u32) -> Answer {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
+        .max_redirects(redirects)
+        .max_redirects_will_error(false)
         .timeout_global(Some(Duration::from_secs(30)))
         .build()
         .into();
