@@ -35,14 +35,6 @@ servers_down "$here"
 rm -f "$dev/env"
 trap 'servers_down "$here"' EXIT
 servers_up "$here" "$database"
-# The console asks for the password of a role, and the cluster for none but this one's.
-hba=$here/pg/data/pg_hba.conf
-{
-    printf 'host all developer 127.0.0.1/32 scram-sha-256\n'
-    as_server cat "$hba"
-} | as_server tee "$hba.new" >/dev/null
-as_server mv "$hba.new" "$hba"
-sql "$pg_port" postgres -c 'SELECT pg_reload_conf()' >/dev/null
 gateway_start "$here/gateway" "$pg_port" "$database"
 printf '%s\n' "PGHOST=127.0.0.1" "PGPORT=$pg_port" "PGUSER=postgres" "PGDATABASE=$database" "NATS_URL=$nats_url" \
     "SEA_MQ_URL=$gateway_url" "SEA_MQ_ADMIN_URL=$gateway_admin_url" "SEA_MQ_TOKEN=$gateway_token" >"$dev/env"

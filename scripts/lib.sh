@@ -236,6 +236,15 @@ BEGIN
     END IF;
 END $$;
 SQL
+    # The console asks for the password of a role, and the cluster for none but this one's.
+    local hba
+    hba=$(sql "$port" "$database" -AtX -c 'SHOW hba_file')
+    {
+        printf 'host all developer 127.0.0.1/32 scram-sha-256\n'
+        as_server cat "$hba"
+    } | as_server tee "$hba.new" >/dev/null
+    as_server mv "$hba.new" "$hba"
+    sql "$port" "$database" -c 'SELECT pg_reload_conf()' >/dev/null
     made=$("$(gateway_command)" token --role developer --label developer)
     gateway_token=$(printf '%s' "$made" | python -c 'import json, sys; print(json.load(sys.stdin)["token"])')
     printf '%s' "$made" | python -c 'import json, sys; print(json.load(sys.stdin)["line"])' >"$directory/tokens"

@@ -136,8 +136,11 @@ part_short_e2e() {
     [ "$count" = ${#short[@]} ] || die "$count tests ran instead of ${#short[@]}: a name in scripts/test.sh is nobody's"
 }
 
-# One cluster, one nats-server and one gateway for all of them.
-part_gateway() { cargo test --workspace --test gateway -- --test-threads=4 "$@"; }
+# One cluster, one nats-server and one gateway for all of them; then the console in a browser.
+part_gateway() {
+    cargo test --workspace --test gateway -- --test-threads=4 "$@"
+    [ $# -gt 0 ] || scripts/console.sh
+}
 
 # Every fault alone, and some seeds that are always the same; `make chaos` runs others.
 part_chaos() { cargo run --quiet --package sea_mq-chaos -- --quick; }

@@ -8,11 +8,18 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 /** @param {HTMLElement} box @param {number[][]} data @param {string[]} names */
 function plot(box, data, names) {
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
+    /** @param {number} at */
+    const clock = (at) => new Date(at * 1000).toTimeString().slice(0, 5);
+    const times = { ...axis, values: (/** @type {unknown} */ _plot, /** @type {number[]} */ marks) => marks.map(clock), space: 70 };
     const strokes = [colour("--accent"), colour("--warn")];
     const series = names.map((label, at) => ({ label, stroke: strokes[at], width: 2, points: { show: false } }));
     box.replaceChildren();
+    if (data[0].length < 2) {
+        box.textContent = "A plot needs a minute.";
+        return;
+    }
     // @ts-ignore: uPlot is a script of its own.
-    new uPlot({ width: box.clientWidth, height: 160, series: [{}, ...series], axes: [axis, axis], legend: { live: false } }, data, box);
+    new uPlot({ width: box.clientWidth, height: 160, series: [{}, ...series], axes: [times, axis], legend: { live: false } }, data, box);
 }
 
 async function draw(/** @type {HTMLElement} */ plots) {

@@ -133,7 +133,7 @@ pub async fn stream(Viewer(ctx): Viewer, Path(name): Path<String>) -> Response {
             ("Subject", "subject", "text"),
             ("Aggregate", "aggregate_id", "text"),
             ("Correlation", "correlation_id", "text"),
-            ("Payload", "payload", "text"),
+            ("Payload", "payload", "code"),
         ];
         let none = if may { "Nothing that the log retains." } else { "This role may not read events." };
         let mut list = List::new(
