@@ -216,7 +216,7 @@ build_gateway() { (cd "$root" && cargo build --quiet --workspace --bin sea-mq); 
 # gateway_running DIRECTORY: the pid counts only if that process is our gateway: pids are reused.
 gateway_running() {
     local pid
-    pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/tokens"
+    pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$1/tokens"
 }
 
 # gateway_start DIRECTORY PORT DATABASE: `sea-mq serve` for a database of the cluster on PORT, and a role developer that has all

@@ -138,7 +138,7 @@ part_short_e2e() {
 
 # One cluster, one nats-server and one gateway for all of them; then the console in a browser.
 part_gateway() {
-    cargo test --workspace --test gateway -- --test-threads=4 "$@"
+    cargo test --workspace --bin sea-mq --test gateway -- --test-threads=4 "$@"
     [ $# -gt 0 ] || scripts/console.sh
 }
 

@@ -14,7 +14,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
-use crate::rest::problem::Problem;
 use crate::rest::request::Ctx;
 use crate::serve::App;
 
@@ -63,17 +62,12 @@ impl axum::extract::FromRequestParts<Arc<App>> for Viewer {
         if app.guard.session(&parts.headers).is_none() {
             return Err(Redirect::to(&app.link("/login")).into_response());
         }
-        if parts.method == axum::http::Method::POST && !is_own(&parts.headers) {
-            return Err(
-                Problem::new(axum::http::StatusCode::FORBIDDEN, "the form was not sent from here").into_response()
-            );
-        }
         Ctx::from_request_parts(parts, app).await.map(Self).map_err(IntoResponse::into_response)
     }
 }
 
 /// Whether a form was sent by a page of ours: the cookie is not sent from elsewhere, and this does not rely on it.
-fn is_own(headers: &HeaderMap) -> bool {
+pub fn is_own(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     match (text("sec-fetch-site"), text("origin"), text("host")) {
         (Some(site), ..) => site == "same-origin",

@@ -59,7 +59,8 @@ pub async fn around(State(app): State<Arc<App>>, mut request: Request, next: Nex
     let ids = Ids::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let accept = Accept::of(request.headers());
-    let is_api = path.contains("/v1/") || path.ends_with("/v1");
+    let is_api =
+        path.strip_prefix(app.options.base_path.trim_end_matches('/')).is_some_and(|path| path.starts_with("/v1/"));
     request.extensions_mut().insert(ids.clone());
     let slot = log::Slot::default();
     request.extensions_mut().insert(slot.clone());
@@ -154,6 +155,11 @@ impl FromRequestParts<Arc<App>> for Ctx {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let caller = app.guard.caller(&parts.headers)?;
+        // A browser sends the cookie whoever made the page that asks; another port of the same host is the same site to it.
+        let by_cookie = !parts.headers.contains_key(header::AUTHORIZATION);
+        if by_cookie && !parts.method.is_safe() && !crate::console::is_own(&parts.headers) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "the request was not sent from here"));
+        }
         if let Some(slot) = parts.extensions.get::<log::Slot>() {
             slot.set(&caller);
         }

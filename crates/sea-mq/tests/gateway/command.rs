@@ -40,7 +40,9 @@ fn check_speaks_to_nagios_json_and_prometheus() {
     let (status, out, _) = run(&["check"]);
     let word = ["OK", "WARNING", "CRITICAL"][usize::try_from(status).expect("a status")];
     assert!(out.starts_with(&format!("SEA_MQ {word} - ")) && out.contains(" | problems="), "{out}");
-    assert!(serde_json::from_str::<Value>(&run(&["check", "--as", "json"]).1).is_ok_and(|said| said["level"].is_string()));
+    assert!(
+        serde_json::from_str::<Value>(&run(&["check", "--as", "json"]).1).is_ok_and(|said| said["level"].is_string())
+    );
     assert!(run(&["check", "--as", "prometheus"]).1.contains("sea_mq_check_level "));
 }
 
@@ -50,8 +52,15 @@ fn doctor_goes_from_the_connection_to_the_broker_and_has_a_way_out_of_each_findi
     let findings = findings.as_array().expect("an array");
     let well = |what: &str| findings.iter().any(|one| one["finding"] == what && one["ok"] == true);
     assert!(["connection", "extension", "rights", "library", "relay", "broker"].into_iter().all(well), "{findings:?}");
-    assert!(findings.iter().all(|one| one["ok"] == true || one["fix"].as_str().is_some_and(|fix| !fix.is_empty())), "{findings:?}");
-    let nowhere = shared().database.replace("sea_mq_gateway@", "postgres@").rsplit_once('/').map(|(server, _)| format!("{server}/postgres"));
+    assert!(
+        findings.iter().all(|one| one["ok"] == true || one["fix"].as_str().is_some_and(|fix| !fix.is_empty())),
+        "{findings:?}"
+    );
+    let nowhere = shared()
+        .database
+        .replace("sea_mq_gateway@", "postgres@")
+        .rsplit_once('/')
+        .map(|(server, _)| format!("{server}/postgres"));
     let (status, out, _) = run_on(&nowhere.expect("a database"), &["doctor"]);
     assert_eq!((status, out.contains("CREATE EXTENSION sea_mq")), (1, true), "{out}");
 }
@@ -59,7 +68,8 @@ fn doctor_goes_from_the_connection_to_the_broker_and_has_a_way_out_of_each_findi
 #[test]
 fn an_event_is_emitted_shown_and_seen_in_its_stream() {
     let aggregate = name("cli");
-    let id = json_of(&["events", "emit", "order", &aggregate, "CliSeen", "{\"n\": 1}", "--context", "orders"])["id"].clone();
+    let id =
+        json_of(&["events", "emit", "order", &aggregate, "CliSeen", "{\"n\": 1}", "--context", "orders"])["id"].clone();
     let id = id.as_str().expect("an id");
     crate::shared::until("it is delivered", || json_of(&["events", "show", id])["status"] == "delivered");
     let (_, out, _) = run(&["tail", "ORDERS_EVENTS", "--no-follow", "--format", "json"]);
@@ -93,8 +103,23 @@ fn dead_letters_are_replayed_from_the_command_line() {
 #[test]
 fn completions_and_the_manual_page_know_every_command() {
     let page = String::from_utf8(command().arg("man").output().expect("it runs").stdout).expect("text");
-    let completions = String::from_utf8(command().args(["completions", "bash"]).output().expect("it runs").stdout).expect("text");
-    for word in ["status", "check", "doctor", "events", "streams", "subscriptions", "tail", "dlq", "verify", "republish", "serve", "token", "openapi"] {
+    let completions =
+        String::from_utf8(command().args(["completions", "bash"]).output().expect("it runs").stdout).expect("text");
+    for word in [
+        "status",
+        "check",
+        "doctor",
+        "events",
+        "streams",
+        "subscriptions",
+        "tail",
+        "dlq",
+        "verify",
+        "republish",
+        "serve",
+        "token",
+        "openapi",
+    ] {
         assert!(page.contains(word) && completions.contains(word), "{word}");
     }
 }

@@ -6,7 +6,14 @@ use crate::shared::{Answer, ask, name, serve, shared};
 
 fn log_in(url: &str, role: &str, password: &str) -> Answer {
     let form = [("Content-Type", "application/x-www-form-urlencoded")];
-    let agent = |headers: &[(&str, &str)]| crate::shared::ask_once("POST", &format!("{url}/login"), headers, Some(&format!("role={role}&password={password}")));
+    let agent = |headers: &[(&str, &str)]| {
+        crate::shared::ask_once(
+            "POST",
+            &format!("{url}/login"),
+            headers,
+            Some(&format!("role={role}&password={password}")),
+        )
+    };
     agent(&form)
 }
 
@@ -30,18 +37,37 @@ fn letter() -> i64 {
 fn every_page_is_shown_to_who_has_logged_in_and_to_nobody_else() {
     let (url, id) = (&shared().url, letter());
     let cookie = cookie(url);
-    let pages = ["/", "/streams", "/streams/ORDERS_EVENTS", "/subscriptions", "/dead-letters", "/contracts", &format!("/dead-letters/{id}"),
-        "/dead-letters/replay?subscription=nobody", "/login"];
+    let pages = [
+        "/",
+        "/streams",
+        "/streams/ORDERS_EVENTS",
+        "/subscriptions",
+        "/dead-letters",
+        "/contracts",
+        &format!("/dead-letters/{id}"),
+        "/dead-letters/replay?subscription=nobody",
+        "/login",
+    ];
     for page in pages {
         let answer = ask("GET", &format!("{url}{page}"), &[("Cookie", &cookie)], None);
         assert_eq!(answer.status, 200, "{page}: {}", answer.text);
         let policy = &answer.headers["content-security-policy"];
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
         // Nothing inline, which the policy would not let run.
-        assert!(!answer.text.contains("style=") && !answer.text.contains("onclick") && answer.text.matches("<script").count() == 2, "{page}");
-        assert!(answer.text.starts_with("<!doctype html>") && answer.text.contains("<h1>") && answer.text.contains("lang=\"en\""));
+        assert!(
+            !answer.text.contains("style=")
+                && !answer.text.contains("onclick")
+                && answer.text.matches("<script").count() == 2,
+            "{page}"
+        );
+        assert!(
+            answer.text.starts_with("<!doctype html>")
+                && answer.text.contains("<h1>")
+                && answer.text.contains("lang=\"en\"")
+        );
         if page != "/login" {
-            let other = crate::shared::ask_once("GET", &format!("{url}{page}"), &[("Cookie", "sea_mq_session=AAAA")], None);
+            let other =
+                crate::shared::ask_once("GET", &format!("{url}{page}"), &[("Cookie", "sea_mq_session=AAAA")], None);
             assert_eq!((other.status, other.headers["location"].as_str()), (303, "/login"), "{page}");
         }
     }
@@ -65,14 +91,27 @@ fn a_letter_is_mended_and_replayed_by_a_form_that_was_sent_from_here() {
     let form = ("Content-Type", "application/x-www-form-urlencoded");
     let path = format!("{url}/dead-letters/{id}/replay");
     let body = "payload=%7B%22text%22%3A+2%7D&before=%7B%7D";
-    let send = |more: &[(&str, &str)]| crate::shared::ask_once("POST", &path, &[&[form, ("Cookie", &cookie)], more].concat(), Some(body)).status;
+    let send = |more: &[(&str, &str)]| {
+        crate::shared::ask_once("POST", &path, &[&[form, ("Cookie", &cookie)], more].concat(), Some(body)).status
+    };
     assert_eq!(send(&[("Origin", "https://elsewhere.test")]), 403);
     assert_eq!(send(&[("Sec-Fetch-Site", "cross-site"), ("Origin", url)]), 403);
+    let discard = format!("{url}/v1/dead-letters/{id}/discards");
+    let forged =
+        crate::shared::ask_once("POST", &discard, &[("Cookie", &cookie), ("Origin", "http://127.0.0.1:1")], None);
+    assert_eq!(forged.status, 403, "{}", forged.text);
     assert_eq!(send(&[("Origin", &format!("http://{host}"))]), 303);
-    let row = shared().db().query_one("SELECT replayed_by::text, actor, replay_event_id FROM sea_mq.dlq_messages WHERE id = $1", &[&id]).expect("a row");
+    let row = shared()
+        .db()
+        .query_one("SELECT replayed_by::text, actor, replay_event_id FROM sea_mq.dlq_messages WHERE id = $1", &[&id])
+        .expect("a row");
     assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("t_person", "console:t_person"));
     let event: uuid::Uuid = row.get(2);
-    let payload: Value = shared().db().query_one("SELECT payload FROM sea_mq.outbox_events WHERE id = $1", &[&event]).expect("a row").get(0);
+    let payload: Value = shared()
+        .db()
+        .query_one("SELECT payload FROM sea_mq.outbox_events WHERE id = $1", &[&event])
+        .expect("a row")
+        .get(0);
     assert_eq!(payload, serde_json::json!({"text": 2}));
 }
 
@@ -92,7 +131,10 @@ fn under_a_base_path_all_links_have_it() {
 
 #[test]
 fn scripts_are_small() {
-    let size: usize = ["uplot.js", "console.js"].iter().map(|name| ask("GET", &format!("{}/assets/{name}", shared().url), &[], None).text.len()).sum();
+    let size: usize = ["uplot.js", "console.js"]
+        .iter()
+        .map(|name| ask("GET", &format!("{}/assets/{name}", shared().url), &[], None).text.len())
+        .sum();
     // 60 kB gzipped is the limit, and this is before that.
     assert!(size < 60_000, "{size}");
 }

@@ -75,7 +75,8 @@ fn a_session_that_is_ended_in_the_middle_costs_its_request_alone() {
     // A gateway of its own, since others ask the shared one meanwhile.
     let tokens = shared().directory.join("tokens");
     let database = format!("{}?application_name=doomed", shared().database);
-    let gateway = serve(&database, &shared().directory.join("doomed.log"), &["--tokens", tokens.to_str().expect("a text")]);
+    let gateway =
+        serve(&database, &shared().directory.join("doomed.log"), &["--tokens", tokens.to_str().expect("a text")]);
     let token = format!("Bearer {}", shared().tokens["all"]);
     let me = || ask("GET", &format!("{}/v1/me", gateway.url), &[("Authorization", &token)], None).status;
     for _ in 0..3 {

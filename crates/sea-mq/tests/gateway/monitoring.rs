@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use crate::shared::{ask, shared};
 
 fn file(name: &str) -> String {
-    std::fs::read_to_string(format!("{}/../../{name}", env!("CARGO_MANIFEST_DIR"))).unwrap_or_else(|error| panic!("{name}: {error}"))
+    std::fs::read_to_string(format!("{}/../../{name}", env!("CARGO_MANIFEST_DIR")))
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Names of metrics in a text.
 fn named(text: &str) -> BTreeSet<&str> {
-    text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_').filter(|word| word.starts_with("sea_mq_")).collect()
+    text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_')
+        .filter(|word| word.starts_with("sea_mq_"))
+        .collect()
 }
 
 fn existing() -> BTreeSet<String> {
@@ -19,7 +22,11 @@ fn existing() -> BTreeSet<String> {
         VALUES ('orders', 'orders.event.made.v1', 'monitoring__s', '{}', '{}', 'poison', 1, 'monitoring') ON CONFLICT DO NOTHING;
         SET ROLE t_consumer; SELECT sea_mq.subscribe('monitoring__s', 'elsewhere');").expect("made");
     let text = ask("GET", &format!("{}/metrics", shared().admin_url), &[], None).text;
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -49,7 +56,8 @@ fn every_alert_has_its_section_in_a_runbook() {
     assert_eq!(urls.len(), rules.matches("- alert:").count());
     for url in urls {
         let (path, anchor) = url.split_once('#').expect("an anchor");
-        let sections = file(path).lines().filter_map(|line| Some(line.strip_prefix("## ")?.to_lowercase())).collect::<Vec<_>>();
+        let sections =
+            file(path).lines().filter_map(|line| Some(line.strip_prefix("## ")?.to_lowercase())).collect::<Vec<_>>();
         assert!(sections.iter().any(|section| section == anchor), "{url}");
     }
 }
@@ -59,7 +67,11 @@ fn the_rules_fire_when_they_should() {
     let promtool = format!("{}/../../.dev/prometheus/usr/bin/promtool", env!("CARGO_MANIFEST_DIR"));
     let directory = format!("{}/../../monitoring", env!("CARGO_MANIFEST_DIR"));
     for arguments in [["check", "rules", "sea_mq.rules.yml"], ["test", "rules", "sea_mq.rules.test.yml"]] {
-        let output = std::process::Command::new(&promtool).args(arguments).current_dir(&directory).output().expect("make setup installs promtool");
+        let output = std::process::Command::new(&promtool)
+            .args(arguments)
+            .current_dir(&directory)
+            .output()
+            .expect("make setup installs promtool");
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{arguments:?}: {}{}", said(&output.stdout), said(&output.stderr));
     }
