@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e clients fuzz chaos soak bench matrix broker short check lint lint-contracts fmt docs package clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e gateway clients fuzz chaos soak bench matrix broker short check lint lint-contracts fmt docs package clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
@@ -16,13 +16,13 @@ build: setup ## build the extension and install it into the private copy of Post
 demo: build ## see it work: from a transaction to the stream, to a handler, to the dead letter queue and back
 	@scripts/demo.sh
 
-dev: build  ## start a cluster with the extension and a nats-server, and leave them running (.dev/env)
+dev: build  ## start a cluster with the extension, a nats-server and `sea-mq serve`, and leave them running (.dev/env)
 	@scripts/dev.sh
 
 stop:       ## end what `make dev` started and remove its data
 	@scripts/stop.sh
 
-test: build ## everything below: check, regress, isolation, e2e, chaos
+test: build ## everything below: check, regress, isolation, e2e, gateway, chaos
 	@scripts/test.sh
 
 unit: setup ## tests that need no server
@@ -36,6 +36,9 @@ isolation: build ## concurrent sessions, with pg_isolation_regress
 
 e2e: build  ## the promises, against real servers; make e2e FILTER=late_commit runs a part
 	@scripts/test.sh e2e $(FILTER)
+
+gateway: build ## the command sea-mq: REST, metrics, console and command line, against real servers; FILTER=name runs a part
+	@scripts/test.sh gateway $(FILTER)
 
 clients: build ## the programs of docs/clients.md and the helpers of clients/, against real servers; NAMES='prisma jdbc' runs some
 	@scripts/clients.sh $(NAMES)

@@ -18,6 +18,7 @@ done
 
 say "Building the demo's tools (a minute the first time)"
 cargo build --quiet --package sea_mq-e2e --bins
+build_gateway
 tools=${CARGO_TARGET_DIR:-target}/debug
 peek() { "$tools/sea-mq-peek" "$nats_url" ORDERS_EVENTS "$@"; }
 
@@ -118,11 +119,20 @@ WHERE aggregate_id = '1000000' ORDER BY id;
 SELECT open, replayed FROM sea_mq.dlq_status;
 SQL
 
+step "Over HTTP: a request, and what became of its event"
+gateway_start "$here/gateway" "$pg_port" "$database"
+request() { curl -sS -H "Authorization: Bearer $gateway_token" -H 'Content-Type: application/json' "$@"; echo; }
+printf 'curl -d … %s/v1/events\n' "$gateway_url"
+answer=$(request -d '{"aggregate_type": "order", "aggregate_id": "1", "event_type": "OrderShipped", "payload": {"order": 1}}' "$gateway_url/v1/events")
+printf '%s\n' "$answer"
+request "$gateway_url/v1/events/$(sed -E 's/.*"id": ?"([^"]*)".*/\1/' <<<"$answer")?wait=5s"
+printf 'The console is at %s/ while it runs; docs/screenshots/overview-light.png shows it.\n' "$gateway_url"
+
 step "Is everything all right?"
 shop --expanded -c 'SELECT * FROM sea_mq.status'
 shipping -c 'SELECT ok, summary, relay, published, streams FROM sea_mq.status'
 
-step "Stopping both servers and removing their data"
+step "Stopping the servers and removing their data"
 servers_down "$here"
 trap - EXIT
 bold "Done in $((SECONDS - begin)) seconds. Next: make dev keeps the servers running for you; README.md says what else there is."

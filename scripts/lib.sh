@@ -223,8 +223,70 @@ CREATE EXTENSION sea_mq;
 SQL
 }
 
-# servers_down DIRECTORY: stops both and removes their data. Safe to call at any time.
+# The command sea-mq, as the tests build it.
+gateway_command() { printf '%s/debug/sea-mq' "${CARGO_TARGET_DIR:-$root/target}"; }
+build_gateway() { (cd "$root" && cargo build --quiet --workspace --bin sea-mq); }
+
+# gateway_running DIRECTORY: the pid counts only if that process is our gateway: pids are reused.
+gateway_running() {
+    local pid
+    pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$1/tokens"
+}
+
+# gateway_start DIRECTORY PORT DATABASE: `sea-mq serve` for a database of the cluster on PORT, and a role developer that has all
+# roles of the extension, with the password developer and a token. Sets $gateway_url, $gateway_admin_url and $gateway_token.
+# shellcheck disable=SC2034  # the scripts that source this use what it sets
+gateway_start() {
+    local directory=$1 port=$2 database=$3 made
+    mkdir -p "$directory"
+    sql "$port" "$database" <<'SQL'
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'sea_mq_gateway') THEN
+        CREATE ROLE sea_mq_gateway LOGIN NOINHERIT;
+        CREATE ROLE developer LOGIN PASSWORD 'developer';
+        GRANT sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer TO developer;
+        GRANT developer, sea_mq_viewer TO sea_mq_gateway;
+    END IF;
+END $$;
+SQL
+    # The console asks for the password of a role, and the cluster for none but this one's.
+    local hba
+    hba=$(sql "$port" "$database" -AtX -c 'SHOW hba_file')
+    {
+        printf 'host all developer 127.0.0.1/32 scram-sha-256\n'
+        as_server cat "$hba"
+    } | as_server tee "$hba.new" >/dev/null
+    as_server mv "$hba.new" "$hba"
+    sql "$port" "$database" -c 'SELECT pg_reload_conf()' >/dev/null
+    made=$("$(gateway_command)" token --role developer --label developer)
+    gateway_token=$(printf '%s' "$made" | python -c 'import json, sys; print(json.load(sys.stdin)["token"])')
+    printf '%s' "$made" | python -c 'import json, sys; print(json.load(sys.stdin)["line"])' >"$directory/tokens"
+    chmod 0600 "$directory/tokens"
+    PGHOST=127.0.0.1 PGPORT=$port PGUSER=sea_mq_gateway PGDATABASE=$database PGSSLMODE=disable setsid "$(gateway_command)" serve \
+        --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --tokens "$directory/tokens" \
+        </dev/null >"$directory/addresses" 2>"$directory/server.log" &
+    printf '%s' $! >"$directory/pid"
+    if ! wait_for 20 grep -q admin_url "$directory/addresses"; then
+        tail -n 20 "$directory/server.log" >&2 || true
+        die "sea-mq serve did not start; its log is $directory/server.log"
+    fi
+    gateway_url=$(sed -E 's/.*"url":"([^"]*)".*/\1/' "$directory/addresses")
+    gateway_admin_url=$(sed -E 's/.*"admin_url":"([^"]*)".*/\1/' "$directory/addresses")
+}
+
+# gateway_stop DIRECTORY: stops it, if it runs.
+gateway_stop() {
+    gateway_running "$1" || return 0
+    local pid
+    pid=$(cat "$1/pid")
+    kill "$pid" 2>/dev/null || true
+    wait_for 15 sh -c "! kill -0 $pid" || kill -9 "$pid" 2>/dev/null || true
+}
+
+# servers_down DIRECTORY: stops all and removes their data. Safe to call at any time.
 servers_down() {
+    gateway_stop "$1/gateway"
     cluster_stop "$1/pg"
     nats_stop "$1/nats"
     rm -rf "${1:?}"

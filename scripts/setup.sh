@@ -41,7 +41,7 @@ system_packages() {
     missing=()
     # The other majors need Debian's package too: for user postgres, and for the libraries that they link against.
     for package in "postgresql-$debian_major" "postgresql-server-dev-$debian_major" libclang-dev gcc libc6-dev make pkg-config libssl-dev openssl \
-        python3 python3-venv shellcheck; do
+        python3 python3-venv shellcheck curl; do
         installed "$package" || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
@@ -69,6 +69,22 @@ rust() {
     cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && return
     command -v rustup >/dev/null || die "clippy and rustfmt are missing: install them beside your Rust $version"
     quietly "Installing clippy and rustfmt" rustup component add clippy rustfmt
+}
+
+# promtool of Debian's package, without the server that it would start.
+promtool() {
+    [ ! -x "$dev/prometheus/usr/bin/promtool" ] || return 0
+    local new=$dev/prometheus.new missing=(prometheus)
+    rm -rf "$new"
+    mkdir -p "$new/download"
+    quietly "Updating the package lists" as_root apt-get update -qq
+    # Fetched as who may write here.
+    (cd "$new/download" && quietly "Fetching promtool" apt-get download -qq -o APT::Sandbox::User=root prometheus)
+    dpkg --extract "$new"/download/prometheus_*.deb "$new/tree"
+    rm -rf "$dev/prometheus"
+    mkdir -p "$dev/prometheus/usr/bin"
+    mv "$new/tree/usr/bin/promtool" "$dev/prometheus/usr/bin/"
+    rm -rf "$new"
 }
 
 # The user's own cargo-pgrx is used if it is the right one, and left alone if it is another.
@@ -196,6 +212,7 @@ python_package "psycopg[binary]==$psycopg_version"
 python_package "nats-py==$nats_py_version"
 python_package "cloudevents==$cloudevents_version"
 json_schema_suite
+promtool
 private_postgres
 pgrx_home
 mkdir -p "$run_dir"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # test.sh [PART…] runs the parts (all of them unless told) and ends with the runners' closing lines.
-# Parts: fmt lint unit regress isolation e2e chaos; "check" stands for the first three, "short" for regress, isolation and
+# Parts: fmt lint unit regress isolation e2e gateway chaos; "check" stands for the first three, "short" for regress, isolation and
 # some of e2e, "broker" for what of e2e speaks of nats-server. `test.sh e2e FILTER…` runs a part of e2e. PG=17 in the environment:
 # on that major; NATS=2.12: with that nats-server.
 # ACCEPT=1 makes what regress and isolation print the expected output: read the difference before committing it.
@@ -158,6 +158,12 @@ part_broker() {
     part_e2e "${broker[@]/%/::}" "${skipped[@]}"
 }
 
+# One cluster, one nats-server and one gateway for all of them; then the console in a browser.
+part_gateway() {
+    cargo test --workspace --bin sea-mq --test gateway -- --test-threads=4 "$@"
+    [ $# -gt 0 ] || scripts/console.sh
+}
+
 # Every fault alone, and some seeds that are always the same; `make chaos` runs others.
 part_chaos() { cargo run --quiet --package sea_mq-chaos -- --quick; }
 
@@ -170,12 +176,14 @@ fi
 parts=("$@") arguments=()
 if [ "${1:-}" = e2e ]; then
     parts=(e2e) arguments=("${@:2}")
+elif [ "${1:-}" = gateway ]; then
+    parts=(gateway) arguments=("${@:2}")
 elif [ "${1:-}" = short ]; then
     parts=(regress isolation short_e2e)
 elif [ "${1:-}" = check ]; then
     parts=(fmt lint unit)
 elif [ $# = 0 ]; then
-    parts=(fmt lint unit regress isolation e2e chaos)
+    parts=(fmt lint unit regress isolation e2e gateway chaos)
 fi
 
 failed=() closing=()

@@ -23,6 +23,7 @@ BEGIN
             ('sea_mq_consumer', 'sea_mq: may receive events'),
             ('sea_mq_operator', 'sea_mq: may manage streams, consumers and the workers'),
             ('sea_mq_monitor', 'sea_mq: may read the status views'),
+            ('sea_mq_viewer', 'sea_mq: may read states and counts, no payload and no text of an error'),
             ('sea_mq_owner', 'sea_mq: owns the messages; the workers act as it, and nobody is a member')) AS r(name, purpose)
     LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role.name) THEN
@@ -45,6 +46,17 @@ END $$;
 CREATE FUNCTION sea_mq.caller() RETURNS oid
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'caller_wrapper';
 COMMENT ON FUNCTION sea_mq.caller IS 'The role that called a function of the extension which does its work as the extension''s owner; for internal use';
+
+-- Behind a gateway or a pooler everybody has the same session_user.
+CREATE FUNCTION sea_mq.caller_name() RETURNS name
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT pg_get_userbyid(sea_mq.caller())';
+COMMENT ON FUNCTION sea_mq.caller_name IS 'The name of the role in force when a function of the extension was called; for internal use';
+
+CREATE FUNCTION sea_mq.actor() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT left(nullif(btrim(regexp_replace(current_setting('sea_mq.actor', true), '[[:cntrl:]]+', ' ', 'g')), ''), 200)
+$$;
+COMMENT ON FUNCTION sea_mq.actor IS 'Whom the caller claims to act for (sea_mq.actor), one line of 200 characters at most; for internal use';
 
 CREATE FUNCTION sea_mq.may_be(role oid, other oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

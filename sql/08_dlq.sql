@@ -27,7 +27,8 @@ CREATE TABLE sea_mq.dlq_messages (
     replayed_by name,
     discarded_at timestamptz,
     discard_reason text,
-    discarded_by name
+    discarded_by name,
+    actor text
 );
 CREATE INDEX dlq_messages_open ON sea_mq.dlq_messages (id) WHERE replayed_at IS NULL AND discarded_at IS NULL;
 CREATE INDEX dlq_messages_open_of ON sea_mq.dlq_messages (context, (coalesce(subscription, '')), id)
@@ -65,10 +66,11 @@ COMMENT ON COLUMN sea_mq.dlq_messages.stream_seq IS 'Its sequence in the DLQ str
 COMMENT ON COLUMN sea_mq.dlq_messages.created_at IS 'When it became a dead letter here';
 COMMENT ON COLUMN sea_mq.dlq_messages.replayed_at IS 'When it was replayed';
 COMMENT ON COLUMN sea_mq.dlq_messages.replay_event_id IS 'Message id that the replay has';
-COMMENT ON COLUMN sea_mq.dlq_messages.replayed_by IS 'Who replayed it';
+COMMENT ON COLUMN sea_mq.dlq_messages.replayed_by IS 'Role in force when it was replayed';
 COMMENT ON COLUMN sea_mq.dlq_messages.discarded_at IS 'When it was discarded';
 COMMENT ON COLUMN sea_mq.dlq_messages.discard_reason IS 'Why it was discarded';
-COMMENT ON COLUMN sea_mq.dlq_messages.discarded_by IS 'Who discarded it';
+COMMENT ON COLUMN sea_mq.dlq_messages.discarded_by IS 'Role in force when it was discarded';
+COMMENT ON COLUMN sea_mq.dlq_messages.actor IS 'Whom that role claimed to act for: the setting sea_mq.actor';
 
 -- How many there are, so that nobody has to count what is retained. Appended to, since transactions that counted in one row
 -- would wait for each other; the consumer adds rows up.
@@ -79,6 +81,7 @@ CREATE TABLE sea_mq.dlq_tally (
     open bigint NOT NULL,
     replayed bigint NOT NULL,
     discarded bigint NOT NULL,
+    returned bigint NOT NULL DEFAULT 0,
     last_failed_at timestamptz
 );
 COMMENT ON TABLE sea_mq.dlq_tally IS 'Numbers of dead letters: the sum of a context''s and subscription''s rows. Not part of a dump: letters that are restored are counted';
@@ -89,6 +92,7 @@ COMMENT ON COLUMN sea_mq.dlq_tally.subscription IS 'Subscription that could not 
 COMMENT ON COLUMN sea_mq.dlq_tally.open IS 'How many more there are about which nothing was decided; negative: fewer';
 COMMENT ON COLUMN sea_mq.dlq_tally.replayed IS 'How many more there are that were replayed';
 COMMENT ON COLUMN sea_mq.dlq_tally.discarded IS 'How many more there are that were discarded';
+COMMENT ON COLUMN sea_mq.dlq_tally.returned IS 'How many more there are that are replays which failed again';
 COMMENT ON COLUMN sea_mq.dlq_tally.last_failed_at IS 'When the newest of them failed last';
 
 CREATE FUNCTION sea_mq.count_dead_letters() RETURNS trigger
@@ -97,26 +101,29 @@ BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         DELETE FROM sea_mq.dlq_tally;
     ELSIF TG_OP = 'INSERT' THEN
-        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, last_failed_at)
+        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, returned, last_failed_at)
         SELECT d.context, d.subscription, count(*) FILTER (WHERE d.replayed_at IS NULL AND d.discarded_at IS NULL),
-            count(d.replayed_at), count(d.discarded_at), max(d.last_failed_at)
+            count(d.replayed_at), count(d.discarded_at), count(*) FILTER (WHERE d.headers ? 'X-Replayed-From'), max(d.last_failed_at)
         FROM after d GROUP BY d.context, d.subscription;
     ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded)
+        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, returned)
         SELECT d.context, d.subscription, -count(*) FILTER (WHERE d.replayed_at IS NULL AND d.discarded_at IS NULL),
-            -count(d.replayed_at), -count(d.discarded_at)
+            -count(d.replayed_at), -count(d.discarded_at), -count(*) FILTER (WHERE d.headers ? 'X-Replayed-From')
         FROM before d GROUP BY d.context, d.subscription;
     ELSE
-        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, last_failed_at)
+        INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, returned, last_failed_at)
         SELECT d.context, d.subscription, coalesce(sum(d.n) FILTER (WHERE d.replayed_at IS NULL AND d.discarded_at IS NULL), 0),
             coalesce(sum(d.n) FILTER (WHERE d.replayed_at IS NOT NULL), 0),
-            coalesce(sum(d.n) FILTER (WHERE d.discarded_at IS NOT NULL), 0), max(d.last_failed_at)
-        FROM (SELECT 1 AS n, a.context, a.subscription, a.replayed_at, a.discarded_at, a.last_failed_at FROM after a
-            UNION ALL SELECT -1, b.context, b.subscription, b.replayed_at, b.discarded_at, NULL FROM before b) d
+            coalesce(sum(d.n) FILTER (WHERE d.discarded_at IS NOT NULL), 0),
+            coalesce(sum(d.n) FILTER (WHERE d.returned), 0), max(d.last_failed_at)
+        FROM (SELECT 1 AS n, a.context, a.subscription, a.replayed_at, a.discarded_at, a.headers ? 'X-Replayed-From' AS returned,
+                a.last_failed_at FROM after a
+            UNION ALL SELECT -1, b.context, b.subscription, b.replayed_at, b.discarded_at, b.headers ? 'X-Replayed-From', NULL
+            FROM before b) d
         GROUP BY d.context, d.subscription
         -- Most changes are of where a letter stands in the stream.
         HAVING sum(d.n) <> 0 OR sum(d.n) FILTER (WHERE d.replayed_at IS NOT NULL) <> 0
-            OR sum(d.n) FILTER (WHERE d.discarded_at IS NOT NULL) <> 0;
+            OR sum(d.n) FILTER (WHERE d.discarded_at IS NOT NULL) <> 0 OR sum(d.n) FILTER (WHERE d.returned) <> 0;
     END IF;
     RETURN NULL;
 END $$;
@@ -141,8 +148,8 @@ CREATE FUNCTION sea_mq.fold_dlq_tally() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WITH counted AS (DELETE FROM sea_mq.dlq_tally t
         WHERE (SELECT count(*) > 100 + 2 * count(DISTINCT (s.context, s.subscription)) FROM sea_mq.dlq_tally s) RETURNING *)
-    INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, last_failed_at)
-    SELECT c.context, c.subscription, sum(c.open), sum(c.replayed), sum(c.discarded), max(c.last_failed_at)
+    INSERT INTO sea_mq.dlq_tally (context, subscription, open, replayed, discarded, returned, last_failed_at)
+    SELECT c.context, c.subscription, sum(c.open), sum(c.replayed), sum(c.discarded), sum(c.returned), max(c.last_failed_at)
     FROM counted c GROUP BY c.context, c.subscription
     HAVING sum(c.open) <> 0 OR sum(c.replayed) <> 0 OR sum(c.discarded) <> 0
 $$;
@@ -341,7 +348,8 @@ BEGIN
         new_headers := new_headers - 'X-Sea-Body';
     END IF;
     -- Before it is sent on: what fails at once finds its history by this.
-    UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = new_id, replayed_by = session_user
+    UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = new_id,
+        replayed_by = sea_mq.caller_name(), actor = sea_mq.actor()
     WHERE d.id = letter.id;
     IF letter.original_subject LIKE origin || '.event.%'
         AND EXISTS (SELECT FROM sea_mq.streams s WHERE s.kind = 'event' AND s.managed AND s.context = origin)
@@ -390,7 +398,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enab
 DECLARE
     letter sea_mq.dlq_messages := sea_mq.open_dead_letter(id);
 BEGIN
-    UPDATE sea_mq.dlq_messages d SET discarded_at = clock_timestamp(), discard_reason = dlq_discard.reason, discarded_by = session_user
+    UPDATE sea_mq.dlq_messages d SET discarded_at = clock_timestamp(), discard_reason = dlq_discard.reason,
+        discarded_by = sea_mq.caller_name(), actor = sea_mq.actor()
     WHERE d.id = letter.id;
     PERFORM sea_mq.remove_dead_letter(letter);
     PERFORM sea_mq.resolve_failure(letter);

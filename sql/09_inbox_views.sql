@@ -109,9 +109,10 @@ SELECT t.context, t.subscription, t.open, t.replayed, t.discarded,
         WHERE d.replayed_at IS NULL AND d.discarded_at IS NULL
             AND (d.context, coalesce(d.subscription, '')) >= (t.context, coalesce(t.subscription, ''))
             AND (d.context, coalesce(d.subscription, '')) <= (t.context, coalesce(t.subscription, ''))
-        ORDER BY d.context DESC, coalesce(d.subscription, '') DESC, d.id DESC LIMIT 1) AS last_error
+        ORDER BY d.context DESC, coalesce(d.subscription, '') DESC, d.id DESC LIMIT 1) AS last_error,
+    t.returned
 FROM (SELECT c.context, c.subscription, sum(c.open)::bigint AS open, sum(c.replayed)::bigint AS replayed,
-        sum(c.discarded)::bigint AS discarded, max(c.last_failed_at) AS last_failed_at
+        sum(c.discarded)::bigint AS discarded, sum(c.returned)::bigint AS returned, max(c.last_failed_at) AS last_failed_at
     FROM sea_mq.dlq_tally c GROUP BY c.context, c.subscription
     HAVING sum(c.open) <> 0 OR sum(c.replayed) <> 0 OR sum(c.discarded) <> 0) t;
 COMMENT ON VIEW sea_mq.dlq_status IS 'Dead letters, a row for each context and subscription that has some';
@@ -123,3 +124,4 @@ COMMENT ON COLUMN sea_mq.dlq_status.discarded IS 'Those that were discarded, as 
 COMMENT ON COLUMN sea_mq.dlq_status.oldest_open_at IS 'When the oldest open one failed last';
 COMMENT ON COLUMN sea_mq.dlq_status.last_failed_at IS 'When the newest failed last';
 COMMENT ON COLUMN sea_mq.dlq_status.last_error IS 'The error of the newest open one';
+COMMENT ON COLUMN sea_mq.dlq_status.returned IS 'Those that are replays which failed again, as far as they are retained';

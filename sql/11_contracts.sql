@@ -8,7 +8,7 @@ CREATE TABLE sea_mq.event_types (
     visibility text NOT NULL CHECK (visibility IN ('public', 'partner', 'internal', 'sensitive')),
     description text,
     registered_at timestamptz NOT NULL DEFAULT now(),
-    registered_by name NOT NULL DEFAULT session_user,
+    registered_by name NOT NULL DEFAULT sea_mq.caller_name(),
     deprecated_at timestamptz,
     deprecation text,
     subject text GENERATED ALWAYS AS (context || '.event.' || event_type || '.v' || version) STORED,
@@ -32,7 +32,7 @@ CREATE TABLE sea_mq.schema_definitions (
     schema jsonb NOT NULL,
     description text,
     registered_at timestamptz NOT NULL DEFAULT now(),
-    registered_by name NOT NULL DEFAULT session_user
+    registered_by name NOT NULL DEFAULT sea_mq.caller_name()
 );
 COMMENT ON TABLE sea_mq.schema_definitions IS 'Schemas that are no event''s but that events'' schemas refer to; see sea_mq.register_schema';
 COMMENT ON COLUMN sea_mq.schema_definitions.uri IS 'URI that a $ref names it by';

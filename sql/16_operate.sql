@@ -124,7 +124,8 @@ BEGIN
                 USING ERRCODE = 'program_limit_exceeded', HINT = 'Raise the limit that it names, or replay it with a smaller payload: sea_mq.dlq_replay.';
         END IF;
         UPDATE sea_mq.publish_failures p SET resolved_at = clock_timestamp() WHERE p.event_id = f.event_id AND p.seq = f.seq;
-        UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = f.event_id, replayed_by = session_user
+        UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = f.event_id,
+            replayed_by = sea_mq.caller_name(), actor = sea_mq.actor()
         WHERE d.dlq_message_id = 'unpublishable:' || f.event_id || ':' || f.seq AND d.replayed_at IS NULL AND d.discarded_at IS NULL;
         retried := retried + 1;
     END LOOP;

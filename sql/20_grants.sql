@@ -51,7 +51,7 @@ REVOKE ALL ON SCHEMA sea_mq FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sea_mq, sea_mq_inside FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA sea_mq FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA sea_mq TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT USAGE ON SCHEMA sea_mq TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
 
 DO $$
 DECLARE
@@ -84,13 +84,23 @@ GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.r
     sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text),
     sea_mq.poison, sea_mq.skip TO sea_mq_consumer;
 GRANT EXECUTE ON FUNCTION sea_mq.dlq_list, sea_mq.dlq_replay, sea_mq.dlq_replay_all, sea_mq.dlq_discard TO sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.dlq_list TO sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_list, sea_mq.dlq_page TO sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_page, sea_mq.dlq_replay_batch TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.events_after, sea_mq.masked_payload TO sea_mq_monitor, sea_mq_operator;
 GRANT SELECT ON sea_mq.subscription_status, sea_mq.inbox_status, sea_mq.dlq_status TO sea_mq_monitor, sea_mq_operator, sea_mq_consumer;
 GRANT SELECT ON sea_mq.inbox_messages, sea_mq.dlq_messages TO sea_mq_monitor, sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.inbox_counts, sea_mq.inbox_size, sea_mq.workers TO sea_mq_monitor, sea_mq_operator, sea_mq_consumer;
 
 GRANT EXECUTE ON FUNCTION sea_mq.retry_failed, sea_mq.verify_stream, sea_mq.republish TO sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.wait_published, sea_mq.publication_now TO sea_mq_producer, sea_mq_operator, sea_mq_monitor;
+
+-- How it goes, without what it is about.
+GRANT EXECUTE ON FUNCTION sea_mq.metrics TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
+GRANT SELECT ON sea_mq.metrics, sea_mq.overview, sea_mq.stream_overview, sea_mq.subscription_overview, sea_mq.dlq_overview
+    TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
+-- Functions in a view are called with the rights of whoever reads the view.
+GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.worker_problem, sea_mq.preloaded, sea_mq.pending_events_of,
+    sea_mq.log_size, sea_mq.inbox_counts, sea_mq.inbox_size, sea_mq.unpublished_bytes TO sea_mq_viewer;
 
 -- The registry is open to all who use the extension; what is agreed on is registered by operators.
 GRANT SELECT ON sea_mq.event_types, sea_mq.schema_definitions

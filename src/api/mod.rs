@@ -6,5 +6,6 @@ pub mod emit;
 mod inbox;
 mod lint;
 mod manage;
+mod metrics;
 mod operate;
 mod verify;

@@ -39,6 +39,7 @@ static CONTEXT: Text = Text::new(None);
 static CORRELATION_ID: Text = Text::new(None);
 static CAUSATION_ID: Text = Text::new(None);
 static TRACEPARENT: Text = Text::new(None);
+static ACTOR: Text = Text::new(None);
 static NATS_URL: Text = Text::new(None);
 static NATS_USER: Text = Text::new(None);
 static NATS_PASSWORD_FILE: Text = Text::new(None);
@@ -106,6 +107,7 @@ fn define_session() {
         (c"sea_mq.correlation_id", c"Correlation id of events that are emitted without one.", &CORRELATION_ID),
         (c"sea_mq.causation_id", c"Causation id of events that are emitted without one.", &CAUSATION_ID),
         (c"sea_mq.traceparent", c"W3C trace context of events that are emitted without one.", &TRACEPARENT),
+        (c"sea_mq.actor", c"Whom the session claims to act for, when it decides about dead letters.", &ACTOR),
     ];
     for (name, short, setting) in session {
         text(name, short, setting, GucContext::Userset, GucFlags::default());

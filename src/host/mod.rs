@@ -7,6 +7,7 @@ pub mod failures;
 pub mod gucs;
 pub mod inquiry;
 pub mod installation;
+pub mod latency;
 pub mod locks;
 pub mod owed;
 pub mod roles;

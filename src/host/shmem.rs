@@ -11,6 +11,7 @@ use pgrx::{pg_guard, pg_sys};
 
 use super::gucs;
 use super::inquiry::Inquiry;
+use super::latency::Histogram;
 use super::roles::{Reasons, Role, SEATS};
 use super::seat::{Life, Seat, set_latch};
 use crate::sys::versions;
@@ -41,6 +42,11 @@ pub struct Database {
     pub inquiry: Inquiry,
     /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
     pub held_until: AtomicI64,
+    /// From the stream's storing of a message (without a broker: from its emit) to the end of its handling. Counted by
+    /// those who handle.
+    pub handling: Histogram,
+    /// How long attempts of handlers took, those that failed included.
+    pub handlers: Histogram,
 }
 
 /// What [`Database::limit`] says.
@@ -276,6 +282,8 @@ fn ask(oid: pg_sys::Oid, wanted: impl Fn(Role) -> bool) -> bool {
 pub fn release(database: &Database, oid: u32) {
     database.held_until.store(0, Ordering::Release);
     database.backlog_at.store(0, Ordering::Release);
+    database.handling.clear();
+    database.handlers.clear();
     database.oid.store(0, Ordering::Release);
     let wanted = database.seats.iter().filter(|seat| seat.clear() == Life::Wanted).count() > 0;
     // Somebody asked for a worker just before the entry was given up: ask anew.

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use pgrx::PgSqlErrorCode;
 
 use crate::host::door;
+use crate::host::shmem::{self, Database};
 use crate::inbox::done::{EventShape, Row};
 use crate::inbox::handler::{self, Handler, Runner};
 use crate::inbox::subscriptions::{self, Subscription};
 use crate::inbox::waiting::{self, Waiting};
 use crate::registry::contracts;
 use crate::streams::consumers::Trouble;
+use crate::sys::clock;
 use crate::sys::error::raise;
 use crate::sys::relation::Scratch;
 use sea_mq_model::domain::message::Message;
@@ -99,11 +101,14 @@ pub struct Attempts {
     runner: Runner,
     shape: EventShape,
     pub scratch: Scratch,
+    /// Where it is counted how long attempts take; none without preloading.
+    database: Option<&'static Database>,
 }
 
 impl Attempts {
     pub fn new(handler: &Handler) -> Self {
-        let attempts = Self { runner: Runner::new(handler), shape: EventShape::look_up(), scratch: Scratch::new() };
+        let (runner, shape, database) = (Runner::new(handler), EventShape::look_up(), shmem::here());
+        let attempts = Self { runner, shape, scratch: Scratch::new(), database };
         door::become_role(handler.owner);
         attempts
     }
@@ -122,6 +127,7 @@ impl Attempts {
         }
         let row = Cell::new(None);
         let readable = Cell::new(false);
+        let begin = Instant::now();
         let outcome = self.scratch.within(|| {
             let event = || {
                 let made = Row::new(&message);
@@ -137,6 +143,12 @@ impl Attempts {
             };
             self.runner.run(&message, event, then)
         });
+        if let Some(database) = self.database {
+            database.handlers.count(i64::try_from(begin.elapsed().as_micros()).unwrap_or(i64::MAX));
+            if outcome == Outcome::Processed {
+                database.handling.count(clock::now() - message.event_at);
+            }
+        }
         match outcome {
             Outcome::Failed(failure) if !readable.get() => {
                 message.refuse_payload(&failure.message);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use harness::{Database, StageOptions};
 
 /// The extension's roles, in the order of the tables' columns.
-const ROLES: [&str; 4] = ["producer", "consumer", "operator", "monitor"];
+const ROLES: [&str; 5] = ["producer", "consumer", "operator", "monitor", "viewer"];
 
 /// A superuser's rights are lent to callers by these alone; SECURITY.md says why.
 const DEFINERS: [&str; 1] = ["sea_mq.workers"];
@@ -15,7 +15,7 @@ const DEFINERS: [&str; 1] = ["sea_mq.workers"];
 const IN_CALLERS_PATH: [&str; 1] = ["sea_mq.capture_table"];
 
 /// Rows of a table: a name, and for each role what it may do.
-type Rows = BTreeMap<String, [String; 4]>;
+type Rows = BTreeMap<String, [String; 5]>;
 
 async fn prepared(name: &str) -> (harness::Stage, Database) {
     let stage = StageOptions { no_url: true, ..StageOptions::default() }.start(name).await;
@@ -60,7 +60,7 @@ fn documented(text: &str, heading: &str) -> Rows {
         let cells: Vec<&str> = line.trim().strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
         let name = cells.first()?.strip_prefix('`')?.strip_suffix('`')?;
         let may: Vec<String> = cells[1..].iter().map(|&cell| cell.to_owned()).collect();
-        Some((name.to_owned(), may.try_into().unwrap_or_else(|_| panic!("not four roles: {line}"))))
+        Some((name.to_owned(), may.try_into().unwrap_or_else(|_| panic!("not five roles: {line}"))))
     });
     rows.collect()
 }
@@ -72,7 +72,7 @@ fn section<'a>(text: &'a str, heading: &str) -> &'a str {
 
 fn printed(first: &str, rows: &Rows) -> String {
     let line = |name: &str, cells: &[String]| format!("| {name} | {} |\n", cells.join(" | "));
-    let mut text = line(first, &ROLES.map(str::to_owned)) + "|---|---|---|---|---|\n";
+    let mut text = line(first, &ROLES.map(str::to_owned)) + "|---|---|---|---|---|---|\n";
     for (name, cells) in rows {
         text += &line(&format!("`{name}`"), cells);
     }
@@ -93,7 +93,7 @@ fn compare(heading: &str, first: &str, granted: &Rows) {
         let new = format!("{}\n\n{table}", intro.trim_end());
         std::fs::write(file("docs/sql.md"), text.replacen(old, &new, 1)).expect("docs/sql.md can be written");
     }
-    let differs = |(name, cells): &(&String, &[String; 4]), other: &Rows| other.get(*name) != Some(*cells);
+    let differs = |(name, cells): &(&String, &[String; 5]), other: &Rows| other.get(*name) != Some(*cells);
     let missing: Vec<_> = granted.iter().filter(|row| differs(row, &documented)).collect();
     let wrong: Vec<_> = documented.iter().filter(|row| differs(row, granted)).collect();
     panic!(
@@ -122,7 +122,7 @@ const NEVER: [(&str, &str); 14] = [
             UNION ALL SELECT n.nspname, coalesce(n.nspacl, acldefault('n', n.nspowner)), n.nspowner FROM pg_namespace n
             WHERE n.nspname IN ('sea_mq', 'sea_mq_inside')) o(what, acl, owner), aclexplode(o.acl) a
         WHERE a.grantee <> o.owner AND (a.grantee = 0 OR a.grantee::regrole::text NOT IN
-            ('sea_mq_owner', 'sea_mq_producer', 'sea_mq_consumer', 'sea_mq_operator', 'sea_mq_monitor'))",
+            ('sea_mq_owner', 'sea_mq_producer', 'sea_mq_consumer', 'sea_mq_operator', 'sea_mq_monitor', 'sea_mq_viewer'))",
     ),
     (
         "rights that can be granted on",

@@ -1,0 +1,6 @@
+//! The database: how it is reached, and how a request becomes one transaction of a role.
+
+pub mod call;
+pub mod config;
+pub mod pool;
+pub mod sqlstate;
