@@ -48,4 +48,6 @@ mod workers;
 ::pgrx::extension_sql_file!("../sql/14_ingest.sql", name = "ingest", requires = ["contracts"]);
 ::pgrx::extension_sql_file!("../sql/15_edge.sql", name = "edge", requires = ["contracts"]);
 ::pgrx::extension_sql_file!("../sql/16_operate.sql", name = "operate", requires = ["views", "dlq"]);
+::pgrx::extension_sql_file!("../sql/17_links.sql", name = "links", requires = ["outbox"]);
+::pgrx::extension_sql_file!("../sql/18_questions.sql", name = "questions", requires = ["inbox", "contracts"]);
 ::pgrx::extension_sql_file!("../sql/20_grants.sql", name = "grants", finalize);
