@@ -193,6 +193,8 @@ FROM (SELECT s.name AS stream, s.atomic_transactions, x.differences
     FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
 WHERE t.atomic_transactions AND t.differences ? 'allow_atomic'
 UNION ALL
+SELECT e.rank, e.problem, e.hint FROM sea_mq.endpoint_problems() e
+UNION ALL
 SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
     'Add sea_mq to shared_preload_libraries and restart the server.'
 FROM sea_mq.relay_status r WHERE r.running AND NOT r.preloaded;

@@ -3,6 +3,7 @@
 mod contracts;
 mod door;
 pub mod emit;
+mod endpoints;
 mod inbox;
 mod lint;
 mod manage;

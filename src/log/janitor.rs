@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgrx::{log, pg_sys};
 
 use super::positions::{self, Ring};
-use super::{cursors, outbox, progress, ring};
+use super::{cursors, endpoint_progress, outbox, progress, ring};
 use crate::host::session::{self, Failed};
 use crate::host::{gucs, installation, spi};
 use crate::sys::relation::Relation;
@@ -75,8 +75,11 @@ fn is_spent(slot: i16) -> bool {
     outbox::sinks_in(slot).into_iter().all(|sink| {
         // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
         // stream would not hold any more is not kept for it either.
+        let delivered = endpoint_progress::positions_of(sink).iter().all(|at| !unread(sink, at));
         let read_here = !without_broker || progress::local_positions(sink).iter().all(|at| !unread(sink, at));
-        read_here && (!unread(sink, &cursors::load(sink).position) || (without_broker && ring::outlived(slot, sink)))
+        delivered
+            && read_here
+            && (!unread(sink, &cursors::load(sink).position) || (without_broker && ring::outlived(slot, sink)))
     })
 }
 

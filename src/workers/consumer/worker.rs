@@ -7,6 +7,7 @@ use pgrx::{log, pg_sys};
 
 use super::removals::LetterRemovals;
 use super::served::Served;
+use crate::deliver::endpoints;
 use crate::host::gucs;
 use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
@@ -265,6 +266,12 @@ impl Work for Worker {
         self.removals.clear();
         self.settings = Some(settings);
         self.hear();
+        // It may be gone since the server has started; endpoints that come later ask for it themselves.
+        if let Some(database) = self.process.database
+            && session::transaction(endpoints::any)?
+        {
+            database.want_dispatcher();
+        }
         self.fingerprint = None;
         self.look()?;
         if self.held.is_none() {

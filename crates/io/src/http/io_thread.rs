@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::client::{Client, Shared};
 use super::fault::Fault;
 use super::network::Network;
-use super::target::{Answered, Attempt, Target};
+use super::target::{Answered, Attempt};
 use super::{Report, Request};
 use crate::handle::Outbox;
 

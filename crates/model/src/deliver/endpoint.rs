@@ -163,11 +163,6 @@ impl Endpoint {
         self.retrying = retrying;
     }
 
-    /// Whether the delivery is in memory already.
-    pub fn has(&self, event: Uuid) -> bool {
-        self.flights.contains_key(&event) || self.waiting.contains_key(&event)
-    }
-
     /// Of how many more events of the log it can make something. While nothing can be sent, the log keeps what comes.
     pub fn room(&self, now: Instant) -> usize {
         let stopped = self.held
@@ -184,7 +179,18 @@ impl Endpoint {
 
     /// Takes a delivery that the table has. `due`: when it is tried again; `None`: it is parked. `begun`: its first attempt.
     pub fn restore(&mut self, item: Item, due: Option<Instant>, counted: u32, begun: Option<Instant>) {
-        if self.has(item.event) {
+        if let Some(waiting) = self.waiting.get_mut(&item.event) {
+            // Somebody may want it sooner.
+            if let (Some(known), Some(due)) = (waiting.due, due)
+                && due < known
+            {
+                waiting.due = Some(due);
+                self.due.remove(&(known, waiting.item.seq, item.event));
+                self.due.insert((due, waiting.item.seq, item.event));
+            }
+            return;
+        }
+        if self.flights.contains_key(&item.event) {
             return;
         }
         let item = self.keyed(item);
@@ -392,6 +398,18 @@ impl Endpoint {
             Fate::Again { counted: false, not_before } => (false, schedule.uncounted(not_before, age)),
         };
         wait.map_or(Outcome::Exhausted, |wait| Outcome::Retry { wait, counted })
+    }
+
+    /// One that was to be sent is not there any more: it was taken back.
+    pub fn abandon(&mut self, event: Uuid, now: Instant) {
+        let Some(flight) = self.flights.remove(&event) else { return };
+        self.retries_in_flight -= usize::from(flight.is_retry);
+        self.retrying = self.retrying.saturating_sub(usize::from(flight.is_retry));
+        self.waiting.remove(&event);
+        self.health.not_probed(now);
+        if let Some(key) = &flight.item.key {
+            self.pass(key, now);
+        }
     }
 
     /// A delivery that waits is taken back. Returns whether it was there; one in flight is not.

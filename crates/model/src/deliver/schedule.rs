@@ -17,14 +17,18 @@ pub struct Schedule {
 }
 
 impl Default for Schedule {
-    /// That of Standard Webhooks.
     fn default() -> Self {
-        let waits = [0, 5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
-        Self { waits: waits.map(Duration::from_secs).into(), max_age: Duration::from_secs(76 * HOUR) }
+        Self::standard(Duration::from_secs(76 * HOUR))
     }
 }
 
 impl Schedule {
+    /// That of Standard Webhooks.
+    pub fn standard(max_age: Duration) -> Self {
+        let waits = [0, 5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
+        Self { waits: waits.map(Duration::from_secs).into(), max_age }
+    }
+
     pub fn new(waits: Vec<Duration>, max_age: Duration) -> Self {
         Self { waits, max_age }
     }
