@@ -6,7 +6,7 @@ CREATE TABLE sea_mq.sinks (
     UNIQUE (context, kind)
 );
 
--- Streams as they should be. The relay provisions them; sea_mq.cursors and sea_mq.stream_state say how that went.
+-- Streams as they should be. The relay provisions them; sea_mq.stream_progress and sea_mq.stream_state say how that went.
 CREATE TABLE sea_mq.streams (
     name text PRIMARY KEY CHECK (name ~ E'^[^[:space:].*>/\\\\]{1,255}$')
         CONSTRAINT streams_name_not_reserved CHECK (name <> 'SEA_MQ_RELAYS'),
@@ -56,17 +56,19 @@ CREATE TRIGGER register_sink BEFORE INSERT ON sea_mq.streams FOR EACH ROW EXECUT
 ALTER TABLE sea_mq.streams ENABLE ALWAYS TRIGGER register_sink;
 COMMENT ON TRIGGER register_sink ON sea_mq.streams IS 'A sink is that of one context and kind';
 
--- How far each sink has come. Outlives its stream's description, so that a stream that is dropped and described anew
--- does not get the retained events a second time.
+-- How far each reader has come in the log: the stream of a sink, or (without a broker) a subscription of this database. For whom a
+-- row of the log is, its sink says; who has read it, the cursors say. That of a stream outlives its description, so that a stream
+-- that is dropped and described again does not get the retained events a second time.
 --
 -- A position is appended, and the one with the greatest number counts: a row that is updated for ever leaves its dead versions
 -- behind for as long as somebody's snapshot is older, and each save would walk past them. There are two slots. When one has
--- grown, the other is emptied by TRUNCATE and gets the newest row of each sink, in one transaction that excludes all who write
+-- grown, the other is emptied by TRUNCATE and gets the newest row of each reader, in one transaction that excludes all who write
 -- here (src/log/positions.rs). So it does not matter which slot a row is appended to.
 CREATE TABLE sea_mq.cursor_log (
     slot smallint NOT NULL,
     number bigint NOT NULL DEFAULT nextval('sea_mq.position_number'),
-    sink bigint NOT NULL,
+    reader_kind text COLLATE "C" NOT NULL,
+    reader bigint NOT NULL,
     done pg_snapshot NOT NULL,
     next_xid bigint NOT NULL,
     floor bigint NOT NULL,
@@ -74,6 +76,14 @@ CREATE TABLE sea_mq.cursor_log (
     batch_next_xid bigint,
     batch_ceiling bigint,
     batch_at bigint,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) PARTITION BY LIST (slot);
+
+-- What each stream has got, in a ring as that of sea_mq.cursor_log.
+CREATE TABLE sea_mq.stream_progress_log (
+    slot smallint NOT NULL,
+    number bigint NOT NULL DEFAULT nextval('sea_mq.position_number'),
+    sink bigint NOT NULL,
     stream_sequence bigint NOT NULL DEFAULT 0,
     stream_created_us bigint,
     published bigint NOT NULL DEFAULT 0,
@@ -84,21 +94,27 @@ CREATE TABLE sea_mq.cursor_log (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) PARTITION BY LIST (slot);
 DO $$
+DECLARE
+    ring record;
 BEGIN
-    FOR slot IN 0 .. 1 LOOP
-        EXECUTE format('CREATE TABLE sea_mq.cursor_log_%s PARTITION OF sea_mq.cursor_log (PRIMARY KEY (sink, number)) FOR VALUES IN (%s)'
-            ' WITH (autovacuum_vacuum_insert_threshold = -1)', slot, slot);
-        EXECUTE format('COMMENT ON TABLE sea_mq.cursor_log_%s IS %L', slot, 'Slot ' || slot || ' of the cursors');
-        EXECUTE format('SELECT pg_catalog.pg_extension_config_dump(%L, '''')', 'sea_mq.cursor_log_' || slot);
+    FOR ring IN SELECT * FROM (VALUES ('cursor_log', 'reader_kind, reader', 'the cursors'),
+        ('stream_progress_log', 'sink', 'the streams'' progress')) AS r(name, key, words)
+    LOOP
+        FOR slot IN 0 .. 1 LOOP
+            EXECUTE format('CREATE TABLE sea_mq.%I PARTITION OF sea_mq.%I (PRIMARY KEY (%s, number)) FOR VALUES IN (%s)'
+                ' WITH (autovacuum_vacuum_insert_threshold = -1)', ring.name || '_' || slot, ring.name, ring.key, slot);
+            EXECUTE format('COMMENT ON TABLE sea_mq.%I IS %L', ring.name || '_' || slot, 'Slot ' || slot || ' of ' || ring.words);
+            EXECUTE format('SELECT pg_catalog.pg_extension_config_dump(%L, '''')', 'sea_mq.' || ring.name || '_' || slot);
+        END LOOP;
     END LOOP;
 END $$;
 
 -- The rows that count.
-CREATE VIEW sea_mq.cursors AS
-SELECT k.sink, p.done, p.next_xid, p.floor, p.batch_upto, p.batch_next_xid, p.batch_ceiling, p.batch_at, p.stream_sequence,
-    p.stream_created_us, p.published, p.tail_from, p.refilling, p.not_atomic, p.last_not_atomic, p.updated_at
+CREATE VIEW sea_mq.stream_progress AS
+SELECT k.sink, p.stream_sequence, p.stream_created_us, p.published, p.tail_from, p.refilling, p.not_atomic, p.last_not_atomic,
+    p.updated_at
 FROM sea_mq.sinks k
-CROSS JOIN LATERAL (SELECT l.* FROM sea_mq.cursor_log l WHERE l.sink = k.sink ORDER BY l.number DESC LIMIT 1) p;
+CROSS JOIN LATERAL (SELECT l.* FROM sea_mq.stream_progress_log l WHERE l.sink = k.sink ORDER BY l.number DESC LIMIT 1) p;
 
 CREATE TABLE sea_mq.stream_state (
     sink bigint PRIMARY KEY,
@@ -209,26 +225,22 @@ COMMENT ON TABLE sea_mq.sinks IS 'The context and kind that each sink stands for
 COMMENT ON COLUMN sea_mq.sinks.sink IS 'sea_mq.sink_id(context, kind)';
 COMMENT ON COLUMN sea_mq.sinks.context IS 'Context';
 COMMENT ON COLUMN sea_mq.sinks.kind IS 'event or dlq';
-COMMENT ON TABLE sea_mq.cursor_log IS 'How far each sink has come: appended by the relay, the greatest number counts. Query sea_mq.cursors instead';
+COMMENT ON TABLE sea_mq.cursor_log IS 'How far each reader has come in the log: appended by relay and consumer, the greatest number counts. Query sea_mq.cursors instead';
 COMMENT ON COLUMN sea_mq.cursor_log.slot IS 'Slot of the ring';
-COMMENT ON COLUMN sea_mq.cursor_log.number IS 'Of a sink''s rows the one with the greatest counts';
-COMMENT ON VIEW sea_mq.cursors IS 'How far each sink has come, as the relay saved it last. Nothing in a transaction whose snapshot is older than a whole turn of the ring';
-COMMENT ON COLUMN sea_mq.cursors.sink IS 'sea_mq.sink_id(context, kind)';
-COMMENT ON COLUMN sea_mq.cursors.done IS 'All events that are visible in this snapshot are stored in the stream';
-COMMENT ON COLUMN sea_mq.cursors.next_xid IS 'Transactions with this id or a greater one began after done was taken';
-COMMENT ON COLUMN sea_mq.cursors.floor IS 'Events of transactions from next_xid on have a greater seq';
-COMMENT ON COLUMN sea_mq.cursors.batch_upto IS 'Snapshot that the batch under way ends with, if one is';
-COMMENT ON COLUMN sea_mq.cursors.batch_next_xid IS 'As next_xid, for batch_upto';
-COMMENT ON COLUMN sea_mq.cursors.batch_ceiling IS 'No event of the batch has a greater seq';
-COMMENT ON COLUMN sea_mq.cursors.batch_at IS 'Events of the batch up to this seq are stored in the stream';
-COMMENT ON COLUMN sea_mq.cursors.stream_sequence IS 'Greatest stream sequence of the events up to here';
-COMMENT ON COLUMN sea_mq.cursors.stream_created_us IS 'Creation time of the stream (microseconds since 1970 UTC): another one means it was created anew';
-COMMENT ON COLUMN sea_mq.cursors.published IS 'Events stored so far';
-COMMENT ON COLUMN sea_mq.cursors.tail_from IS 'Stream sequence beyond which later events may be stored already; null: beyond stream_sequence';
-COMMENT ON COLUMN sea_mq.cursors.refilling IS 'Whether what was published is looked at once more, and published if the stream does not hold it';
-COMMENT ON COLUMN sea_mq.cursors.not_atomic IS 'Transactions of several events that were published one by one although the stream is to be atomic';
-COMMENT ON COLUMN sea_mq.cursors.last_not_atomic IS 'The last of them, and why';
-COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When the relay saved it';
+COMMENT ON COLUMN sea_mq.cursor_log.number IS 'Of a reader''s rows the one with the greatest counts';
+COMMENT ON TABLE sea_mq.stream_progress_log IS 'What each stream has got: appended by the relay, the greatest number counts. Query sea_mq.stream_progress instead';
+COMMENT ON COLUMN sea_mq.stream_progress_log.slot IS 'Slot of the ring';
+COMMENT ON COLUMN sea_mq.stream_progress_log.number IS 'Of a stream''s rows the one with the greatest counts';
+COMMENT ON VIEW sea_mq.stream_progress IS 'What each stream has got, as the relay saved it last. Nothing in a transaction whose snapshot is older than a whole turn of the ring';
+COMMENT ON COLUMN sea_mq.stream_progress.sink IS 'sea_mq.sink_id(context, kind)';
+COMMENT ON COLUMN sea_mq.stream_progress.stream_sequence IS 'Greatest stream sequence of the events before the stream''s cursor';
+COMMENT ON COLUMN sea_mq.stream_progress.stream_created_us IS 'Creation time of the stream (microseconds since 1970 UTC): another one means that it was created again';
+COMMENT ON COLUMN sea_mq.stream_progress.published IS 'Events stored so far';
+COMMENT ON COLUMN sea_mq.stream_progress.tail_from IS 'Stream sequence beyond which later events may be stored already; null: beyond stream_sequence';
+COMMENT ON COLUMN sea_mq.stream_progress.refilling IS 'Whether what was published is looked at once more, and published if the stream does not hold it';
+COMMENT ON COLUMN sea_mq.stream_progress.not_atomic IS 'Transactions of several events that were published one by one although the stream is to be atomic';
+COMMENT ON COLUMN sea_mq.stream_progress.last_not_atomic IS 'The last of them, and why';
+COMMENT ON COLUMN sea_mq.stream_progress.updated_at IS 'When the relay saved it';
 
 -- The table of the view, of which the same is true.
 DO $$
@@ -238,10 +250,10 @@ BEGIN
     FOR remark IN
         SELECT t.attname AS col, col_description(v.attrelid, v.attnum) AS words
         FROM pg_catalog.pg_attribute t
-        JOIN pg_catalog.pg_attribute v ON v.attrelid = 'sea_mq.cursors'::regclass AND v.attname = t.attname
-        WHERE t.attrelid = 'sea_mq.cursor_log'::regclass AND t.attnum > 0
+        JOIN pg_catalog.pg_attribute v ON v.attrelid = 'sea_mq.stream_progress'::regclass AND v.attname = t.attname
+        WHERE t.attrelid = 'sea_mq.stream_progress_log'::regclass AND t.attnum > 0
     LOOP
-        EXECUTE format('COMMENT ON COLUMN sea_mq.cursor_log.%I IS %L', remark.col, remark.words);
+        EXECUTE format('COMMENT ON COLUMN sea_mq.stream_progress_log.%I IS %L', remark.col, remark.words);
     END LOOP;
 END $$;
 

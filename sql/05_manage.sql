@@ -101,16 +101,22 @@ COMMENT ON FUNCTION sea_mq.alter_stream IS
 refuses to change (storage, retention) shows in sea_mq.stream_status. Errors: 42704 (no such stream), 22023';
 
 -- Any slot will do: see sea_mq.cursor_log.
-CREATE FUNCTION sea_mq.move_cursor(sink bigint, done pg_snapshot, known boolean DEFAULT true) RETURNS void
+CREATE FUNCTION sea_mq.move_cursor(reader_kind text, reader bigint, done pg_snapshot) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sea_mq.cursor_log (slot, sink, done, next_xid, floor, stream_sequence, stream_created_us, published, tail_from,
-        refilling, not_atomic, last_not_atomic, updated_at)
-    SELECT 0, $1, $2, 0, 0, coalesce(c.stream_sequence, 0), CASE WHEN $3 THEN c.stream_created_us END, coalesce(c.published, 0),
-        c.tail_from, coalesce(c.refilling, false), coalesce(c.not_atomic, 0), c.last_not_atomic, coalesce(c.updated_at, clock_timestamp())
-    FROM (VALUES (1)) AS one LEFT JOIN sea_mq.cursors c ON c.sink = $1
+    INSERT INTO sea_mq.cursor_log (slot, reader_kind, reader, done, next_xid, floor) VALUES (0, $1, $2, $3, 0, 0)
 $$;
-COMMENT ON FUNCTION sea_mq.move_cursor IS
-'Puts a sink''s cursor behind what a snapshot shows. known => false: the stream may be another one. For internal use';
+COMMENT ON FUNCTION sea_mq.move_cursor IS 'Puts a reader''s cursor behind what a snapshot shows; for internal use';
+
+CREATE FUNCTION sea_mq.forget_stream(sink bigint, from_start boolean) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO sea_mq.stream_progress_log (slot, sink, stream_sequence, published, tail_from, refilling, not_atomic, last_not_atomic,
+        updated_at)
+    SELECT 0, p.sink, CASE WHEN $2 THEN 0 ELSE p.stream_sequence END, p.published, p.tail_from, p.refilling, p.not_atomic,
+        p.last_not_atomic, p.updated_at
+    FROM sea_mq.stream_progress p WHERE p.sink = $1
+$$;
+COMMENT ON FUNCTION sea_mq.forget_stream IS
+'The stream that a sink finds in JetStream may be another one than so far; from_start: it holds nothing that was stored. For internal use';
 
 CREATE FUNCTION sea_mq.drop_stream(name text, delete_remote boolean DEFAULT false, discard_pending boolean DEFAULT false)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -139,18 +145,14 @@ BEGIN
     END IF;
     PERFORM sea_mq.restart_at_commit();
     IF pending > 0 THEN
-        PERFORM sea_mq.move_cursor(dropped.sink, pg_current_snapshot());
+        PERFORM sea_mq.move_cursor('stream', dropped.sink, pg_current_snapshot());
     END IF;
     DELETE FROM sea_mq.stream_deletions d WHERE d.name = dropped.name;
     IF delete_remote THEN
         INSERT INTO sea_mq.stream_deletions (name, stream_created_us)
-        VALUES (dropped.name, (SELECT c.stream_created_us FROM sea_mq.cursors c WHERE c.sink = dropped.sink));
+        VALUES (dropped.name, (SELECT p.stream_created_us FROM sea_mq.stream_progress p WHERE p.sink = dropped.sink));
         -- A stream that takes its place has not lost anything.
-        INSERT INTO sea_mq.cursor_log (slot, sink, done, next_xid, floor, batch_upto, batch_next_xid, batch_ceiling, batch_at,
-            published, tail_from, refilling, not_atomic, last_not_atomic, updated_at)
-        SELECT 0, c.sink, c.done, c.next_xid, c.floor, c.batch_upto, c.batch_next_xid, c.batch_ceiling, c.batch_at, c.published,
-            c.tail_from, c.refilling, c.not_atomic, c.last_not_atomic, c.updated_at
-        FROM sea_mq.cursors c WHERE c.sink = dropped.sink;
+        PERFORM sea_mq.forget_stream(dropped.sink, from_start => true);
     END IF;
     -- Removals that were asked for go on without the description.
     INSERT INTO sea_mq.consumer_deletions (stream, name)
@@ -255,7 +257,7 @@ CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SE
 DECLARE
     moved bigint := 0;
 BEGIN
-    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursor_log, sea_mq.progress_log, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursor_log, sea_mq.stream_progress_log, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM sea_mq.streams s, sea_mq.installation i WHERE s.owner <> i.install_id)
         OR EXISTS (SELECT FROM sea_mq.outbox_log l, sea_mq.outbox_ring r WHERE l.origin <> r.origin)
     THEN
@@ -268,14 +270,14 @@ BEGIN
             l.event_type, l.payload, l.headers, l.correlation_id, l.causation_id, l.visibility
         FROM sea_mq.outbox_log l
         CROSS JOIN sea_mq.outbox_ring r
-        LEFT JOIN sea_mq.cursors c ON c.sink = l.sink
+        LEFT JOIN sea_mq.cursors c ON c.reader_kind = 'stream' AND c.reader = l.sink
         WHERE c.sink IS NULL OR l.origin = r.origin OR NOT (pg_visible_in_snapshot(l.xid, c.done)
             OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)));
         GET DIAGNOSTICS moved = ROW_COUNT;
         PERFORM sea_mq.keep_for_endpoints();
         TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
-        PERFORM sea_mq.move_cursor(c.sink, '1:1:', known => false) FROM sea_mq.cursors c;
-        PERFORM sea_mq.begin_log_again();
+        PERFORM sea_mq.move_cursor(c.reader_kind, c.reader, '1:1:') FROM sea_mq.cursors c;
+        PERFORM sea_mq.forget_stream(p.sink, from_start => false) FROM sea_mq.stream_progress p;
     END IF;
     -- A copied data directory or database brings its identity along, which belongs to the original.
     UPDATE sea_mq.installation i SET install_id = gen_random_uuid(), system_identifier = here.system_identifier, database_oid = here.oid

@@ -111,19 +111,11 @@ CREATE TABLE sea_mq.subscription_health (
     stream_max_age interval
 ) WITH (fillfactor = 50);
 
--- How far each subscription has come, in the stream or (without a broker) in this database's log, and what it has done so far:
--- appended by the consumer in the transaction of each batch, in a ring as that of sea_mq.cursor_log.
+-- How far each subscription has come in its stream, and what it has done so far: appended by the consumer in the transaction of each batch, in a ring as that of sea_mq.cursor_log.
 CREATE TABLE sea_mq.progress_log (
     slot smallint NOT NULL,
     number bigint NOT NULL DEFAULT nextval('sea_mq.position_number'),
     subscription_id bigint NOT NULL,
-    done pg_snapshot,
-    next_xid bigint,
-    floor bigint,
-    batch_upto pg_snapshot,
-    batch_next_xid bigint,
-    batch_ceiling bigint,
-    batch_at bigint,
     stream_sequence bigint NOT NULL DEFAULT 0,
     stream_created_us bigint,
     pending bigint,
@@ -148,13 +140,37 @@ COMMENT ON TABLE sea_mq.progress_log IS 'How far each subscription has come: app
 COMMENT ON COLUMN sea_mq.progress_log.slot IS 'Slot of the ring';
 COMMENT ON COLUMN sea_mq.progress_log.number IS 'Of a subscription''s rows the one with the greatest counts';
 COMMENT ON COLUMN sea_mq.progress_log.subscription_id IS 'Number of the subscription, which no other ever has';
-COMMENT ON COLUMN sea_mq.progress_log.done IS 'Position in this database''s log, without a broker; this and the next six as in sea_mq.cursors';
-COMMENT ON COLUMN sea_mq.progress_log.next_xid IS 'See done';
-COMMENT ON COLUMN sea_mq.progress_log.floor IS 'See done';
-COMMENT ON COLUMN sea_mq.progress_log.batch_upto IS 'See done';
-COMMENT ON COLUMN sea_mq.progress_log.batch_next_xid IS 'See done';
-COMMENT ON COLUMN sea_mq.progress_log.batch_ceiling IS 'See done';
-COMMENT ON COLUMN sea_mq.progress_log.batch_at IS 'See done';
+
+-- Who reads the log. Each has a cursor once it has read something.
+CREATE VIEW sea_mq.readers AS
+SELECT 'stream' COLLATE "C" AS reader_kind, k.sink AS reader, k.sink FROM sea_mq.sinks k
+UNION ALL
+SELECT 'subscription' COLLATE "C", s.id, sea_mq.sink_id(s.source_context, 'event') FROM sea_mq.subscriptions s WHERE s.source_context IS NOT NULL
+UNION ALL
+SELECT 'endpoint' COLLATE "C", e.reader, sea_mq.sink_id(e.context, 'event') FROM sea_mq.endpoint_readers e;
+COMMENT ON VIEW sea_mq.readers IS 'Who reads this database''s log: the relay for each stream, the dispatcher for endpoints and, without a broker, subscriptions';
+COMMENT ON COLUMN sea_mq.readers.reader_kind IS 'stream, subscription or endpoint';
+COMMENT ON COLUMN sea_mq.readers.reader IS 'sea_mq.sink_id(context, kind) of a stream, sea_mq.subscriptions.id of a subscription, sea_mq.endpoint_readers.reader of an endpoint';
+COMMENT ON COLUMN sea_mq.readers.sink IS 'The sink whose rows it reads';
+
+CREATE VIEW sea_mq.cursors AS
+SELECT r.reader_kind, r.reader, r.sink, p.done, p.next_xid, p.floor, p.batch_upto, p.batch_next_xid, p.batch_ceiling, p.batch_at,
+    p.updated_at
+FROM sea_mq.readers r
+CROSS JOIN LATERAL (SELECT l.* FROM sea_mq.cursor_log l WHERE l.reader_kind = r.reader_kind AND l.reader = r.reader
+    ORDER BY l.number DESC LIMIT 1) p;
+COMMENT ON VIEW sea_mq.cursors IS 'How far each reader has come in the log, as it was saved last. Nothing in a transaction whose snapshot is older than a whole turn of the ring';
+COMMENT ON COLUMN sea_mq.cursors.reader_kind IS 'stream, subscription or endpoint';
+COMMENT ON COLUMN sea_mq.cursors.reader IS 'As in sea_mq.readers';
+COMMENT ON COLUMN sea_mq.cursors.sink IS 'The sink whose rows it reads';
+COMMENT ON COLUMN sea_mq.cursors.done IS 'The reader has got all events that are visible in this snapshot';
+COMMENT ON COLUMN sea_mq.cursors.next_xid IS 'Transactions with this id or a greater one began after done was taken';
+COMMENT ON COLUMN sea_mq.cursors.floor IS 'Events of transactions from next_xid on have a greater seq';
+COMMENT ON COLUMN sea_mq.cursors.batch_upto IS 'Snapshot that the batch under way ends with, if one is';
+COMMENT ON COLUMN sea_mq.cursors.batch_next_xid IS 'As next_xid, for batch_upto';
+COMMENT ON COLUMN sea_mq.cursors.batch_ceiling IS 'No event of the batch has a greater seq';
+COMMENT ON COLUMN sea_mq.cursors.batch_at IS 'The reader has got the events of the batch up to this seq';
+COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When it was saved';
 
 CREATE VIEW sea_mq.subscription_state AS
 SELECT h.subscription, h.state, h.error_kind, h.error, h.hint, h.since, h.lanes, p.stream_created_us,
@@ -195,6 +211,11 @@ BEGIN
         FROM pg_catalog.pg_attribute t
         JOIN pg_catalog.pg_attribute v ON v.attrelid = 'sea_mq.subscription_state'::regclass AND v.attname = t.attname
         WHERE t.attrelid IN ('sea_mq.subscription_health'::regclass, 'sea_mq.progress_log'::regclass) AND t.attnum > 0
+        UNION ALL
+        SELECT t.attrelid::regclass, t.attname, col_description(v.attrelid, v.attnum)
+        FROM pg_catalog.pg_attribute t
+        JOIN pg_catalog.pg_attribute v ON v.attrelid = 'sea_mq.cursors'::regclass AND v.attname = t.attname
+        WHERE t.attrelid = 'sea_mq.cursor_log'::regclass AND t.attnum > 0
     LOOP
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', remark.tab, remark.col, remark.words);
     END LOOP;
@@ -534,26 +555,14 @@ CREATE FUNCTION sea_mq.begin_subscription(subscription text, from_now boolean) R
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.subscription_health (subscription, state, lanes)
     SELECT $1, 'pending', s.workers FROM sea_mq.subscriptions s WHERE s.subscription = $1 ON CONFLICT DO NOTHING;
-    INSERT INTO sea_mq.progress_log (slot, subscription_id, done, next_xid, floor)
-    SELECT 0, s.id, (p.log_position ->> 'done')::pg_snapshot, (p.log_position ->> 'next_xid')::bigint,
+    INSERT INTO sea_mq.cursor_log (slot, reader_kind, reader, done, next_xid, floor)
+    SELECT 0, 'subscription', s.id, (p.log_position ->> 'done')::pg_snapshot, (p.log_position ->> 'next_xid')::bigint,
         (p.log_position ->> 'floor')::bigint
     FROM sea_mq.subscriptions s, sea_mq.log_position() AS p(log_position)
     WHERE $2 AND s.subscription = $1 AND s.start_from = 'new'
-        AND NOT EXISTS (SELECT FROM sea_mq.progress_log l WHERE l.subscription_id = s.id);
+        AND NOT EXISTS (SELECT FROM sea_mq.cursor_log l WHERE l.reader_kind = 'subscription' AND l.reader = s.id);
 $$;
 COMMENT ON FUNCTION sea_mq.begin_subscription IS 'Where a new subscription begins; for internal use';
-
--- Where the log is not what it was: in a restored dump.
-CREATE FUNCTION sea_mq.begin_log_again() RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sea_mq.progress_log (slot, subscription_id, done, next_xid, floor, stream_sequence, stream_created_us, pending,
-        processed, skipped, failed, dead, duplicates, redelivered, last_processed_at)
-    SELECT 0, p.subscription_id, CASE WHEN p.done IS NOT NULL THEN '1:1:'::pg_snapshot END, 0, 0, p.stream_sequence,
-        p.stream_created_us, p.pending, p.processed, p.skipped, p.failed, p.dead, p.duplicates, p.redelivered, p.last_processed_at
-    FROM sea_mq.subscriptions s
-    CROSS JOIN LATERAL (SELECT l.* FROM sea_mq.progress_log l WHERE l.subscription_id = s.id ORDER BY l.number DESC LIMIT 1) p
-$$;
-COMMENT ON FUNCTION sea_mq.begin_log_again IS 'Puts the positions of all subscriptions in this database''s log back to its beginning; for internal use';
 
 CREATE FUNCTION sea_mq.unsubscribe(subscription text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -20,7 +20,7 @@ SELECT s.context, s.kind, s.name AS stream, p.pending, p.oldest AS oldest_pendin
     coalesce((SELECT r.current_slot FROM sea_mq.outbox_ring r), 0::smallint) AS current_slot,
     z.bytes AS log_bytes, z.dead_tuples AS log_dead_tuples, sea_mq.unpublished_bytes(s.sink) AS unpublished_bytes
 FROM sea_mq.streams s
-LEFT JOIN sea_mq.cursors c ON c.sink = s.sink
+LEFT JOIN sea_mq.stream_progress c ON c.sink = s.sink
 CROSS JOIN LATERAL sea_mq.pending_events_of(s.sink) p
 CROSS JOIN sea_mq.log_size() z;
 COMMENT ON VIEW sea_mq.outbox_status IS 'What is waiting to be published, a row per stream';
@@ -70,7 +70,7 @@ SELECT s.name AS stream, s.context, s.kind, coalesce(t.state, 'pending') AS stat
     s.atomic_transactions, coalesce(c.not_atomic, 0) AS not_atomic, c.last_not_atomic
 FROM sea_mq.streams s
 LEFT JOIN sea_mq.stream_state t ON t.sink = s.sink
-LEFT JOIN sea_mq.cursors c ON c.sink = s.sink
+LEFT JOIN sea_mq.stream_progress c ON c.sink = s.sink
 CROSS JOIN LATERAL sea_mq.pending_events_of(s.sink) p;
 COMMENT ON VIEW sea_mq.stream_status IS 'Each stream as the relay found it';
 COMMENT ON COLUMN sea_mq.stream_status.stream IS 'Name in JetStream';

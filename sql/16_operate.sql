@@ -224,7 +224,7 @@ BEGIN
     END IF;
     -- What is published, as of the cursor last saved; the rest comes by itself.
     SELECT count(*) AS events, min(l.seq) AS first INTO found
-    FROM sea_mq.outbox_log l JOIN sea_mq.cursors c ON c.sink = l.sink
+    FROM sea_mq.outbox_log l JOIN sea_mq.cursors c ON c.reader_kind = 'stream' AND c.reader = l.sink
     WHERE l.sink = s.sink AND l.seq >= coalesce(from_seq, 1)
         AND (from_time IS NULL OR greatest(l.created_at, l.available_at) >= from_time)
         AND (pg_visible_in_snapshot(l.xid, c.done)

@@ -276,8 +276,8 @@ BEGIN
     SELECT e.id, l.id, 'pending', nextval('sea_mq.outbox_seq'), concat_ws('/', l.aggregate_type, l.aggregate_id), l.context, l.event_type,
         l.event_version, l.aggregate_type, l.aggregate_id, convert_to(o.body, 'UTF8'), o.headers::jsonb, clock_timestamp()
     FROM sea_mq.endpoints e
-    JOIN sea_mq.endpoint_readers r ON r.endpoint_id = e.id AND r.context <> ''
-    LEFT JOIN LATERAL (SELECT p.* FROM sea_mq.endpoint_progress p WHERE p.reader = r.reader ORDER BY p.number DESC LIMIT 1) p ON true
+    JOIN sea_mq.endpoint_readers r ON r.endpoint_id = e.id
+    LEFT JOIN sea_mq.cursors p ON p.reader_kind = 'endpoint' AND p.reader = r.reader
     JOIN sea_mq.outbox_log l ON l.sink = sea_mq.sink_id(r.context, 'event')
     CROSS JOIN LATERAL sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, e.format, e.body) o
     WHERE (p.done IS NULL OR NOT (pg_visible_in_snapshot(l.xid, p.done)
@@ -285,9 +285,5 @@ BEGIN
         AND (e.start_at IS NULL OR l.created_at >= e.start_at) AND NOT sea_mq.delivery_done(l.id, e.id) AND o.body IS NOT NULL
         AND sea_mq.covers_subject(e.subject_filters, coalesce(l.subject, concat_ws('.', l.context, 'event', l.event_type, 'v' || l.event_version)))
     ON CONFLICT ON CONSTRAINT delivery_pending_pkey DO NOTHING;
-    INSERT INTO sea_mq.endpoint_progress (slot, reader, delivered, failed, attempts, last_delivered_at)
-    SELECT 0, r.reader, coalesce(p.delivered, 0), coalesce(p.failed, 0), coalesce(p.attempts, 0), p.last_delivered_at
-    FROM sea_mq.endpoint_readers r
-    LEFT JOIN LATERAL (SELECT p.* FROM sea_mq.endpoint_progress p WHERE p.reader = r.reader ORDER BY p.number DESC LIMIT 1) p ON true;
 END $$;
 COMMENT ON FUNCTION sea_mq.keep_for_endpoints IS 'Makes deliveries of what endpoints have not got, when a restored dump is adopted; for internal use';

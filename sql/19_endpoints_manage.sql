@@ -157,7 +157,6 @@ BEGIN
     END IF;
     new.id := nextval('sea_mq.endpoints_id_seq');
     INSERT INTO sea_mq.endpoints SELECT new.*;
-    INSERT INTO sea_mq.endpoint_readers (endpoint_id, context) VALUES (new.id, '');
     PERFORM sea_mq.begin_reading(new, true);
     INSERT INTO sea_mq.endpoint_health (endpoint_id, state) VALUES (new.id, 'active');
     IF kind = 'webhook' THEN
@@ -192,8 +191,8 @@ BEGIN
         ON CONFLICT DO NOTHING RETURNING reader
     LOOP
         IF position IS NOT NULL THEN
-            INSERT INTO sea_mq.endpoint_progress (slot, reader, done, next_xid, floor)
-            VALUES (0, r, (position ->> 'done')::pg_snapshot, (position ->> 'next_xid')::bigint, (position ->> 'floor')::bigint);
+            INSERT INTO sea_mq.cursor_log (slot, reader_kind, reader, done, next_xid, floor)
+            VALUES (0, 'endpoint', r, (position ->> 'done')::pg_snapshot, (position ->> 'next_xid')::bigint, (position ->> 'floor')::bigint);
         END IF;
     END LOOP;
 END $$;

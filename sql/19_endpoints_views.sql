@@ -47,11 +47,11 @@ BEGIN
     SELECT d.endpoint, d.status, d.attempts, d.http_status::integer, d.error, d.next_attempt_at, d.delivered_at, d.duration
     FROM sea_mq.deliveries d WHERE d.event_id = $1 AND ($2 IS NULL OR d.endpoint = $2)
     UNION ALL
-    SELECT e.endpoint, 'pending', 0, NULL, NULL, NULL, NULL, NULL
+    SELECT e.endpoint, CASE WHEN sea_mq.reader_passed(r.reader, l.xid, l.seq) THEN 'skipped' ELSE 'pending' END, 0, NULL, NULL, NULL, NULL, NULL
     FROM sea_mq.endpoints e JOIN sea_mq.endpoint_readers r ON r.endpoint_id = e.id AND r.context = l.context
     WHERE l.id IS NOT NULL AND ($2 IS NULL OR e.endpoint = $2)
         AND sea_mq.covers_subject(e.subject_filters, coalesce(l.subject, concat_ws('.', l.context, 'event', l.event_type, 'v' || l.event_version)))
-        AND (e.start_at IS NULL OR l.created_at >= e.start_at) AND NOT sea_mq.reader_passed(r.reader, l.xid, l.seq)
+        AND (e.start_at IS NULL OR l.created_at >= e.start_at)
         AND NOT EXISTS (SELECT FROM sea_mq.deliveries d WHERE d.event_id = $1 AND d.endpoint = e.endpoint)
     ORDER BY 1;
 END $$;
@@ -65,11 +65,10 @@ SELECT e.endpoint, e.kind, CASE WHEN h.state IN ('copied', 'disabled') THEN h.st
     coalesce(p.delivered, 0) AS delivered, coalesce(p.failed, 0) AS failed, coalesce(p.attempts, 0) AS attempts, p.last_delivered_at, h.p50, h.p99
 FROM sea_mq.endpoints e
 LEFT JOIN sea_mq.endpoint_health h ON h.endpoint_id = e.id
-LEFT JOIN LATERAL (SELECT l.* FROM sea_mq.endpoint_readers r JOIN sea_mq.endpoint_progress l ON l.reader = r.reader
-    WHERE r.endpoint_id = e.id AND r.context = '' ORDER BY l.number DESC LIMIT 1) p ON true
+LEFT JOIN LATERAL (SELECT l.* FROM sea_mq.endpoint_progress l WHERE l.endpoint_id = e.id ORDER BY l.number DESC LIMIT 1) p ON true
 LEFT JOIN LATERAL (SELECT sum(f.pending)::bigint AS pending, min(f.oldest_at) AS oldest_at
     FROM sea_mq.endpoint_readers r CROSS JOIN LATERAL sea_mq.reader_unread(r.reader, r.context) f
-    WHERE r.endpoint_id = e.id AND r.context <> '') u ON true;
+    WHERE r.endpoint_id = e.id) u ON true;
 COMMENT ON VIEW sea_mq.endpoint_status IS 'How each endpoint is doing';
 COMMENT ON COLUMN sea_mq.endpoint_status.endpoint IS 'Endpoint';
 COMMENT ON COLUMN sea_mq.endpoint_status.kind IS 'webhook, http or nats';

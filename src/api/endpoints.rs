@@ -7,11 +7,12 @@ use serde_json::value::RawValue;
 use crate::deliver::network::network;
 use crate::deliver::vault::{self, Label};
 use crate::host::owed::owe;
-use crate::log::{endpoint_progress, unread};
+use crate::log::{cursors, unread};
 use crate::sys::datum::{bytea_datum, jsonb_datum, return_set, sql_function, text_array, text_datum};
 use crate::sys::error::raise;
 use sea_mq_model::deliver::body::{self, Visible};
 use sea_mq_model::deliver::signature::{self, Secret};
+use sea_mq_model::domain::reader::ReaderId;
 use sea_mq_model::domain::sink::{SinkKind, sink_id};
 use sea_mq_model::domain::subject::covers;
 
@@ -119,11 +120,11 @@ sql_function!(covers_subject_wrapper, pg_finfo_covers_subject_wrapper, |call| {
 
 sql_function!(reader_passed_wrapper, pg_finfo_reader_passed_wrapper, |call| {
     let int8 = |n| call.int8(n).unwrap_or_default();
-    pg_sys::Datum::from(endpoint_progress::position(int8(0)).is_past(int8(1).cast_unsigned(), int8(2)))
+    pg_sys::Datum::from(cursors::load(ReaderId::Endpoint(int8(0))).is_past(int8(1).cast_unsigned(), int8(2)))
 });
 
 sql_function!(reader_unread_wrapper, pg_finfo_reader_unread_wrapper, |call| {
-    let at = endpoint_progress::position(call.int8(0).unwrap_or_default());
+    let at = cursors::load(ReaderId::Endpoint(call.int8(0).unwrap_or_default()));
     let sink = sink_id(&call.text(1).unwrap_or_default(), SinkKind::Event);
     let found = unread::ahead_of(sink, at, COUNTED);
     return_set(call, |row| {

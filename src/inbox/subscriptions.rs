@@ -14,6 +14,7 @@ use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Resume, SubscriptionId};
 use sea_mq_model::consume::missed::Gap;
 use sea_mq_model::domain::message::POSTGRES_EPOCH_US;
 use sea_mq_model::domain::policy::ContractPolicy;
+use sea_mq_model::pipeline::Effect;
 
 /// A subscription as it is described.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +46,9 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Whether the consumer handles its messages as they come; otherwise they are stored first.
-    pub fn is_direct(&self) -> bool {
-        self.has_handler && self.workers == 1
+    /// What is done with its messages.
+    pub fn effect(&self) -> Effect {
+        Effect::of(self.has_handler, self.workers)
     }
 
     /// The durable consumer that it needs.

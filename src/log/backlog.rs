@@ -8,11 +8,11 @@ use pgrx::pg_sys;
 
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
-use super::{cursors, outbox, progress};
-use crate::host::installation;
+use super::{cursors, outbox};
 use crate::sys::relation::{Compare, Key, Relation};
 use sea_mq_model::broker::SinkId;
 use sea_mq_model::domain::position::Position;
+use sea_mq_model::domain::reader::Hold;
 
 const STRATA: i64 = 64;
 /// Rows read of each stratum.
@@ -23,21 +23,18 @@ pub fn bytes() -> u64 {
     let mut sinks: Vec<SinkId> = (0..SLOTS).flat_map(outbox::sinks_in).collect();
     sinks.sort_unstable();
     sinks.dedup();
-    let has_broker = installation::has_broker();
-    sinks.into_iter().map(|sink| estimate(sink, has_broker)).sum()
+    sinks.into_iter().map(bytes_of).sum()
 }
 
-/// Of one sink.
+/// Of one sink: what the reader that is furthest behind has before it. A stream that gets nothing, since there is no broker,
+/// counts only where nobody else reads.
 pub fn bytes_of(sink: SinkId) -> u64 {
-    estimate(sink, installation::has_broker())
-}
-
-/// Without a broker a sink's events go to the subscriptions of the same database, if there are any.
-fn estimate(sink: SinkId, has_broker: bool) -> u64 {
-    let local = if has_broker { Vec::new() } else { progress::local_positions(sink) };
-    let readers = if local.is_empty() { vec![cursors::load(sink).position] } else { local };
-    let ahead_of = |at: &Position| (0..SLOTS).map(|slot| bytes_in(slot, sink, at)).sum();
-    readers.iter().map(ahead_of).max().unwrap_or(0)
+    let mut readers = cursors::holding(sink);
+    if readers.iter().any(|(_, hold)| *hold == Hold::UntilRead) {
+        readers.retain(|(_, hold)| *hold == Hold::UntilRead);
+    }
+    let ahead_of = |at: Position| (0..SLOTS).map(|slot| bytes_in(slot, sink, &at)).sum();
+    readers.into_iter().map(|(reader, _)| ahead_of(cursors::load(reader))).max().unwrap_or(0)
 }
 
 fn bytes_in(slot: i16, sink: SinkId, at: &Position) -> u64 {

@@ -2,6 +2,7 @@
 //! with. Without a plan: somebody who asks for one event should not pay for thinking about all tables of the ring.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -9,6 +10,7 @@ use uuid::Uuid;
 use super::ring::{SLOTS, log_table};
 use super::rows::{self, log_column};
 use super::unread::{self, Instant};
+use crate::host::spi::{self, Arg};
 use crate::sys::datum::uuid_datum;
 use crate::sys::relation::{Compare, IndexScan, Key, Relation};
 use sea_mq_model::broker::SinkId;
@@ -49,6 +51,16 @@ pub fn of(id: Uuid) -> Option<Fate> {
 type Place = (SinkId, i64, u64);
 /// When it was stored, and its sequence in the stream; `None`: it was not.
 type Found = Option<(i64, i64)>;
+
+/// Of these message ids, those that are events of the log, with their (last) place in it.
+pub fn places(ids: &[String]) -> HashMap<String, i64> {
+    let json = serde_json::to_string(ids).unwrap_or_else(|_| "[]".into());
+    let sql = "SELECT l.id, max(l.seq) FROM sea_mq.outbox_log l
+        JOIN (SELECT t.id::uuid AS id FROM json_array_elements_text($1::json) AS t(id)
+              WHERE t.id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') wanted ON wanted.id = l.id
+        GROUP BY l.id";
+    spi::query(sql, &[Arg::Text(&json)]).iter().map(|row| (spi::parsed(row, 0), spi::parsed(row, 1))).collect()
+}
 
 thread_local! {
     /// What was found last: a row is asked about more than once.

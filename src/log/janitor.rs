@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use pgrx::{log, pg_sys};
 
-use super::positions::{self, Ring};
-use super::{cursors, endpoint_progress, outbox, progress, ring};
+use super::positions::{self, Ring, RingKey};
+use super::{cursors, outbox, refused, ring, stream_progress};
 use crate::host::session::{self, Failed};
-use crate::host::{gucs, installation, spi};
+use crate::host::{gucs, spi};
 use crate::sys::relation::Relation;
-use sea_mq_model::domain::position::Position;
+use sea_mq_model::domain::reader::Hold;
 
 /// How often there can be something to do.
 pub fn interval() -> Duration {
@@ -36,11 +36,12 @@ pub fn run_once() -> Result<(), Failed> {
         }
     }
     turn(cursors::ring())?;
-    session::transaction(|| cursors::forget_resolved(gucs::retention()))
+    turn(stream_progress::ring())?;
+    session::transaction(|| refused::forget_resolved(gucs::retention()))
 }
 
 /// Lets a ring of positions move on to its other slot, if it has grown.
-pub fn turn<const N: usize>(ring: &'static Ring<N>) -> Result<(), Failed> {
+pub fn turn<K: RingKey, const N: usize>(ring: &'static Ring<K, N>) -> Result<(), Failed> {
     if session::transaction(|| ring.has_grown())? {
         // A failure to get the locks is no failure: somebody uses the slots, and the next round tries again.
         if let Ok(moved) = session::transaction(|| ring.move_on()) {
@@ -67,20 +68,19 @@ fn size(slot: i16) -> u64 {
     u64::from(Relation::open(&ring::log_table(slot)).blocks()) * u64::from(pg_sys::BLCKSZ)
 }
 
-/// Whether every event of the slot was handed over, as far as the saved cursors say.
+/// Whether no reader holds anything of the slot back, as far as the saved cursors say.
 fn is_spent(slot: i16) -> bool {
     let now = outbox::now();
-    let unread = |sink, at: &Position| outbox::slot_has_unread(slot, sink, at, &now);
-    let without_broker = !installation::has_broker();
-    outbox::sinks_in(slot).into_iter().all(|sink| {
-        // Without a broker the streams get nothing, and the subscriptions of this database read the log themselves. What a
-        // stream would not hold any more is not kept for it either.
-        let delivered = endpoint_progress::positions_of(sink).iter().all(|at| !unread(sink, at));
-        let read_here = !without_broker || progress::local_positions(sink).iter().all(|at| !unread(sink, at));
-        delivered
-            && read_here
-            && (!unread(sink, &cursors::load(sink).position) || (without_broker && ring::outlived(slot, sink)))
-    })
+    let is_held = |sink, (reader, hold)| {
+        outbox::slot_has_unread(slot, sink, &cursors::load(reader), &now)
+            && match hold {
+                Hold::UntilRead => true,
+                Hold::WhileFresh => !ring::outlived(slot, sink),
+            }
+    };
+    outbox::sinks_in(slot)
+        .into_iter()
+        .all(|sink| !cursors::holding(sink).into_iter().any(|reader| is_held(sink, reader)))
 }
 
 /// Empties a slot, unless something in it is unread or somebody uses it. Under the lock no transaction that wrote to the

@@ -1,4 +1,5 @@
-//! Positions, which are appended and never updated: `sea_mq.cursor_log` and `sea_mq.progress_log`.
+//! Rings of positions, which are appended and never updated: `sea_mq.cursor_log` (readers of the log),
+//! `sea_mq.stream_progress_log` and `sea_mq.progress_log` (what streams and subscriptions have got).
 //!
 //! A row that is updated for ever leaves its dead versions behind for as long as any snapshot is older, and each look for the
 //! newest walks past them. Here the row with the greatest number counts, which one step in an index finds. There are two
@@ -8,32 +9,61 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::marker::PhantomData;
 
 use pgrx::pg_sys::{self, Datum};
 
 use super::outbox::next_seq;
-use crate::host::spi;
+use crate::host::spi::{self, TextRow};
+use crate::sys::datum::text_datum;
 use crate::sys::relation::{self, Appender, Compare, Key, Relation};
-use sea_mq_model::domain::position::{Batch, Moment, Position, Snapshot};
+use sea_mq_model::domain::reader::ReaderId;
 
 /// Slots of a ring. `sql/03_streams.sql` and `sql/06_subscriptions.sql` create as many partitions.
 const SLOTS: i16 = 2;
 /// A slot has grown when it takes so many blocks, and so many times what it began with.
 const GROWN_BLOCKS: u32 = 256;
 const GROWN_TIMES: u32 = 4;
-/// Attribute number of the key. Slot and number come before it.
+/// Attribute number of the key's first column. Slot and number come before it.
 const KEY: i16 = 3;
 const NUMBER: usize = 1;
-/// Place of the first of the seven columns of a position in the log.
-const POSITION: usize = 3;
 
-/// A ring of positions, whose rows have `N` columns: slot, number, key, those of a position in the log, and others.
-pub struct Ring<const N: usize> {
+/// A ring of positions, whose rows have `N` columns: slot, number, those of the key, and others.
+pub struct Ring<K, const N: usize> {
     pub table: &'static str,
     /// A query for the slot of the newest row.
     pub current_sql: &'static str,
     /// A query for the keys that are still needed.
     pub keys_sql: &'static str,
+    pub key: PhantomData<K>,
+}
+
+/// Whose a position is.
+pub trait RingKey: Copy + Ord {
+    /// The columns of the key, in the current memory context.
+    fn columns(self) -> Vec<Key>;
+    /// The key that a query has found.
+    fn read(row: &TextRow) -> Option<Self>;
+}
+
+impl RingKey for i64 {
+    fn columns(self) -> Vec<Key> {
+        vec![Key::Int8(KEY, Compare::Equal, self)]
+    }
+
+    fn read(row: &TextRow) -> Option<Self> {
+        spi::optional(row, 0)
+    }
+}
+
+impl RingKey for ReaderId {
+    fn columns(self) -> Vec<Key> {
+        vec![Key::Text(KEY, text_datum(self.kind())), Key::Int8(KEY + 1, Compare::Equal, self.number())]
+    }
+
+    fn read(row: &TextRow) -> Option<Self> {
+        Self::new(&spi::optional::<String>(row, 0)?, spi::optional(row, 1)?)
+    }
 }
 
 /// The columns of a row.
@@ -66,20 +96,20 @@ impl Moved {
     }
 }
 
-impl<const N: usize> Ring<N> {
+impl<K: RingKey, const N: usize> Ring<K, N> {
     /// The newest row of a key, as of now, in the current memory context.
-    pub fn newest(&self, key: i64) -> Option<Columns<N>> {
+    pub fn newest(&self, key: K) -> Option<Columns<N>> {
         let rows = (0..SLOTS).filter_map(|slot| self.newest_in(slot, key));
         rows.max_by_key(|row| row[NUMBER].map_or(0, |number| number.value() as i64))
     }
 
-    fn newest_in(&self, slot: i16, key: i64) -> Option<Columns<N>> {
+    fn newest_in(&self, slot: i16, key: K) -> Option<Columns<N>> {
         let table = Relation::open(&self.slot_table(slot));
         if table.is_empty() {
             return None;
         }
         let index = format!("{}_pkey", self.slot_table(slot));
-        let mut scan = table.scan(&index, &[Key::Int8(KEY, Compare::Equal, key)], std::ptr::null_mut());
+        let mut scan = table.scan(&index, &key.columns(), std::ptr::null_mut());
         let row = scan.previous().map(|row| row.copied_values());
         drop(scan);
         row
@@ -115,8 +145,8 @@ impl<const N: usize> Ring<N> {
         spi::execute_dynamic(&format!("LOCK TABLE ONLY sea_mq.{old} IN SHARE ROW EXCLUSIVE MODE NOWAIT"));
         // Under the locks: it shows all that was ever appended.
         let keys = with_latest_snapshot(|| spi::query(self.keys_sql, &[]));
-        let keys = keys.iter().map(|row| spi::parsed::<i64>(row, 0));
-        let rows: BTreeMap<i64, Columns<N>> = keys.filter_map(|key| Some((key, self.newest(key)?))).collect();
+        let keys = keys.iter().filter_map(K::read);
+        let rows: BTreeMap<K, Columns<N>> = keys.filter_map(|key| Some((key, self.newest(key)?))).collect();
         spi::execute_dynamic(&format!("TRUNCATE ONLY sea_mq.{new}"));
         rows.into_values().for_each(|row| self.append_to(to, row));
         let began_with = Relation::open(&new).blocks();
@@ -147,48 +177,4 @@ pub fn with_latest_snapshot<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
     result
-}
-
-/// The position in the log that a row has, if it has one.
-pub fn position<const N: usize>(row: &Columns<N>) -> Option<Position> {
-    let int8 = |place: usize| row[POSITION + place].map_or(0, |datum| datum.value() as i64);
-    let done = snapshot(row[POSITION]?);
-    let batch = row[POSITION + 3].map(|upto| Batch {
-        upto: Moment { snapshot: snapshot(upto), next_xid: int8(4).cast_unsigned(), ceiling: int8(5) },
-        at: int8(6),
-    });
-    Some(Position { done, next_xid: int8(1).cast_unsigned(), floor: int8(2), batch })
-}
-
-/// Puts a position in the log into a row.
-pub fn set_position<const N: usize>(row: &mut Columns<N>, position: &Position) {
-    let Position { done, next_xid, floor, batch } = position;
-    let int8 = |value: i64| Some(Datum::from(value));
-    let columns = [
-        Some(snapshot_datum(done)),
-        int8(next_xid.cast_signed()),
-        int8(*floor),
-        batch.as_ref().map(|batch| snapshot_datum(&batch.upto.snapshot)),
-        batch.as_ref().and_then(|batch| int8(batch.upto.next_xid.cast_signed())),
-        batch.as_ref().and_then(|batch| int8(batch.upto.ceiling)),
-        batch.as_ref().and_then(|batch| int8(batch.at)),
-    ];
-    row[POSITION..POSITION + columns.len()].copy_from_slice(&columns);
-}
-
-/// Nothing is visible in the empty snapshot, so an unreadable one would delay and not lose.
-fn snapshot(datum: Datum) -> Snapshot {
-    // SAFETY: the datum is a pg_snapshot.
-    let text = unsafe {
-        let text = pgrx::direct_function_call_as_datum(pg_sys::pg_snapshot_out, &[Some(datum)]);
-        text.map(|text| std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned())
-    };
-    text.and_then(|text| text.parse().ok()).unwrap_or_else(Snapshot::empty)
-}
-
-fn snapshot_datum(snapshot: &Snapshot) -> Datum {
-    let text = std::ffi::CString::new(snapshot.to_string()).unwrap_or_default();
-    // SAFETY: the function takes a C string, which outlives the call, and gives a pg_snapshot or an ERROR.
-    unsafe { pgrx::direct_function_call_as_datum(pg_sys::pg_snapshot_in, &[Some(Datum::from(text.as_ptr()))]) }
-        .unwrap_or(Datum::from(0))
 }

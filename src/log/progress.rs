@@ -1,39 +1,44 @@
-//! Subscriptions' progress: how far each has come, in its stream or in this database's log, and what it has done so far.
+//! Subscriptions' progress: how far each has come in its stream, and what it has done so far.
+
+use std::marker::PhantomData;
 
 use pgrx::pg_sys::Datum;
 
+use super::cursors;
 use super::positions::{self, Columns, Ring};
 use crate::host::spi::{self, Arg};
 use crate::sys::clock;
 use crate::sys::relation::Relation;
-use sea_mq_model::broker::{ConsumerInfo, Resume, SinkId, SubscriptionId};
+use sea_mq_model::broker::{ConsumerInfo, Resume, SubscriptionId};
 use sea_mq_model::domain::position::Position;
+use sea_mq_model::domain::reader::ReaderId;
 
-const COLUMNS: usize = 20;
-const RING: Ring<COLUMNS> = Ring {
+const COLUMNS: usize = 13;
+const RING: Ring<SubscriptionId, COLUMNS> = Ring {
     table: "progress_log",
     current_sql: "SELECT slot FROM sea_mq.progress_log ORDER BY number DESC LIMIT 1",
     // Of those that were unsubscribed nothing is left once the ring has turned.
     keys_sql: "SELECT id FROM sea_mq.subscriptions",
+    key: PhantomData,
 };
 /// Slots of `sea_mq.outcome_log`. `sql/07_inbox.sql` creates as many partitions.
 const OUTCOME_SLOTS: i64 = 4;
 /// Outcomes are added up when a slot takes so many blocks: a status counts a few thousand rows at most.
 const OUTCOME_BLOCKS: u32 = 16;
 
-/// Places of the columns behind those of the position in the log.
+/// Places of the columns behind slot and number.
 mod column {
     pub const SUBSCRIPTION: usize = 2;
-    pub const STREAM_SEQUENCE: usize = 10;
-    pub const STREAM_CREATED_US: usize = 11;
-    pub const PENDING: usize = 12;
-    pub const PROCESSED: usize = 13;
-    pub const SKIPPED: usize = 14;
-    pub const FAILED: usize = 15;
-    pub const DEAD: usize = 16;
-    pub const DUPLICATES: usize = 17;
-    pub const REDELIVERED: usize = 18;
-    pub const LAST_PROCESSED_AT: usize = 19;
+    pub const STREAM_SEQUENCE: usize = 3;
+    pub const STREAM_CREATED_US: usize = 4;
+    pub const PENDING: usize = 5;
+    pub const PROCESSED: usize = 6;
+    pub const SKIPPED: usize = 7;
+    pub const FAILED: usize = 8;
+    pub const DEAD: usize = 9;
+    pub const DUPLICATES: usize = 10;
+    pub const REDELIVERED: usize = 11;
+    pub const LAST_PROCESSED_AT: usize = 12;
     pub const COUNTERS: [usize; 7] = [STREAM_SEQUENCE, PROCESSED, SKIPPED, FAILED, DEAD, DUPLICATES, REDELIVERED];
 }
 
@@ -50,7 +55,7 @@ pub struct Progress {
 }
 
 /// The ring of progress, for the consumer's housekeeping.
-pub fn ring() -> &'static Ring<COLUMNS> {
+pub fn ring() -> &'static Ring<SubscriptionId, COLUMNS> {
     &RING
 }
 
@@ -58,7 +63,7 @@ pub fn ring() -> &'static Ring<COLUMNS> {
 pub fn save(id: SubscriptionId, progress: &Progress) {
     let mut row = newest(id);
     if let Some(position) = &progress.position {
-        positions::set_position(&mut row, position);
+        cursors::save(ReaderId::Subscription(id), position);
     }
     add(&mut row, column::PROCESSED, progress.processed);
     add(&mut row, column::DUPLICATES, progress.duplicates);
@@ -84,18 +89,6 @@ pub fn save_info(id: SubscriptionId, info: &ConsumerInfo) {
     }
     row[column::STREAM_CREATED_US] = int8(info.stream_created_us);
     RING.append(row);
-}
-
-/// How far a subscription has come in this database's log.
-pub fn position(id: SubscriptionId) -> Position {
-    RING.newest(id).and_then(|row| positions::position(&row)).unwrap_or_else(Position::start)
-}
-
-/// How far the subscriptions have come that read a sink's events where there is no broker.
-pub fn local_positions(sink: SinkId) -> Vec<Position> {
-    let sql = "SELECT id FROM sea_mq.subscriptions
-        WHERE source_context IS NOT NULL AND sea_mq.sink_id(source_context, 'event') = $1";
-    spi::query(sql, &[Arg::Int8(sink)]).iter().map(|row| position(spi::parsed(row, 0))).collect()
 }
 
 /// Slots of the outcomes that have grown, but for those to which is being appended: the current one and the one before.

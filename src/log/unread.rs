@@ -1,4 +1,4 @@
-//! What of a sink is committed and not published: found through its cursor, by the log's indexes, without a plan. It costs
+//! What of a sink is committed and not published: found through its stream's cursor, by the log's indexes, without a plan. It costs
 //! what waits, whatever is retained.
 //!
 //! As of the cursor last saved.
@@ -14,6 +14,7 @@ use super::{cursors, outbox};
 use crate::sys::relation::{Compare, Key, Relation};
 use sea_mq_model::broker::SinkId;
 use sea_mq_model::domain::position::Position;
+use sea_mq_model::domain::reader::ReaderId;
 
 #[derive(Clone, Copy, Default)]
 pub struct Unread {
@@ -49,18 +50,18 @@ impl Instant {
 type Positions = HashMap<SinkId, Position>;
 
 thread_local! {
-    /// How far the sinks had come under the snapshot used last.
+    /// How far the sinks' streams had come under the snapshot used last.
     static POSITIONS: RefCell<Option<(Instant, Positions)>> = const { RefCell::new(None) };
 }
 
-/// How far a sink has come, looked up once under a snapshot.
+/// How far a sink's stream has come, looked up once under a snapshot.
 pub fn position(sink: SinkId) -> Position {
     let now = Instant::now();
     let known = POSITIONS.with_borrow(|kept| {
         kept.as_ref().filter(|(at, _)| *at == now).and_then(|(_, positions)| positions.get(&sink).cloned())
     });
     known.unwrap_or_else(|| {
-        let position = cursors::load(sink).position;
+        let position = cursors::load(ReaderId::Stream(sink));
         POSITIONS.with_borrow_mut(|kept| {
             if kept.as_ref().is_none_or(|(at, _)| *at != now) {
                 *kept = Some((now, HashMap::new()));
@@ -73,7 +74,7 @@ pub fn position(sink: SinkId) -> Position {
     })
 }
 
-/// Whether the cursor of an event's sink has passed it.
+/// Whether the cursor of the stream of an event's sink has passed it.
 pub fn is_passed(sink: SinkId, seq: i64, xid: u64) -> bool {
     let now = Instant::now();
     let known = POSITIONS.with_borrow(|kept| {

@@ -77,7 +77,7 @@ pub struct Trouble {
 impl From<&Fault> for Trouble {
     fn from(fault: &Fault) -> Self {
         Self {
-            kind: format!("{:?}", fault.kind),
+            kind: fault.kind.token().into(),
             error: fault.message.clone(),
             hint: fault.kind.hint().map(str::to_owned),
         }

@@ -235,7 +235,7 @@ pub fn marked_us(sink: SinkId) -> Option<i64> {
 
 /// Records the state of a stream.
 pub fn save_state(sink: SinkId, state: &State) {
-    let kind = state.fault.as_ref().map(|fault| format!("{:?}", fault.kind));
+    let kind = state.fault.as_ref().map(|fault| fault.kind.token());
     let differences = serde_json::to_string(&state.differences).unwrap_or_else(|_| "{}".into());
     spi::execute(
         "INSERT INTO sea_mq.stream_state AS s (sink, state, error_kind, error, hint, ordering, differences, marked_us)
@@ -246,7 +246,7 @@ pub fn save_state(sink: SinkId, state: &State) {
         &[
             Arg::Int8(sink),
             Arg::Text(state.state),
-            Arg::OptionalText(kind.as_deref()),
+            Arg::OptionalText(kind),
             Arg::OptionalText(state.fault.as_ref().map(|fault| fault.message.as_str())),
             Arg::OptionalText(state.fault.as_ref().and_then(|fault| fault.kind.hint())),
             Arg::Text(state.ordering),

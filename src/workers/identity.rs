@@ -41,7 +41,7 @@ pub fn copied(what: &str) -> Trouble {
 
 fn fenced(why: &str) -> Trouble {
     Trouble {
-        kind: format!("{:?}", FaultKind::Fenced),
+        kind: FaultKind::Fenced.token().into(),
         error: format!("{why}; nothing is published here"),
         hint: FaultKind::Fenced.hint().map(str::to_owned),
     }

@@ -513,6 +513,8 @@ pub enum FaultKind {
     Settings,
     /// No server answers at the address, or the connection broke.
     Unreachable,
+    /// A server answers, and JetStream behind it does not: the server is cut off from its cluster.
+    Isolated,
     /// The server refused the credentials.
     Credentials,
     /// The TLS handshake failed.
@@ -568,11 +570,49 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// The name of the kind, as in the columns `error_kind`.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Settings => "Settings",
+            Self::Unreachable => "Unreachable",
+            Self::Isolated => "Isolated",
+            Self::Credentials => "Credentials",
+            Self::Tls => "Tls",
+            Self::Permission => "Permission",
+            Self::NoJetStream => "NoJetStream",
+            Self::StreamMissing => "StreamMissing",
+            Self::StreamConflict => "StreamConflict",
+            Self::StreamOwned => "StreamOwned",
+            Self::Fenced => "Fenced",
+            Self::Diverged => "Diverged",
+            Self::ConsumerMissing => "ConsumerMissing",
+            Self::ConsumerConflict => "ConsumerConflict",
+            Self::ConsumerOwned => "ConsumerOwned",
+            Self::ConsumerPaused => "ConsumerPaused",
+            Self::Foreign => "Foreign",
+            Self::WrongSequence => "WrongSequence",
+            Self::DuplicateInBatch => "DuplicateInBatch",
+            Self::BatchRefused => "BatchRefused",
+            Self::UnreadableMessage => "UnreadableMessage",
+            Self::SlowConsumer => "SlowConsumer",
+            Self::MessageTooLarge => "MessageTooLarge",
+            Self::InvalidMessage => "InvalidMessage",
+            Self::Full => "Full",
+            Self::AccountLimit => "AccountLimit",
+            Self::ConsumerLimit => "ConsumerLimit",
+            Self::Timeout => "Timeout",
+            Self::Server => "Server",
+        }
+    }
+
     /// What a person can do about it, or `None` where waiting is all there is to do.
     pub fn hint(self) -> Option<&'static str> {
         Some(match self {
             Self::Settings => "Correct the sea_mq.nats_* settings, then call sea_mq.reload().",
             Self::Unreachable => "Check sea_mq.nats_url and that nats-server runs there; the relay retries by itself.",
+            Self::Isolated => {
+                "Another server is tried by itself. If this stays, look at the cluster: `nats server report jetstream`."
+            }
             Self::Credentials => {
                 "Check sea_mq.nats_credentials_file, or sea_mq.nats_user and sea_mq.nats_password_file, against the server's accounts."
             }

@@ -11,4 +11,5 @@ pub mod connection;
 pub mod consume;
 pub mod deliver;
 pub mod domain;
+pub mod pipeline;
 pub mod relay;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::attempt;
+use super::delivered::Delivered;
 use super::served::Served;
 use super::worker::Worker;
 use crate::host::session::Failed;
@@ -14,9 +14,8 @@ use sea_mq_model::consume::Consumer;
 use sea_mq_model::consume::intake::Intake;
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::subject::covers;
+use sea_mq_model::pipeline::{self, ALONE, Tally};
 
-/// Messages handed to one transaction.
-pub(super) const AT_ONCE: usize = 500;
 /// For how long a subscription waits for one that goes first and has not got the message yet.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -32,38 +31,26 @@ impl Worker {
         let subscription = std::rc::Rc::clone(&served.subscription);
         let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
         // Only what is delivered again may be what ended a process before.
-        let again = intake.queue().take_while(|delivery| delivery.delivered > 1).take(attempt::ALONE).count();
-        let careful = served.is_careful(again > 0);
-        let deliveries = intake.take(free.min(match careful {
-            true if served.is_careful(false) => attempt::ALONE,
-            true => again,
-            false => AT_ONCE,
-        }));
+        let plan = served.care.plan(intake.queue().take_while(|delivery| delivery.delivered > 1).take(ALONE).count());
+        let deliveries = intake.take(free.min(plan.most()));
         if deliveries.is_empty() {
             return Ok(false);
         }
         let messages: Vec<Message> =
             deliveries.iter().map(|delivery| Message::from_delivery(delivery, &subscription.stream)).collect();
-        let result = if careful {
-            attempt::one_by_one(&subscription, &messages)
-        } else {
-            let reached = Cell::new(None);
-            let save = |handled: usize, processed, duplicates| {
-                reached.set(save(&subscription, intake, deliveries.split_at(handled), processed, duplicates));
-            };
-            let batch = attempt::batch(&subscription, &messages, save);
-            if batch.is_ok() {
-                intake.advanced(reached.get());
-            }
-            batch.or_else(|failure| {
-                served.undone(&failure, messages.len());
-                attempt::one_by_one(&subscription, &messages)
-            })
+        let reached = Cell::new(None);
+        let save = |tally: &Tally| {
+            let (done, undone) = deliveries.split_at(tally.handled);
+            reached.set(save(&subscription, intake, (done, undone), tally.processed, tally.duplicates));
         };
-        let handled = served.note(result.map_err(|failure| Failed(failure.message))?)?;
-        if careful || served.is_careful(false) {
-            served.handled_alone(handled);
+        let mut shell = Delivered::new(&subscription, save);
+        let turn = pipeline::take_turn(&mut served.care, plan, &messages, &mut shell);
+        let is_saved = shell.is_saved;
+        let turn = turn.map_err(|failure| Failed(failure.message))?;
+        if is_saved {
+            intake.advanced(reached.get());
         }
+        let handled = served.note(turn)?;
         self.handled_anything |= handled > 0;
         self.settle(&subscription, deliveries, handled);
         Ok(handled > 0)

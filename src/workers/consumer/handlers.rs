@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::kept::serve_lane;
 use super::served::Served;
-use super::waiting::serve_lane;
 use super::worker::RECYCLE;
 use crate::host::gucs;
 use crate::host::roles::{Reasons, Role};
@@ -13,6 +13,7 @@ use crate::host::session::{self, Failed};
 use crate::inbox::{subscriptions, waiting};
 use crate::workers::process::{self, Process, Work};
 use sea_mq_model::domain::outcome::Outcome;
+use sea_mq_model::pipeline::Effect;
 
 /// Handles its lane until something ends it. Returns what is to follow.
 pub(super) fn run(process: &Process) -> Life {
@@ -100,7 +101,7 @@ impl Handler {
         let described =
             session::transaction(subscriptions::all)?.sound.into_iter().map(|(subscription, _)| subscription);
         let mut before = std::mem::take(&mut self.served);
-        for subscription in described.filter(|one| one.has_handler && one.workers > 1 && one.workers > lane) {
+        for subscription in described.filter(|one| one.effect() == Effect::Lanes && one.workers > lane) {
             let known = before.iter().position(|served| served.subscription.id == subscription.id);
             let mut served = match known.map(|place| before.swap_remove(place)) {
                 Some(served) => served,

@@ -9,6 +9,7 @@ use crate::host::gucs;
 use crate::host::session::{self, Failed};
 use crate::inbox::{dead_letters, done};
 use crate::log::{janitor, progress};
+use sea_mq_model::pipeline::Effect;
 
 /// An attempt that began so long ago and has not ended is nobody's any more; settings allow a day at most.
 const STALE: Duration = Duration::from_secs(3 * 86_400);
@@ -30,7 +31,7 @@ impl Worker {
 
     pub(super) fn keep_house(&mut self) -> Result<(), Failed> {
         self.house_at = Instant::now() + ROUND;
-        if self.served.iter().any(|served| !served.subscription.has_handler) {
+        if self.served.iter().any(|served| served.subscription.effect() == Effect::Pull) {
             session::transaction(done::release_expired)?;
         }
         for slot in session::transaction(progress::grown_outcomes)? {

@@ -1,19 +1,21 @@
 //! Delivery inside the database: without a broker, subscriptions read this database's own log, each with a cursor.
 
-use super::direct::AT_ONCE;
+use super::delivered::Delivered;
+use super::stored;
 use super::worker::Worker;
-use super::{attempt, stored};
 use crate::host::session::{self, Failed};
 use crate::inbox::handler;
 use crate::inbox::subscriptions::Subscription;
-use crate::log::outbox;
 use crate::log::progress::{self, Progress};
+use crate::log::{cursors, outbox};
 use crate::registry::contracts;
 use sea_mq_model::domain::event::Logged;
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::position::{Moment, Position};
+use sea_mq_model::domain::reader::ReaderId;
 use sea_mq_model::domain::sink::{SinkKind, sink_id};
 use sea_mq_model::domain::subject::covers;
+use sea_mq_model::pipeline::{self, AT_ONCE, Effect, Tally};
 
 /// Bytes of payload read at once.
 const BYTES: usize = 4 << 20;
@@ -35,11 +37,14 @@ impl Worker {
             return Ok(false);
         }
         let sink = sink_id(context, SinkKind::Event);
-        let room = if subscription.is_direct() { AT_ONCE } else { subscription.max_ack_pending - served.waiting };
+        let room = match subscription.effect() {
+            Effect::Handler => AT_ONCE,
+            Effect::Lanes | Effect::Pull => subscription.max_ack_pending - served.waiting,
+        };
         let limit = outbox::Limit { events: room.min(AT_ONCE), bytes: BYTES };
         let before = served.position.clone();
         let (at, read) = session::transaction(|| {
-            let at = before.unwrap_or_else(|| progress::position(subscription.id));
+            let at = before.unwrap_or_else(|| cursors::load(ReaderId::Subscription(subscription.id)));
             let mut read = outbox::read(sink, &at, moment, limit);
             contracts::name_schemas(&mut read.events);
             (at, read)
@@ -53,8 +58,7 @@ impl Worker {
             return Ok(false);
         }
         let chunk = Chunk { at, after: read.after, events: read.events, moment };
-        let careful = served.is_careful(true);
-        let (handled, position) = handle(served, &subscription, &chunk, careful)?;
+        let (handled, position) = handle(served, &subscription, &chunk)?;
         served.position = Some(position);
         if handled < chunk.events.len() {
             served.exhausted = false;
@@ -89,7 +93,6 @@ fn handle(
     served: &mut super::served::Served,
     subscription: &Subscription,
     chunk: &Chunk,
-    careful: bool,
 ) -> Result<(usize, Position), Failed> {
     // Events that the subscription does not want are dealt with by passing them.
     let wants = |logged: &&Logged| {
@@ -105,27 +108,29 @@ fn handle(
         progress::save(subscription.id, &Progress { processed, duplicates, position, ..Progress::default() });
     };
     let failed = |failure: sea_mq_model::domain::outcome::Failure| Failed(failure.message);
-    let handled = if messages.is_empty() {
-        session::transaction(|| save(0, 0, 0))?;
-        0
-    } else if !subscription.is_direct() {
-        stored::store(subscription, &messages, |duplicates| save(messages.len(), 0, duplicates)).map_err(failed)?;
-        served.look()?;
-        messages.len()
-    } else {
-        let batch = if careful { None } else { Some(attempt::batch(subscription, &messages, save)) };
-        match batch {
-            Some(Ok(batch)) => served.note(batch)?,
-            alone => {
-                if let Some(Err(failure)) = alone {
-                    served.undone(&failure, messages.len());
-                }
-                let batch = attempt::one_by_one(subscription, &messages).map_err(failed)?;
-                let handled = served.note(batch)?;
-                served.handled_alone(handled);
+    let handled = match subscription.effect() {
+        _ if messages.is_empty() => {
+            session::transaction(|| save(0, 0, 0))?;
+            0
+        }
+        Effect::Lanes | Effect::Pull => {
+            stored::store(subscription, &messages, |duplicates| save(messages.len(), 0, duplicates)).map_err(failed)?;
+            served.look()?;
+            messages.len()
+        }
+        Effect::Handler => {
+            let mut shell = Delivered::new(subscription, |tally: &Tally| {
+                save(tally.handled, tally.processed, tally.duplicates);
+            });
+            // Nobody says of an event in the log whether it was tried before.
+            let plan = served.care.plan(messages.len());
+            let turn = pipeline::take_turn(&mut served.care, plan, &messages, &mut shell).map_err(failed)?;
+            let is_saved = shell.is_saved;
+            let handled = served.note(turn)?;
+            if !is_saved {
                 handler::transaction(|| save(handled, 0, 0)).map_err(failed)?;
-                handled
             }
+            handled
         }
     };
     let passed = passed(handled);

@@ -1,25 +1,27 @@
 //! The consumer's process, and the handlers' beside it.
 //!
 //! - [`worker`]: the consumer's loop; [`reports`]: what the broker's side and the descriptions lead to
-//! - [`direct`]: messages that are handled as they come; [`stored`]: those that wait in the table first; [`local`]: events
-//!   of this database's own log, where there is no broker; [`mirror`]: the dead letter queue's stream
-//! - [`waiting`]: what waits in the table and is due; [`attempt`]: one attempt, or a batch of them
+//! - sources: [`direct`] and [`stored`] take what the broker delivers, [`local`] reads this database's own log where there is no
+//!   broker, [`kept`] takes what waits in the inbox and is due; [`mirror`]: the dead letter queue's stream
+//! - the way of a message from there on is [`sea_mq_model::pipeline`]; its shells are [`delivered`] and [`kept`], with [`attempt`]
+//!   for both
 //! - [`house`]: what is to be done now and then; [`handlers`]: the parallel processes
 //!
 //! The main thread alone talks to PostgreSQL; `NatsIo`'s thread alone talks to NATS. No transaction is open while anything
 //! waits for the network, and nothing is acknowledged before its commit is on disk.
 
 mod attempt;
+mod delivered;
 mod direct;
 mod handlers;
 mod house;
+mod kept;
 mod local;
 mod mirror;
 mod removals;
 mod reports;
 mod served;
 mod stored;
-mod waiting;
 mod worker;
 
 use pgrx::{pg_guard, pg_sys, warning};

@@ -14,59 +14,60 @@ use crate::inbox::{dead_letters, waiting};
 use crate::log::progress;
 use crate::streams::consumers::Trouble;
 use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SubscriptionId};
-use sea_mq_model::consume::Effect;
+use sea_mq_model::consume::Notice;
 use sea_mq_model::consume::intake::Described;
 use sea_mq_model::consume::missed::Gap;
 use sea_mq_model::domain::outcome::Outcome;
+use sea_mq_model::pipeline::Effect;
 
 /// Messages of one subscription that the I/O thread may hold, whatever `max_ack_pending` is.
 const MAX_WINDOW: usize = 2000;
 
 impl Worker {
     pub(super) fn take_in(&mut self, report: Report) -> Result<(), Failed> {
-        let (requests, effects) = self.consumer.report(report, Instant::now(), rand::random());
-        if effects.contains(&Effect::Connection { fault: None }) {
+        let (requests, notices) = self.consumer.report(report, Instant::now(), rand::random());
+        if notices.contains(&Notice::Connection { fault: None }) {
             self.letters.forget();
             // Before any consumer is asked for: one that is to be removed may come again under the same name.
             self.request_removals()?;
         }
         self.send(requests);
-        effects.into_iter().try_for_each(|effect| self.carry_out(effect))
+        notices.into_iter().try_for_each(|notice| self.carry_out(notice))
     }
 
-    fn carry_out(&mut self, effect: Effect) -> Result<(), Failed> {
-        match effect {
-            Effect::Connection { fault: None } => {
+    fn carry_out(&mut self, notice: Notice) -> Result<(), Failed> {
+        match notice {
+            Notice::Connection { fault: None } => {
                 log!("sea_mq consumer: connected to the broker");
                 Ok(())
             }
-            Effect::Connection { fault: Some(fault) } => {
+            Notice::Connection { fault: Some(fault) } => {
                 self.removals.clear();
                 let trouble = Trouble::from(&fault);
                 let mut receiving = self.served.iter_mut().filter(|served| !served.is_blocked());
                 receiving.try_for_each(|served| served.set_state("waiting", Some(trouble.clone())))
             }
-            Effect::Subscription { id, fault } => self.subscription_changed(id, fault),
-            Effect::MaxAge { id, max_age } => match self.served.iter().find(|served| served.subscription.id == id) {
+            Notice::Subscription { id, fault } => self.subscription_changed(id, fault),
+            Notice::MaxAge { id, max_age } => match self.served.iter().find(|served| served.subscription.id == id) {
                 Some(served) => {
                     session::transaction(|| subscriptions::save_max_age(&served.subscription.name, max_age))
                 }
                 None => Ok(()),
             },
-            Effect::Drifted { id, what } => {
+            Notice::Drifted { id, what } => {
                 if let Some(served) = self.served.iter().find(|served| served.subscription.id == id) {
                     warning!("sea_mq consumer: the consumer of {} was changed: {what}", served.subscription.name);
                 }
                 Ok(())
             }
-            Effect::Missed { id, gap, removed } => self.missed(id, gap, removed),
-            Effect::Deleted { stream, name, fault } => {
+            Notice::Missed { id, gap, removed } => self.missed(id, gap, removed),
+            Notice::Deleted { stream, name, fault } => {
                 let rest = self.removals.end(stream, name, fault, Instant::now());
                 session::transaction(|| {
                     subscriptions::save_deletion(&rest.stream, &rest.name, rest.error.as_deref());
                 })
             }
-            Effect::Removed { stream, sequence, fault } => {
+            Notice::Removed { stream, sequence, fault } => {
                 self.letters.answered(stream, sequence, fault);
                 Ok(())
             }
@@ -122,6 +123,7 @@ impl Worker {
                 | FaultKind::ConsumerPaused
                 | FaultKind::Timeout
                 | FaultKind::Unreachable
+                | FaultKind::Isolated
         );
         let mut trouble = Trouble::from(&fault);
         if fault.kind == FaultKind::StreamMissing {
@@ -232,7 +234,7 @@ impl Worker {
     fn call_handlers(&self) {
         let Some(database) = self.process.database else { return };
         let parallel =
-            self.served.iter().map(|served| &served.subscription).filter(|one| one.has_handler && one.workers > 1);
+            self.served.iter().map(|served| &served.subscription).filter(|one| one.effect() == Effect::Lanes);
         let count = parallel.map(|one| usize::try_from(one.workers).unwrap_or(1)).max().unwrap_or(0);
         database.want_handlers(if self.held.is_some() { 0 } else { count });
     }
@@ -240,7 +242,11 @@ impl Worker {
     /// Ends the attempts of processes that are gone: those that began longer ago than `age`. This process makes no attempt
     /// just now.
     pub(super) fn recover(&mut self, age: Duration) -> Result<(), Failed> {
-        for served in self.served.iter_mut().filter(|served| served.waiting > 0 && served.subscription.is_direct()) {
+        for served in self
+            .served
+            .iter_mut()
+            .filter(|served| served.waiting > 0 && served.subscription.effect() == Effect::Handler)
+        {
             let name = &served.subscription.name;
             if session::transaction(|| waiting::conclude_abandoned(name, 0, age, &Outcome::Crashed))? > 0 {
                 served.look()?;

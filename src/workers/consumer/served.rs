@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use pgrx::{log, warning};
 
-use super::attempt::Batch;
 use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions::{self, Subscription};
 use crate::inbox::waiting;
 use crate::streams::consumers::Trouble;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
 use sea_mq_model::domain::position::Position;
+use sea_mq_model::pipeline::{Care, Effect, Turn};
 
 /// SQLSTATE `system_error`.
 const SYSTEM_ERROR: &str = "58000";
@@ -19,8 +19,6 @@ const SYSTEM_ERROR: &str = "58000";
 const BLOCKED: Duration = Duration::from_secs(2);
 /// How often all first attempts are looked at.
 const FLOOR: Duration = Duration::from_secs(30);
-/// Messages that are handled one by one after a start: one of them may be what ended the process before.
-const CAREFUL: usize = 100;
 
 pub struct Served {
     pub subscription: Rc<Subscription>,
@@ -37,11 +35,8 @@ pub struct Served {
     pub blocked_until: Option<Instant>,
     /// An error of the database that may have cut off an attempt of which it was noted that it is under way.
     interrupted: Option<String>,
-    /// Messages that are still to be handled one by one, if they may have been tried before: one of them may be what ended the
-    /// process.
-    careful: usize,
-    /// Messages of a batch that was undone, which are still to be handled one by one.
-    undone: usize,
+    /// Whether the next messages are handled together or alone.
+    pub care: Care,
     /// Since when it has waited for one that goes first.
     pub held_since: Option<Instant>,
     /// How far it has come in this database's log, where there is no broker.
@@ -62,8 +57,7 @@ impl Served {
             floor_since: Instant::now(),
             blocked_until: None,
             interrupted: None,
-            careful: CAREFUL,
-            undone: 0,
+            care: Care::default(),
             held_since: None,
             position: None,
             exhausted: false,
@@ -82,28 +76,6 @@ impl Served {
     /// Whether it is to be left alone for a while.
     pub fn is_held_up(&self, now: Instant) -> bool {
         self.blocked_until.is_some_and(|until| until > now)
-    }
-
-    /// Whether the next messages are to be handled one by one. `again`: the first may have been tried before.
-    pub fn is_careful(&self, again: bool) -> bool {
-        self.undone > 0 || (again && self.careful > 0)
-    }
-
-    /// A batch was undone: its messages are handled one by one, in as many turns as that takes. The log says so once.
-    pub fn undone(&mut self, failure: &Failure, messages: usize) {
-        warning!(
-            "sea_mq consumer: a batch of subscription {} is handled one by one, since: {} ({})",
-            self.subscription.name,
-            failure.message,
-            failure.sqlstate
-        );
-        self.undone = messages;
-    }
-
-    /// So many messages were handled one by one.
-    pub fn handled_alone(&mut self, messages: usize) {
-        self.careful = self.careful.saturating_sub(messages);
-        self.undone = self.undone.saturating_sub(messages);
     }
 
     /// From which number on first attempts are looked for. Now and then that is all of them, so that nothing is missed for long
@@ -157,8 +129,7 @@ impl Served {
 
     /// Records that the subscription receives, and handles what it receives.
     pub fn activate(&mut self, preloaded: bool) -> Result<(), Failed> {
-        let parallel = self.subscription.has_handler && self.subscription.workers > 1;
-        if preloaded || !parallel {
+        if preloaded || self.subscription.effect() != Effect::Lanes {
             return self.set_state("active", None);
         }
         let trouble = Trouble {
@@ -176,19 +147,19 @@ impl Served {
         matches!(self.state, Some(("blocked", _)))
     }
 
-    /// Takes in how an attempt went. Returns how many messages were dealt with.
-    pub fn note(&mut self, batch: Batch) -> Result<usize, Failed> {
-        match batch {
-            Batch::Done { handled, failed, .. } => {
-                if failed {
+    /// Takes in how a turn went. Returns how many messages were dealt with.
+    pub fn note(&mut self, turn: Turn<Trouble>) -> Result<usize, Failed> {
+        match turn {
+            Turn::Done(tally) => {
+                if tally.failed {
                     self.look()?;
                 }
                 if self.is_blocked() {
                     self.set_state("active", None)?;
                 }
-                Ok(handled)
+                Ok(tally.handled)
             }
-            Batch::Blocked(trouble) => {
+            Turn::Blocked(trouble) => {
                 self.blocked_until = Some(Instant::now() + BLOCKED);
                 self.forget_floor();
                 self.set_state("blocked", Some(trouble))?;
@@ -211,7 +182,7 @@ impl Served {
     pub fn look(&mut self) -> Result<(), Failed> {
         let floor = self.floor();
         let subscription = &*self.subscription;
-        let direct = subscription.is_direct();
+        let direct = subscription.effect() == Effect::Handler;
         let (waiting, first, due) = session::transaction(|| {
             let (waiting, first) = subscriptions::waiting(subscription, subscription.max_ack_pending, floor);
             let due = if direct && waiting > 0 { subscriptions::due_in(&subscription.name, 0, floor) } else { None };
@@ -222,4 +193,14 @@ impl Served {
         self.due_at = due.map(|wait| Instant::now() + wait);
         Ok(())
     }
+}
+
+/// A batch was undone, and its messages are handled one by one. The log says so once.
+pub fn tell_undone(subscription: &Subscription, failure: &Failure) {
+    warning!(
+        "sea_mq consumer: a batch of subscription {} is handled one by one, since: {} ({})",
+        subscription.name,
+        failure.message,
+        failure.sqlstate
+    );
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use super::attempt::{is_for_another, unfit};
-use super::direct::{self, AT_ONCE};
+use super::direct;
 use super::worker::Worker;
 use crate::host::door::Manner;
 use crate::host::roles::Reasons;
@@ -15,6 +15,7 @@ use crate::inbox::{done, handler};
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
 use sea_mq_model::domain::policy::ContractPolicy;
+use sea_mq_model::pipeline::{AT_ONCE, Effect};
 
 impl Worker {
     /// Stores what was delivered for a subscription, as far as there is room. Returns whether there may be more.
@@ -46,7 +47,7 @@ impl Worker {
     }
 
     pub(super) fn wake_handlers(&self, subscription: &Subscription) {
-        if subscription.has_handler
+        if subscription.effect() == Effect::Lanes
             && let Some(database) = self.process.database
         {
             database.note(Reasons::LANES);
@@ -68,7 +69,10 @@ pub(super) fn store(subscription: &Subscription, messages: &[Message], save: imp
             .copied()
             .collect();
         // Where a handler follows, the contract is looked at then.
-        let contracts = if subscription.has_handler { ContractPolicy::Off } else { subscription.contracts };
+        let contracts = match subscription.effect() {
+            Effect::Pull => subscription.contracts,
+            Effect::Handler | Effect::Lanes => ContractPolicy::Off,
+        };
         let (mut sound, mut poison) = (Vec::new(), Vec::new());
         for message in &new {
             match unfit(message, contracts) {

@@ -23,6 +23,7 @@ use sea_mq_model::consume::Consumer;
 use sea_mq_model::consume::intake::Intake;
 use sea_mq_model::domain::clock::WallClock;
 use sea_mq_model::domain::position::Moment;
+use sea_mq_model::pipeline::Effect;
 
 /// Least pause between looks at what waits: each completed message of an application asks for one.
 const LOOK: Duration = Duration::from_millis(5);
@@ -193,14 +194,14 @@ impl Worker {
     fn serve(&mut self, place: usize, moment: Option<&Moment>) -> Result<bool, Failed> {
         let served = &mut self.served[place];
         // Where several processes handle, each recovers its own lane.
-        if served.subscription.is_direct() && !served.is_held_up(Instant::now()) {
+        if served.subscription.effect() == Effect::Handler && !served.is_held_up(Instant::now()) {
             served.recover(0)?;
         }
         let due = self.serve_due(place)?;
-        let new = match moment {
-            Some(moment) => self.serve_log(place, moment)?,
-            None if self.served[place].subscription.is_direct() => self.serve_direct(place)?,
-            None => self.serve_stored(place)?,
+        let new = match (moment, self.served[place].subscription.effect()) {
+            (Some(moment), _) => self.serve_log(place, moment)?,
+            (None, Effect::Handler) => self.serve_direct(place)?,
+            (None, Effect::Lanes | Effect::Pull) => self.serve_stored(place)?,
         };
         Ok(due || new)
     }

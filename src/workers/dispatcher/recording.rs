@@ -8,10 +8,12 @@ use super::worker::Worker;
 use crate::deliver::deliveries::{self, Undelivered};
 use crate::deliver::endpoints;
 use crate::host::session::{self, Failed};
-use crate::log::endpoint_progress;
+use crate::log::cursors;
+use crate::log::endpoint_progress::{self, Tally};
 use sea_mq_io::http::target::Answered;
 use sea_mq_model::deliver::endpoint::Item;
 use sea_mq_model::deliver::outcome::Answer;
+use sea_mq_model::domain::reader::ReaderId;
 
 /// How a delivery ended, for now.
 pub(super) enum End {
@@ -71,8 +73,9 @@ impl Worker {
             let moved = served.readers.iter_mut().filter_map(|reader| Some((reader.id, reader.ledger.moved()?)));
             positions.extend(moved);
             let tally = std::mem::take(&mut served.tally);
-            tallies
-                .extend(served.tally_of.filter(|_| tally != endpoint_progress::Tally::default()).map(|id| (id, tally)));
+            if tally != Tally::default() {
+                tallies.push((served.described.id, tally));
+            }
         }
         if results.is_empty() && positions.is_empty() && tallies.is_empty() {
             return Ok(());
@@ -80,8 +83,8 @@ impl Worker {
         session::transaction(|| {
             let slot = deliveries::current_slot();
             results.iter().for_each(|result| self.write(slot, result));
-            positions.iter().for_each(|(reader, position)| endpoint_progress::save(*reader, position));
-            tallies.iter().for_each(|(reader, tally)| endpoint_progress::add(*reader, *tally));
+            positions.iter().for_each(|(reader, position)| cursors::save(ReaderId::Endpoint(*reader), position));
+            tallies.iter().for_each(|(endpoint, tally)| endpoint_progress::add(*endpoint, *tally));
         })?;
         let now = Instant::now();
         for result in &results {

@@ -43,8 +43,6 @@ pub struct Served {
     pub target: Option<Target>,
     pub model: Endpoint,
     pub readers: Vec<Reader>,
-    /// The reader that has the counts.
-    pub tally_of: Option<i64>,
     pub tally: Tally,
     /// What is sent of events that are not in the table, or not yet.
     pub contents: HashMap<Uuid, (usize, Content)>,
@@ -64,7 +62,6 @@ impl Served {
             target: None,
             model,
             readers: Vec::new(),
-            tally_of: None,
             tally: Tally::default(),
             contents: HashMap::new(),
             trouble: None,

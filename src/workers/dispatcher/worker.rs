@@ -16,7 +16,7 @@ use crate::host::installation;
 use crate::host::roles::Reasons;
 use crate::host::seat::Life;
 use crate::host::session::{self, Failed};
-use crate::log::{endpoint_progress, janitor};
+use crate::log::{cursors, endpoint_progress, janitor};
 use crate::workers::identity;
 use crate::workers::process::{Process, Work};
 use sea_mq_io::http::network::Network;
@@ -26,6 +26,7 @@ use sea_mq_model::deliver::endpoint::Endpoint;
 use sea_mq_model::deliver::health::Health;
 use sea_mq_model::deliver::ledger::Ledger;
 use sea_mq_model::deliver::rotation::Rotation;
+use sea_mq_model::domain::reader::ReaderId;
 use sea_mq_model::domain::sink::{SinkKind, sink_id};
 
 /// Between two looks at the health of endpoints, to save it.
@@ -211,10 +212,8 @@ impl Worker {
     fn describe_readers(&mut self, described: &Described) -> Result<(), Failed> {
         let Some(served) = self.served(described.id) else { return Ok(()) };
         for (id, context) in &described.readers {
-            if context.is_empty() {
-                served.tally_of = Some(*id);
-            } else if !served.readers.iter().any(|reader| reader.id == *id) {
-                let position = session::transaction(|| endpoint_progress::position(*id))?;
+            if !served.readers.iter().any(|reader| reader.id == *id) {
+                let position = session::transaction(|| cursors::load(ReaderId::Endpoint(*id)))?;
                 served.readers.push(Reader {
                     id: *id,
                     sink: sink_id(context, SinkKind::Event),

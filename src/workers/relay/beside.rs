@@ -9,7 +9,7 @@ use crate::host::door::Manner;
 use crate::host::installation::{self, Divergence};
 use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
-use crate::log::cursors;
+use crate::log::fate;
 use crate::streams::consumers::Trouble;
 use crate::streams::descriptions;
 use crate::workers::process::Work;
@@ -103,7 +103,7 @@ impl Worker {
             format!("{}; nothing is published, so that somebody can decide what becomes of them", in_words(found));
         warning!("sea_mq relay: {error}");
         self.hold(Trouble {
-            kind: format!("{:?}", FaultKind::Diverged),
+            kind: FaultKind::Diverged.token().into(),
             error,
             hint: FaultKind::Diverged.hint().map(str::to_owned),
         })
@@ -133,7 +133,7 @@ fn unknown(messages: Vec<Stored>) -> Result<Vec<Stored>, Failed> {
     let mut known = HashMap::new();
     for chunk in messages.chunks(IDS_AT_ONCE) {
         let ids: Vec<String> = chunk.iter().filter_map(|message| message.message_id.clone()).collect();
-        known.extend(session::transaction(|| cursors::places(&ids))?);
+        known.extend(session::transaction(|| fate::places(&ids))?);
     }
     let is_unknown = |message: &Stored| message.message_id.as_ref().is_none_or(|id| !known.contains_key(id));
     Ok(messages.into_iter().filter(is_unknown).collect())

@@ -10,7 +10,7 @@ use crate::host::gucs::{self, OnStreamLoss};
 use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions;
-use crate::log::{cursors, ring, scheduled};
+use crate::log::{journal, refused, ring, scheduled, stream_progress};
 use crate::streams::{consumers, descriptions};
 use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SinkId};
 use sea_mq_model::relay::sink::{Loss, Sink};
@@ -52,7 +52,7 @@ impl Worker {
             }
             Effect::Refused { sink, id, seq, fault } => {
                 warning!("sea_mq relay: the broker refuses event {id} for good: {fault}");
-                session::transaction(|| cursors::save_failure(sink, id, seq, &fault.message))
+                session::transaction(|| refused::save(sink, id, seq, &fault.message))
             }
             Effect::Lost { sink, loss } => self.stream_lost(sink, loss),
             Effect::Doubtful { sink, messages } => self.judge(sink, messages),
@@ -168,7 +168,7 @@ impl Worker {
         }
         let from = session::transaction(|| {
             descriptions::save_loss(sink, &what);
-            cursors::rewind(sink, loss.left)
+            journal::rewind(sink, loss.left)
         })?;
         if from.is_none() {
             warning!("sea_mq relay: nothing of it is retained in the outbox; going on with what is unpublished");
@@ -184,7 +184,7 @@ impl Worker {
     pub(super) fn refill(&mut self, id: SinkId, seq: i64) -> Result<(), Failed> {
         // What was stored is to be in the journal.
         self.save()?;
-        let (seq, beyond) = session::transaction(|| cursors::refill_start(id, seq))?;
+        let (seq, beyond) = session::transaction(|| journal::refill_start(id, seq))?;
         let Some(sink) = self.relay.sink(id) else { return Ok(()) };
         let beyond = beyond.unwrap_or(u64::MAX).min(sink.settled().stream_sequence);
         let request = sink.refill(seq, beyond);
@@ -202,8 +202,8 @@ impl Worker {
     fn begin_refill(&mut self, id: SinkId, seq: i64, request: Option<Request>) -> Result<(), Failed> {
         let Some(cursor) = self.relay.sink(id).map(|sink| sink.settled().clone()) else { return Ok(()) };
         session::transaction(|| {
-            cursors::begin_refill(id, seq);
-            cursors::save(id, &cursor, &[], ring::current_slot());
+            journal::begin_refill(id, seq);
+            stream_progress::save(id, &cursor, &[], ring::current_slot());
         })?;
         // It may have been paused: that it is ready again is to be told.
         self.logged.remove(&id);
@@ -230,7 +230,7 @@ impl Worker {
                 None => {
                     let id = stream.sink;
                     let (cursor, failures, marked_us) = session::transaction(|| {
-                        (cursors::load(id), cursors::failures(id), descriptions::marked_us(id))
+                        (stream_progress::load(id), refused::places(id), descriptions::marked_us(id))
                     })?;
                     let mut sink = Sink::new(stream, cursor, failures.into_iter().collect());
                     sink.set_marked(marked_us);
@@ -239,7 +239,7 @@ impl Worker {
             }
         }
         requests.into_iter().for_each(|request| self.io.send(request));
-        for (sink, seq) in session::transaction(cursors::refills)? {
+        for (sink, seq) in session::transaction(journal::refills)? {
             self.refill(sink, seq)?;
         }
         if self.relay.has_begun() {

@@ -12,7 +12,7 @@ use crate::host::gucs;
 use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
 use crate::host::shmem::limit;
-use crate::log::{cursors, janitor, outbox, ring, scheduled};
+use crate::log::{janitor, outbox, ring, scheduled, stream_progress};
 use crate::registry::contracts;
 use crate::workers::identity;
 use crate::workers::process::Work;
@@ -201,9 +201,9 @@ impl Worker {
         session::transaction(|| {
             let slot = ring::current_slot();
             for (sink, (cursor, runs)) in &unsaved {
-                cursors::save(*sink, cursor, runs.as_slice(), slot);
+                stream_progress::save(*sink, cursor, runs.as_slice(), slot);
             }
-            splits.iter().for_each(|(sink, splits)| cursors::save_splits(*sink, splits));
+            splits.iter().for_each(|(sink, splits)| stream_progress::save_splits(*sink, splits));
         })?;
         self.saved_at = Instant::now();
         Ok(())

@@ -10,7 +10,7 @@ use super::worker::{CHUNK, Worker};
 use crate::host::inquiry;
 use crate::host::session::{self, Failed};
 use crate::host::shmem::Database;
-use crate::log::{cursors, outbox};
+use crate::log::{fate, journal, outbox};
 use crate::streams::findings;
 use sea_mq_model::broker::{Fault, FaultKind, Page, Request, SinkId};
 use sea_mq_model::domain::content;
@@ -184,7 +184,7 @@ impl Verification {
         }
         let ended = self.comparison.run();
         let ids = self.comparison.unknown_ids();
-        let known = if ids.is_empty() { Default::default() } else { session::transaction(|| cursors::places(&ids))? };
+        let known = if ids.is_empty() { Default::default() } else { session::transaction(|| fate::places(&ids))? };
         self.comparison.judge(&known);
         if ended {
             self.comparison.end();
@@ -231,7 +231,7 @@ impl Verification {
     }
 
     fn read_runs(&mut self) {
-        self.runs.extend(cursors::runs(self.sink, self.runs_read, self.upto, RUNS));
+        self.runs.extend(journal::runs(self.sink, self.runs_read, self.upto, RUNS));
         self.runs_read = self.runs.back().and_then(|run| run.first_stream_seq).unwrap_or(self.runs_read);
     }
 }

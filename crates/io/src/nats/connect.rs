@@ -51,7 +51,11 @@ pub(super) async fn connect(config: &BrokerConfig) -> Result<Link, Fault> {
         match connect_to(config, address).await {
             Ok(link) => return Ok(link),
             // Of several reasons, the one that somebody can do something about is told.
-            Err(fault) if worst.as_ref().is_none_or(|worst| worst.kind == FaultKind::Unreachable) => {
+            Err(fault)
+                if worst
+                    .as_ref()
+                    .is_none_or(|worst| matches!(worst.kind, FaultKind::Unreachable | FaultKind::Isolated)) =>
+            {
                 worst = Some(fault)
             }
             Err(_) => {}

@@ -194,7 +194,7 @@ impl Session<'_> {
                 let address = &self.link.server.address;
                 let words =
                     format!("{address}: JetStream does not answer there, as if it was cut off from its cluster");
-                Some(End::Lost(Fault::new(FaultKind::Unreachable, words)))
+                Some(End::Lost(Fault::new(FaultKind::Isolated, words)))
             }
         }
     }

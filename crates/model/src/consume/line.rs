@@ -12,6 +12,8 @@ const WIDEST: usize = 8 << 20;
 const NARROWEST: usize = 256 << 10;
 /// After so long without a cut the bound is doubled.
 const HELD: Duration = Duration::from_secs(60);
+/// What is heard within this time has one reason.
+const AT_A_TIME: Duration = Duration::from_secs(10);
 /// Least share of a subscription, however many there are.
 const LEAST_SHARE: usize = 64 << 10;
 /// So often in a row it is no accident any more.
@@ -39,8 +41,23 @@ impl Line {
 
     /// The connection was cut while messages were sent.
     pub fn cut(&mut self, now: Instant) {
-        self.bytes = (self.bytes / 2).max(NARROWEST);
+        self.halve(now);
         self.cuts += 1;
+    }
+
+    /// Something does not get through. What is heard of several at a time is one reason. Returns whether the bound is another one
+    /// now.
+    pub fn narrow(&mut self, now: Instant) -> bool {
+        if self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < AT_A_TIME) {
+            return false;
+        }
+        let before = self.bytes;
+        self.halve(now);
+        self.bytes != before
+    }
+
+    fn halve(&mut self, now: Instant) {
+        self.bytes = (self.bytes / 2).max(NARROWEST);
         self.changed_at = Some(now);
     }
 
@@ -85,6 +102,17 @@ mod tests {
         assert_eq!(line.share(1), WIDEST);
         assert!(!line.is_cut_often());
         assert!(!line.widen(64 << 20, start + HELD * 9));
+    }
+
+    #[test]
+    fn consumers_that_do_not_answer_narrow_it_once_and_are_no_cuts() {
+        let (mut line, start) = (Line::new(64 << 20), Instant::now());
+        assert!(line.narrow(start));
+        assert!((0..9).all(|_| !line.narrow(start + AT_A_TIME / 2)));
+        assert_eq!(line.share(1), WIDEST / 2);
+        (1..9).for_each(|times| _ = line.narrow(start + AT_A_TIME * times));
+        assert_eq!(line.share(1), NARROWEST);
+        assert!(!line.is_cut_often() && !line.is_hopeless());
     }
 
     #[test]

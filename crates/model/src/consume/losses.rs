@@ -3,17 +3,17 @@
 use std::time::Instant;
 
 use super::intake::Intake;
-use super::{AT_ONCE, Consumer, Effect, TOO_OFTEN, refused};
+use super::{AT_ONCE, Consumer, Notice, TOO_OFTEN, refused};
 use crate::broker::{Fault, FaultKind, Request, SubscriptionId};
 
 impl Consumer {
     /// The client library gives a connection up over a message whose header block it cannot read; that message would come
     /// again with the next session, and so for ever. A subscription that is alone in having begun just then is left out
     /// for a while, so that the others get on.
-    pub(super) fn lost(&mut self, fault: Fault, now: Instant, jitter: f64) -> Vec<Effect> {
-        let (fault, mut effects) = if fault.kind == FaultKind::UnreadableMessage {
-            let effects = self.lost_over_a_message(&fault, now);
-            (fault, effects)
+    pub(super) fn lost(&mut self, fault: Fault, now: Instant, jitter: f64) -> Vec<Notice> {
+        let (fault, mut notices) = if fault.kind == FaultKind::UnreadableMessage {
+            let notices = self.lost_over_a_message(&fault, now);
+            (fault, notices)
         } else {
             self.lost_at_once = 0;
             self.lost_while_sent_to(fault, now)
@@ -21,11 +21,11 @@ impl Consumer {
         self.connection.disconnected(now, jitter);
         self.ages_at = None;
         self.intakes.iter_mut().for_each(Intake::disconnected);
-        effects.insert(0, Effect::Connection { fault: Some(fault) });
-        effects
+        notices.insert(0, Notice::Connection { fault: Some(fault) });
+        notices
     }
 
-    fn lost_over_a_message(&mut self, fault: &Fault, now: Instant) -> Vec<Effect> {
+    fn lost_over_a_message(&mut self, fault: &Fault, now: Instant) -> Vec<Notice> {
         let began = |intake: &&mut Intake| intake.began_within(AT_ONCE, now);
         let suspects = self.intakes.iter_mut().filter(began).count();
         self.lost_at_once = if suspects == 0 { 0 } else { self.lost_at_once + 1 };
@@ -36,7 +36,7 @@ impl Consumer {
 
     /// A connection that breaks while the broker sends may have been cut for what was not read yet: less is asked for. Where
     /// even the least is too much, the subscriptions that have something to get are left out for a while.
-    fn lost_while_sent_to(&mut self, fault: Fault, now: Instant) -> (Fault, Vec<Effect>) {
+    fn lost_while_sent_to(&mut self, fault: Fault, now: Instant) -> (Fault, Vec<Notice>) {
         if fault.kind != FaultKind::Unreachable || !self.intakes.iter().any(Intake::is_sent_to) {
             return (fault, Vec::new());
         }
@@ -48,32 +48,32 @@ impl Consumer {
         let fault = Fault::new(FaultKind::SlowConsumer, format!("{} {words}", fault.message));
         let hopeless = self.line.is_hopeless();
         let sent_to = self.intakes.iter_mut().filter(|intake| hopeless && intake.is_sent_to());
-        let effects = sent_to.map(|intake| left_out(intake, &fault, now)).collect();
-        (fault, effects)
+        let notices = sent_to.map(|intake| left_out(intake, &fault, now)).collect();
+        (fault, notices)
     }
 
-    /// A consumer that does not answer may be heard when less is on its way.
+    /// A consumer that does not answer may be heard when less is on its way. It is no sign of a cut: a cluster that is about to
+    /// choose a leader does not answer either, and then none of its consumers does.
     pub(super) fn consume_failed(
         &mut self,
         subscription: SubscriptionId,
         fault: Fault,
         now: Instant,
         jitter: f64,
-    ) -> (Vec<Request>, Vec<Effect>) {
+    ) -> (Vec<Request>, Vec<Notice>) {
         let mut requests = Vec::new();
-        if fault.kind == FaultKind::Timeout && self.intakes.iter().any(Intake::is_sent_to) {
-            self.line.cut(now);
+        if fault.kind == FaultKind::Timeout && self.intakes.iter().any(Intake::is_sent_to) && self.line.narrow(now) {
             requests.push(Request::SetLine { line: self.line_share() });
         }
-        let effect = self.intake(subscription).map(|intake| refused(intake, fault, now, jitter));
-        (requests, effect.into_iter().collect())
+        let notice = self.intake(subscription).map(|intake| refused(intake, fault, now, jitter));
+        (requests, notice.into_iter().collect())
     }
 }
 
-fn left_out(intake: &mut Intake, fault: &Fault, now: Instant) -> Effect {
+fn left_out(intake: &mut Intake, fault: &Fault, now: Instant) -> Notice {
     intake.leave_out(now);
     let message = format!("{}: the connection is lost whenever its messages are pulled", fault.message);
-    Effect::Subscription { id: intake.id(), fault: Some(Fault::new(fault.kind, message)) }
+    Notice::Subscription { id: intake.id(), fault: Some(Fault::new(fault.kind, message)) }
 }
 
 #[cfg(test)]
@@ -89,12 +89,12 @@ mod tests {
         consumer.report(Report::Delivered { subscription: 1, messages: vec![message] }, now, 0.0);
     }
 
-    fn kinds(effects: &[Effect]) -> Vec<FaultKind> {
-        let kind = |effect: &Effect| match effect {
-            Effect::Connection { fault } | Effect::Subscription { fault, .. } => fault.as_ref().map(|fault| fault.kind),
+    fn kinds(notices: &[Notice]) -> Vec<FaultKind> {
+        let kind = |notice: &Notice| match notice {
+            Notice::Connection { fault } | Notice::Subscription { fault, .. } => fault.as_ref().map(|fault| fault.kind),
             _ => None,
         };
-        effects.iter().filter_map(kind).collect()
+        notices.iter().filter_map(kind).collect()
     }
 
     #[test]
@@ -127,6 +127,20 @@ mod tests {
             assert_eq!(kinds(&lose_by(&mut consumer, FaultKind::Unreachable, now)), [FaultKind::Unreachable]);
         }
         assert_eq!(consumer.line_share(), before);
+    }
+
+    #[test]
+    fn a_server_that_is_cut_off_from_its_cluster_has_not_cut_the_connection() {
+        let mut consumer = consumer(2);
+        let now = Instant::now();
+        let before = consumer.line_share();
+        for _ in 0..9 {
+            run(&mut consumer, now);
+            delivered(&mut consumer, 7, now);
+            assert_eq!(kinds(&lose_by(&mut consumer, FaultKind::Isolated, now)), [FaultKind::Isolated]);
+        }
+        assert_eq!(consumer.line_share(), before);
+        assert_eq!(run(&mut consumer, now), [1, 2], "none is left out");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The consumer: what it decides about the broker's side, apart from how messages are handled.
 //!
-//! The shell around it (`pg::worker::consumer`) hands it reports, carries out the [`Effect`]s, and takes what is
+//! The shell around it (`pg::worker::consumer`) hands it reports, carries out the [`Notice`]s, and takes what is
 //! delivered from the [`Intake`]s. Nothing here waits, and the clock and all randomness are arguments.
 
 pub mod intake;
@@ -25,7 +25,7 @@ const LEAST_SHARE: usize = 64 << 10;
 
 /// What the shell has to do after a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum Notice {
     /// The connection is up, or (with a fault) down.
     Connection { fault: Option<Fault> },
     /// A subscription receives, or (with a fault) does not.
@@ -137,11 +137,11 @@ impl Consumer {
     }
 
     /// Takes a report in. `jitter` is a random number in `0.0..1.0`.
-    pub fn report(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Effect>) {
+    pub fn report(&mut self, report: Report, now: Instant, jitter: f64) -> (Vec<Request>, Vec<Notice>) {
         match report {
             Report::Connected(server) => {
                 self.connection.connected(server, now);
-                (self.begin(now), vec![Effect::Connection { fault: None }])
+                (self.begin(now), vec![Notice::Connection { fault: None }])
             }
             Report::Disconnected(fault) => (Vec::new(), self.lost(fault, now, jitter)),
             Report::ConsumerReady { stream, name, info } | Report::ConsumerSeen { stream, name, info, .. }
@@ -155,7 +155,7 @@ impl Consumer {
                 match self.by_name(&stream, &name) {
                     Some(intake) => {
                         let requests = intake.ready(info, bytes, line, now);
-                        (requests, vec![Effect::Subscription { id: intake.id(), fault: None }])
+                        (requests, vec![Notice::Subscription { id: intake.id(), fault: None }])
                     }
                     None => Default::default(),
                 }
@@ -164,7 +164,7 @@ impl Consumer {
                 self.consumer_refused(&stream, &name, fault, now, jitter)
             }
             Report::ConsumerDeleted { stream, name, result } => {
-                (Vec::new(), vec![Effect::Deleted { stream, name, fault: result.err() }])
+                (Vec::new(), vec![Notice::Deleted { stream, name, fault: result.err() }])
             }
             Report::ConsumeFailed { subscription, fault } => self.consume_failed(subscription, fault, now, jitter),
             Report::Delivered { subscription, messages } => {
@@ -174,27 +174,27 @@ impl Consumer {
             Report::ConsumerSeen { stream, name, info, drift } => match self.by_name(&stream, &name) {
                 Some(intake) if !drift.is_empty() => {
                     let requests = intake.begin_anew(drift.contains("filter_subject"));
-                    let effect = (!requests.is_empty()).then_some(Effect::Drifted { id: intake.id(), what: drift });
-                    (requests, effect.into_iter().collect())
+                    let notice = (!requests.is_empty()).then_some(Notice::Drifted { id: intake.id(), what: drift });
+                    (requests, notice.into_iter().collect())
                 }
                 Some(intake) => (intake.seen(&info).into_iter().collect(), Vec::new()),
                 None => Default::default(),
             },
             Report::Counted { subscription, gap, removed } => {
                 let removed = gap.at_most.map_or(removed, |most| most.min(removed));
-                let missed = (removed > 0).then_some(Effect::Missed { id: subscription, gap, removed });
+                let missed = (removed > 0).then_some(Notice::Missed { id: subscription, gap, removed });
                 (Vec::new(), missed.into_iter().collect())
             }
             Report::MaxAge { stream, created_us, max_age } => {
                 let there = self.intakes.iter_mut().filter(|intake| intake.described().spec.stream == stream);
                 let changed = there.filter_map(|intake| {
                     let id = intake.id();
-                    intake.learn_max_age(created_us, max_age).then_some(Effect::MaxAge { id, max_age })
+                    intake.learn_max_age(created_us, max_age).then_some(Notice::MaxAge { id, max_age })
                 });
                 (Vec::new(), changed.collect())
             }
             Report::MessageDeleted { stream, sequence, result } => {
-                (Vec::new(), vec![Effect::Removed { stream, sequence, fault: result.err() }])
+                (Vec::new(), vec![Notice::Removed { stream, sequence, fault: result.err() }])
             }
             // The relay's affair.
             Report::StreamReady { .. }
@@ -231,7 +231,7 @@ impl Consumer {
         fault: Fault,
         now: Instant,
         jitter: f64,
-    ) -> (Vec<Request>, Vec<Effect>) {
+    ) -> (Vec<Request>, Vec<Notice>) {
         let Some(intake) = self.by_name(stream, name) else { return Default::default() };
         let stop = intake.stop();
         (stop.into_iter().collect(), vec![refused(intake, fault, now, jitter)])
@@ -245,12 +245,12 @@ impl Consumer {
     }
 }
 
-fn refused(intake: &mut Intake, fault: Fault, now: Instant, jitter: f64) -> Effect {
+fn refused(intake: &mut Intake, fault: Fault, now: Instant, jitter: f64) -> Notice {
     match fault.kind {
         FaultKind::Permission => intake.forbidden(now),
         _ => intake.refused(now, jitter),
     }
-    Effect::Subscription { id: intake.id(), fault: Some(fault) }
+    Notice::Subscription { id: intake.id(), fault: Some(fault) }
 }
 
 /// Somebody has paused the consumer in NATS. It is looked at again until that is over: what was delivered before and not
@@ -306,11 +306,11 @@ pub(in crate::consume) mod tests {
         pulling
     }
 
-    fn lose(consumer: &mut Consumer, now: Instant) -> Vec<Effect> {
+    fn lose(consumer: &mut Consumer, now: Instant) -> Vec<Notice> {
         lose_by(consumer, FaultKind::UnreadableMessage, now)
     }
 
-    pub(in crate::consume) fn lose_by(consumer: &mut Consumer, kind: FaultKind, now: Instant) -> Vec<Effect> {
+    pub(in crate::consume) fn lose_by(consumer: &mut Consumer, kind: FaultKind, now: Instant) -> Vec<Notice> {
         consumer.report(Report::Disconnected(Fault::new(kind, "lost")), now, 0.0).1
     }
 
@@ -329,8 +329,8 @@ pub(in crate::consume) mod tests {
         let requests = consumer.tick(now);
         assert_eq!(answer(&mut consumer, requests, now), [2]);
         now += Duration::from_millis(5);
-        let effects = lose(&mut consumer, now);
-        assert!(matches!(effects.as_slice(), [_, Effect::Subscription { id: 2, fault: Some(_) }]), "{effects:?}");
+        let notices = lose(&mut consumer, now);
+        assert!(matches!(notices.as_slice(), [_, Notice::Subscription { id: 2, fault: Some(_) }]), "{notices:?}");
         let pulling = run(&mut consumer, now);
         assert!(!pulling.contains(&2), "{pulling:?}");
         now += 3 * AT_ONCE;
@@ -356,7 +356,7 @@ pub(in crate::consume) mod tests {
         let day = Some(Duration::from_secs(86_400));
         assert_eq!(answer(0, None), []);
         assert_eq!(answer(7, day), [], "it is another stream");
-        assert_eq!(answer(0, day), [1, 2].map(|id| Effect::MaxAge { id, max_age: day }));
+        assert_eq!(answer(0, day), [1, 2].map(|id| Notice::MaxAge { id, max_age: day }));
         assert_eq!(answer(0, day), []);
     }
 
@@ -367,9 +367,9 @@ pub(in crate::consume) mod tests {
         assert_eq!(run(&mut consumer, now), [1]);
         let info = ConsumerInfo { paused_until_us: Some(1_000_000), ..ConsumerInfo::default() };
         let seen = Report::ConsumerSeen { stream: "S".into(), name: "s1".into(), info, drift: String::new() };
-        let (requests, effects) = consumer.report(seen, now, 0.0);
+        let (requests, notices) = consumer.report(seen, now, 0.0);
         assert_eq!(requests, [Request::StopConsuming { subscription: 1 }]);
-        let [Effect::Subscription { id: 1, fault: Some(fault) }] = effects.as_slice() else { panic!("{effects:?}") };
+        let [Notice::Subscription { id: 1, fault: Some(fault) }] = notices.as_slice() else { panic!("{notices:?}") };
         assert_eq!(fault.kind, FaultKind::ConsumerPaused);
         assert_eq!(fault.message, "consumer s1 of stream S is paused in NATS until 1970-01-01T00:00:01Z");
         let later = now + Duration::from_secs(60);

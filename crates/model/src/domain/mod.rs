@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod pace;
 pub mod policy;
 pub mod position;
+pub mod reader;
 pub mod retry;
 pub mod runs;
 pub mod sink;

@@ -1,6 +1,6 @@
 //! Positions in the outbox log.
 //!
-//! What a sink has taken is not a number but a snapshot: everything that is visible in it has been handed over. A batch is
+//! What a reader has taken is not a number but a snapshot: everything that is visible in it has been handed over. A batch is
 //! what the next snapshot shows and this one does not; it is read in chunks by `seq`. `docs/concepts.md` says why this
 //! loses nothing and keeps the serialisation order.
 
@@ -74,7 +74,7 @@ pub struct Moment {
     pub ceiling: i64,
 }
 
-/// How far a sink has come.
+/// How far a reader has come.
 ///
 /// Invariant of `floor`: every row whose transaction has an id of at least `next_xid` has a greater `seq`. So what is new lies
 /// above `floor`, but for the rows of the few transactions that had begun and not ended when `done` was taken: those in

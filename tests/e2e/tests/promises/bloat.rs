@@ -158,8 +158,10 @@ async fn positions_and_counts_survive_the_turn_of_their_ring_and_a_crash() {
     // Of a sink that is nobody's: it makes the slots grow.
     let fill = async |slot: i32| {
         db.run(&format!(
-            "INSERT INTO sea_mq.cursor_log (slot, number, sink, done, next_xid, floor)
-             SELECT {slot}, -n, 7, '1:1:', 0, 0 FROM generate_series(1, 30000) n ON CONFLICT DO NOTHING;
+            "INSERT INTO sea_mq.cursor_log (slot, number, reader_kind, reader, done, next_xid, floor)
+             SELECT {slot}, -n, 'stream', 7, '1:1:', 0, 0 FROM generate_series(1, 30000) n ON CONFLICT DO NOTHING;
+             INSERT INTO sea_mq.stream_progress_log (slot, number, sink) SELECT {slot}, -n, 7 FROM generate_series(1, 30000) n
+             ON CONFLICT DO NOTHING;
              INSERT INTO sea_mq.progress_log (slot, number, subscription_id) SELECT {slot}, -n, -7 FROM generate_series(1, 30000) n
              ON CONFLICT DO NOTHING"
         ))
@@ -174,9 +176,10 @@ async fn positions_and_counts_survive_the_turn_of_their_ring_and_a_crash() {
         until("the rings have turned", LONG, async || {
             db.value(
                 &format!(
-                    "SELECT count(*) = 2 FROM pg_class c WHERE c.relname IN ('cursor_log_{other}', 'progress_log_{other}')
+                    "SELECT count(*) = 3 FROM pg_class c WHERE c.relname IN ('cursor_log_{other}', 'stream_progress_log_{other}', 'progress_log_{other}')
                      AND pg_relation_size(c.oid) BETWEEN 1 AND 1000000 AND
                      (SELECT max(number) FROM sea_mq.cursor_log_{other}) > (SELECT max(number) FROM sea_mq.cursor_log_{slot}) AND
+                     (SELECT max(number) FROM sea_mq.stream_progress_log_{other}) > (SELECT max(number) FROM sea_mq.stream_progress_log_{slot}) AND
                      (SELECT max(number) FROM sea_mq.progress_log_{other}) > (SELECT max(number) FROM sea_mq.progress_log_{slot})"
                 ),
                 &[],
@@ -184,7 +187,10 @@ async fn positions_and_counts_survive_the_turn_of_their_ring_and_a_crash() {
             .await
         })
         .await;
-        assert!(!db.value::<bool>("SELECT EXISTS (SELECT FROM sea_mq.cursors WHERE sink = 7)", &[]).await);
+        assert!(
+            !db.value::<bool>(&format!("SELECT EXISTS (SELECT FROM sea_mq.cursor_log_{other} WHERE reader = 7)"), &[])
+                .await
+        );
         if round == 2 {
             kill_consumer(&stage).await;
         }

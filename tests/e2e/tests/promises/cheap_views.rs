@@ -86,9 +86,11 @@ async fn fill(db: &Database, half: i64, rows: i64) {
          SELECT {half} * 3 + (i - {first}) * 3 / {rows}, sea_mq.sink_id(c.context, 'event'), '1:1:', pg_current_snapshot(),
             i + c.n, i + c.n + 998, 500, i / 2 + 1, now()
          FROM generate_series({first}, {last}, 1000) i, (VALUES ('orders', 0), ('billing', 1)) c(context, n);
-         INSERT INTO sea_mq.cursor_log (slot, sink, done, next_xid, floor, stream_sequence, published)
-         SELECT 0, s.sink, pg_current_snapshot(), pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
-            CASE s.kind WHEN 'event' THEN {last} ELSE 0 END, {last} / 2, {last} / 2 FROM sea_mq.streams s;
+         INSERT INTO sea_mq.cursor_log (slot, reader_kind, reader, done, next_xid, floor)
+         SELECT 0, 'stream', s.sink, pg_current_snapshot(), pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+            CASE s.kind WHEN 'event' THEN {last} ELSE 0 END FROM sea_mq.streams s;
+         INSERT INTO sea_mq.stream_progress_log (slot, sink, stream_sequence, published)
+         SELECT 0, s.sink, {last} / 2, {last} / 2 FROM sea_mq.streams s;
          INSERT INTO sea_mq.inbox_log (slot, id, subscription, message_id, status, attempts, event_type, subject, payload,
             headers, event_at, created_at, processed_at)
          SELECT i % 4, nextval('sea_mq.inbox_id'), 'app__one', 'm' || i, CASE WHEN i % 10000 = 0 THEN 'dead' ELSE 'processed' END,
@@ -161,7 +163,7 @@ async fn stage(name: &str) -> (Stage, Database) {
     db.run("SELECT sea_mq.subscribe('app__one', 'orders')").await;
     db.run("SELECT sea_mq.stop()").await;
     until("the workers are gone", SOON, async || stage.workers().await.is_empty()).await;
-    db.run("TRUNCATE sea_mq.cursor_log").await;
+    db.run("TRUNCATE sea_mq.cursor_log, sea_mq.stream_progress_log").await;
     (stage, db)
 }
 
@@ -224,8 +226,8 @@ async fn what_a_cursor_has_passed_and_not_read_is_not_published() {
         .await;
     }
     db.run(
-        "INSERT INTO sea_mq.cursor_log (slot, sink, floor, next_xid, done, batch_upto, batch_next_xid, batch_ceiling, batch_at)
-         SELECT 0, sea_mq.sink_id('orders', 'event'), 5500, x.third, format('%s:%s:%s', x.first, x.second + 1, x.first)::pg_snapshot,
+        "INSERT INTO sea_mq.cursor_log (slot, reader_kind, reader, floor, next_xid, done, batch_upto, batch_next_xid, batch_ceiling, batch_at)
+         SELECT 0, 'stream', sea_mq.sink_id('orders', 'event'), 5500, x.third, format('%s:%s:%s', x.first, x.second + 1, x.first)::pg_snapshot,
             format('%s:%s:%s', x.first, x.third + 1, concat_ws(',', x.first, x.third))::pg_snapshot, x.third + 1, 7000, 6500
          FROM (SELECT min(xid::text::bigint) AS first, min(xid::text::bigint) + 1 AS second, max(xid::text::bigint) AS third
             FROM sea_mq.outbox_log WHERE aggregate_id = 'late') x",

@@ -30,7 +30,7 @@ async fn until_published(db: &Database) {
 
 async fn until_refilled(db: &Database) {
     let done = "SELECT NOT EXISTS (SELECT FROM sea_mq.republish_requests)
-        AND NOT EXISTS (SELECT FROM sea_mq.cursors WHERE refilling)";
+        AND NOT EXISTS (SELECT FROM sea_mq.stream_progress WHERE refilling)";
     until("the refill is through", SOON, async || db.value(done, &[]).await).await;
 }
 
@@ -125,7 +125,7 @@ async fn a_stream_that_is_lost_in_the_middle_of_its_refill_is_refilled_as_a_whol
     stage.broker.kill();
     assert_eq!(db.value::<i64>("SELECT sea_mq.republish('ORDERS_EVENTS', from_seq => 500)", &[]).await, 2501);
     until("the relay has taken it up", SOON, async || {
-        db.value("SELECT EXISTS (SELECT FROM sea_mq.cursors WHERE refilling)", &[]).await
+        db.value("SELECT EXISTS (SELECT FROM sea_mq.stream_progress WHERE refilling)", &[]).await
     })
     .await;
     stage.broker.forget_everything();

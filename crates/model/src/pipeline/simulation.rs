@@ -1,0 +1,561 @@
+//! A subscription against a stream and a database that are modelled, with failures, crashes and redeliveries in random places: each
+//! message is in effect once or a dead letter, and the first attempts of an aggregate's messages are in the order of the stream.
+//!
+//! A transaction works on a copy of the database, which takes its place at the commit. A crash loses everything but the
+//! database and the stream. `SEA_MQ_FUZZ_SEED` makes another run.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+const MESSAGES: usize = 60;
+const STEPS: usize = 400;
+/// Attempts before a message is given up.
+const MAX_ATTEMPTS: usize = 4;
+/// Steps after which all must be dealt with once nothing goes wrong any more by chance.
+const CALM: usize = 4000;
+
+type MessageId = usize;
+
+/// How an attempt ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Success,
+    Failure,
+    Poison,
+    /// Others are in the way.
+    Busy,
+    FailureAtCommit,
+    /// The process dies of it.
+    Crash,
+}
+
+/// What is to become of a message: how its attempts end, by their number. Those behind the last succeed.
+struct Message {
+    aggregate: usize,
+    endings: Vec<Ending>,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    message: MessageId,
+    attempts: usize,
+    processing: bool,
+}
+
+#[derive(Clone, Default)]
+struct Database {
+    pending: BTreeMap<i64, Row>,
+    next_id: i64,
+    done: BTreeSet<MessageId>,
+    dead: BTreeSet<MessageId>,
+    /// What handlers have left.
+    effects: Vec<MessageId>,
+    /// Messages in the order of their first attempts.
+    firsts: Vec<MessageId>,
+}
+
+impl Database {
+    fn knows(&self, message: MessageId) -> bool {
+        self.done.contains(&message)
+            || self.dead.contains(&message)
+            || self.pending.values().any(|row| row.message == message)
+    }
+
+    fn store(&mut self, message: MessageId, processing: bool) -> i64 {
+        self.next_id += 1;
+        self.pending.insert(self.next_id, Row { message, attempts: usize::from(processing), processing });
+        self.next_id
+    }
+
+    fn conclude(&mut self, id: i64, outcome: &Outcome) {
+        let Some(row) = self.pending.get_mut(&id) else { return };
+        row.processing = false;
+        let message = row.message;
+        let given_up = match outcome {
+            Outcome::Processed | Outcome::Skipped(_) => {
+                self.done.insert(message);
+                self.pending.remove(&id);
+                return;
+            }
+            Outcome::Poison(_) => true,
+            Outcome::Failed(_) | Outcome::TimedOut(_) | Outcome::Crashed | Outcome::Again(_) => {
+                row.attempts >= MAX_ATTEMPTS
+            }
+        };
+        if given_up {
+            self.dead.insert(message);
+            self.pending.remove(&id);
+        }
+    }
+}
+
+fn failure(sqlstate: &str) -> Failure {
+    Failure { sqlstate: sqlstate.into(), ..Failure::default() }
+}
+
+struct World {
+    rng: StdRng,
+    messages: Vec<Message>,
+    /// By stream sequence. Some messages were published twice.
+    stream: Vec<MessageId>,
+    acknowledged: Vec<bool>,
+    /// Stream sequences that were delivered and are not dealt with, and how often each was delivered.
+    queue: VecDeque<(usize, u32)>,
+    next: usize,
+    database: Database,
+    care: Care,
+    effect: Effect,
+    crashed: bool,
+    /// Nothing goes wrong any more but what the messages themselves do.
+    calm: bool,
+}
+
+impl World {
+    fn new(seed: u64, effect: Effect) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let messages: Vec<Message> =
+            (0..MESSAGES).map(|_| Message { aggregate: rng.random_range(0..4), endings: endings(&mut rng) }).collect();
+        let mut stream = Vec::new();
+        for message in 0..MESSAGES {
+            stream.push(message);
+            if rng.random_bool(0.1) {
+                stream.push(rng.random_range(0..=message));
+            }
+        }
+        let acknowledged = vec![false; stream.len()];
+        Self {
+            rng,
+            messages,
+            stream,
+            acknowledged,
+            queue: VecDeque::new(),
+            next: 0,
+            database: Database::default(),
+            care: Care::default(),
+            effect,
+            crashed: false,
+            calm: false,
+        }
+    }
+
+    fn happens(&mut self, probability: f64) -> bool {
+        !self.calm && self.rng.random_bool(probability)
+    }
+
+    /// Runs the handler. What it leaves, it leaves in the transaction's database.
+    fn handle(&mut self, database: &mut Database, message: MessageId, attempt: usize) -> (Outcome, bool) {
+        let ending = self.messages[message].endings.get(attempt - 1).copied().unwrap_or(Ending::Success);
+        let outcome = match ending {
+            Ending::Success | Ending::FailureAtCommit => {
+                database.effects.push(message);
+                Outcome::Processed
+            }
+            Ending::Failure => Outcome::of(failure("23505")),
+            Ending::Poison => Outcome::of(failure("SM001")),
+            // Not for ever: others go on.
+            Ending::Busy if self.rng.random_bool(0.7) => Outcome::of(failure("40001")),
+            Ending::Busy => {
+                database.effects.push(message);
+                Outcome::Processed
+            }
+            Ending::Crash => {
+                self.crashed = true;
+                Outcome::Crashed
+            }
+        };
+        (outcome, ending == Ending::FailureAtCommit)
+    }
+
+    /// Commits, unless the process dies before. It may die after it as well.
+    fn commit(&mut self, database: Database, fails: bool) -> Result<(), Failure> {
+        self.crashed |= self.happens(0.02);
+        if self.crashed {
+            return Err(failure("57P02"));
+        }
+        if fails {
+            return Err(failure("23514"));
+        }
+        self.database = database;
+        self.crashed |= self.happens(0.02);
+        if self.crashed { Err(failure("57P02")) } else { Ok(()) }
+    }
+
+    fn begin(&self) -> Result<Database, Failure> {
+        if self.crashed { Err(failure("57P02")) } else { Ok(self.database.clone()) }
+    }
+
+    /// A process that begins anew: what was not acknowledged is delivered again, and attempts that nobody makes any more end.
+    fn restart(&mut self) {
+        let delivered: BTreeMap<usize, u32> = self.queue.drain(..).collect();
+        let open = (0..self.next).filter(|&sequence| !self.acknowledged[sequence]);
+        self.queue = open.map(|sequence| (sequence, delivered.get(&sequence).map_or(2, |times| times + 1))).collect();
+        self.care = Care::default();
+        self.crashed = false;
+        let abandoned: Vec<i64> =
+            self.database.pending.iter().filter(|(_, row)| row.processing).map(|(id, _)| *id).collect();
+        abandoned.into_iter().for_each(|id| self.database.conclude(id, &Outcome::Crashed));
+    }
+
+    fn deliver(&mut self) {
+        for _ in 0..self.rng.random_range(1..8) {
+            if self.next < self.stream.len() {
+                self.queue.push_back((self.next, 1));
+                self.next += 1;
+            }
+        }
+    }
+
+    fn serve_stream(&mut self) {
+        match self.effect {
+            Effect::Handler => self.serve_delivered(),
+            Effect::Lanes | Effect::Pull => self.serve_stored(),
+        }
+    }
+
+    fn serve_delivered(&mut self) {
+        let repeated = self.queue.iter().take_while(|(_, delivered)| *delivered > 1).count();
+        let plan = self.care.plan(repeated);
+        let messages: Vec<MessageId> =
+            self.queue.iter().take(plan.most()).map(|(sequence, _)| self.stream[*sequence]).collect();
+        let mut care = std::mem::take(&mut self.care);
+        let result = take_turn(&mut care, plan, &messages, &mut Delivered { world: self, left: 5 });
+        self.care = care;
+        if let Ok(Turn::Done(tally)) = result {
+            self.acknowledge(tally.handled);
+        }
+    }
+
+    fn acknowledge(&mut self, handled: usize) {
+        for _ in 0..handled {
+            let Some((sequence, delivered)) = self.queue.pop_front() else { return };
+            if self.happens(0.05) {
+                // The acknowledgement gets lost.
+                self.queue.push_back((sequence, delivered + 1));
+            } else {
+                self.acknowledged[sequence] = true;
+            }
+        }
+    }
+
+    fn serve_stored(&mut self) {
+        let Ok(mut database) = self.begin() else { return };
+        let count = self.queue.len().min(5);
+        for place in 0..count {
+            let message = self.stream[self.queue[place].0];
+            if !database.knows(message) {
+                database.store(message, false);
+            }
+        }
+        if self.commit(database, false).is_ok() {
+            self.acknowledge(count);
+        }
+    }
+
+    fn serve_due(&mut self) {
+        let waiting = self.database.pending.iter().filter(|(_, row)| !row.processing);
+        let mut due: Vec<Kept> =
+            waiting.map(|(id, row)| Kept { id: *id, message: row.message, attempts: row.attempts }).collect();
+        due.sort_by_key(|one| (one.attempts > 0, one.id));
+        let firsts = due.iter().take_while(|one| one.attempts == 0).count();
+        let plan = if firsts == 0 { Plan::Alone(ALONE) } else { self.care.plan(usize::MAX) };
+        due.truncate(plan.most().min(if firsts == 0 { due.len() } else { firsts }));
+        let mut care = std::mem::take(&mut self.care);
+        drop(take_turn(&mut care, plan, &due, &mut Waiting { world: self, left: 5 }));
+        self.care = care;
+    }
+
+    fn step(&mut self) {
+        match self.rng.random_range(0..10) {
+            0..=2 => self.deliver(),
+            3..=6 => self.serve_stream(),
+            7 | 8 => self.serve_due(),
+            _ => self.crashed |= self.happens(0.2),
+        }
+        if self.crashed {
+            self.restart();
+        }
+        self.check();
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.acknowledged.iter().all(|acknowledged| *acknowledged) && self.database.pending.is_empty()
+    }
+
+    fn check(&self) {
+        let database = &self.database;
+        let once: BTreeSet<_> = database.effects.iter().collect();
+        assert_eq!(once.len(), database.effects.len(), "a message was in effect twice: {:?}", database.effects);
+        assert!(database.effects.iter().all(|message| database.done.contains(message)), "in effect and not done");
+        assert!(database.done.is_disjoint(&database.dead));
+        let mut last = BTreeMap::new();
+        for message in &database.firsts {
+            let before = last.insert(self.messages[*message].aggregate, *message);
+            assert!(before < Some(*message), "first attempts out of order: {:?}", database.firsts);
+        }
+    }
+
+    fn check_end(&self) {
+        let database = &self.database;
+        assert_eq!(database.done.len() + database.dead.len(), MESSAGES, "a message is lost");
+        assert_eq!(database.effects.len(), database.done.len());
+        for (number, message) in self.messages.iter().enumerate() {
+            let harmless = message.endings.iter().all(|ending| *ending == Ending::Success);
+            assert!(!harmless || database.done.contains(&number), "message {number} was given up for others' faults");
+        }
+    }
+}
+
+fn endings(rng: &mut StdRng) -> Vec<Ending> {
+    if rng.random_bool(0.6) {
+        return Vec::new();
+    }
+    let all = [Ending::Failure, Ending::Poison, Ending::Busy, Ending::FailureAtCommit, Ending::Crash];
+    let count = rng.random_range(1..=MAX_ATTEMPTS + 1);
+    (0..count).map(|_| all[rng.random_range(0..all.len())]).collect()
+}
+
+/// Messages that were just delivered.
+struct Delivered<'a> {
+    world: &'a mut World,
+    /// Messages for which the turn has time.
+    left: usize,
+}
+
+struct Batch<'a> {
+    world: &'a mut World,
+    database: Database,
+    seen: BTreeSet<MessageId>,
+    fails_at_commit: bool,
+    left: usize,
+}
+
+impl Transaction<MessageId> for Batch<'_> {
+    fn accept(&mut self, message: &MessageId) -> Accept {
+        if self.seen.insert(*message) && !self.database.knows(*message) { Accept::New } else { Accept::Known }
+    }
+
+    fn attempt(&mut self, message: &MessageId) -> Outcome {
+        self.left = self.left.saturating_sub(1);
+        let (outcome, fails) = self.world.handle(&mut self.database, *message, 1);
+        self.fails_at_commit |= fails;
+        if outcome == Outcome::Processed {
+            self.database.firsts.push(*message);
+            self.database.done.insert(*message);
+        }
+        outcome
+    }
+
+    fn failed(&mut self, message: &MessageId, outcome: Outcome) {
+        self.database.firsts.push(*message);
+        let id = self.database.store(*message, true);
+        self.database.conclude(id, &outcome);
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Shell<MessageId> for Delivered<'_> {
+    type Noted = i64;
+    type Trouble = ();
+
+    fn together(&mut self, messages: &[MessageId]) -> Result<Turn<()>, Failure> {
+        let database = self.world.begin()?;
+        if self.world.happens(0.05) {
+            return Ok(Turn::Blocked(()));
+        }
+        let (seen, left) = (BTreeSet::new(), self.left);
+        let mut batch = Batch { world: self.world, database, seen, fails_at_commit: false, left };
+        let tally = together(messages, &mut batch)?;
+        let Batch { database, fails_at_commit, .. } = batch;
+        self.world.commit(database, fails_at_commit)?;
+        Ok(Turn::Done(tally))
+    }
+
+    fn note(&mut self, message: &MessageId) -> Result<Option<i64>, Failure> {
+        let mut database = self.world.begin()?;
+        if database.knows(*message) {
+            return Ok(None);
+        }
+        let id = database.store(*message, true);
+        database.firsts.push(*message);
+        self.world.commit(database, false)?;
+        Ok(Some(id))
+    }
+
+    fn attempt(&mut self, id: &i64, _: bool) -> Result<Attempt<()>, Failure> {
+        attempt(self.world, *id, |row| row.processing = false)
+    }
+
+    fn conclude(&mut self, id: &i64, outcome: &Outcome) -> Result<(), Failure> {
+        conclude(self.world, *id, outcome)
+    }
+
+    fn pause(&mut self, _: u32) {}
+
+    fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    fn between(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn undone(&mut self, _: &Failure, _: usize) {}
+}
+
+/// The attempt of a message that was noted as under way.
+fn attempt(world: &mut World, id: i64, take_back: fn(&mut Row)) -> Result<Attempt<()>, Failure> {
+    let mut database = world.begin()?;
+    let Row { message, attempts, .. } = database.pending[&id];
+    if world.happens(0.05) {
+        if let Some(row) = database.pending.get_mut(&id) {
+            row.attempts -= 1;
+            take_back(row);
+        }
+        world.commit(database, false)?;
+        return Ok(Attempt::Blocked(()));
+    }
+    let (outcome, fails) = world.handle(&mut database, message, attempts);
+    if matches!(outcome, Outcome::Again(_)) {
+        return Ok(Attempt::Again);
+    }
+    let processed = outcome == Outcome::Processed;
+    database.conclude(id, &outcome);
+    world.commit(database, fails)?;
+    Ok(Attempt::Concluded { processed })
+}
+
+fn conclude(world: &mut World, id: i64, outcome: &Outcome) -> Result<(), Failure> {
+    let mut database = world.begin()?;
+    database.conclude(id, outcome);
+    world.commit(database, false)
+}
+
+/// A message that waits in the inbox.
+#[derive(Clone)]
+struct Kept {
+    id: i64,
+    message: MessageId,
+    attempts: usize,
+}
+
+struct Waiting<'a> {
+    world: &'a mut World,
+    left: usize,
+}
+
+impl Transaction<Kept> for Batch<'_> {
+    fn accept(&mut self, one: &Kept) -> Accept {
+        match self.database.pending.get(&one.id) {
+            Some(row) if !row.processing && row.attempts == 0 => Accept::New,
+            _ => Accept::Pass,
+        }
+    }
+
+    fn attempt(&mut self, one: &Kept) -> Outcome {
+        self.left = self.left.saturating_sub(1);
+        let (outcome, fails) = self.world.handle(&mut self.database, one.message, 1);
+        self.fails_at_commit |= fails;
+        if outcome == Outcome::Processed {
+            first(&mut self.database, one.message);
+            self.database.conclude(one.id, &outcome);
+        }
+        outcome
+    }
+
+    fn failed(&mut self, one: &Kept, outcome: Outcome) {
+        first(&mut self.database, one.message);
+        if let Some(row) = self.database.pending.get_mut(&one.id) {
+            row.attempts = 1;
+        }
+        self.database.conclude(one.id, &outcome);
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == 0
+    }
+}
+
+/// A message whose attempt was none, since the handler could not be run, may have its first attempt behind others.
+fn first(database: &mut Database, message: MessageId) {
+    if !database.firsts.contains(&message) {
+        database.firsts.push(message);
+    }
+}
+
+impl Shell<Kept> for Waiting<'_> {
+    type Noted = i64;
+    type Trouble = ();
+
+    fn together(&mut self, messages: &[Kept]) -> Result<Turn<()>, Failure> {
+        let database = self.world.begin()?;
+        let (seen, left) = (BTreeSet::new(), self.left);
+        let mut batch = Batch { world: self.world, database, seen, fails_at_commit: false, left };
+        let tally = together(messages, &mut batch)?;
+        let Batch { database, fails_at_commit, .. } = batch;
+        self.world.commit(database, fails_at_commit)?;
+        Ok(Turn::Done(tally))
+    }
+
+    fn note(&mut self, one: &Kept) -> Result<Option<i64>, Failure> {
+        let mut database = self.world.begin()?;
+        match database.pending.get_mut(&one.id) {
+            Some(row) if !row.processing && row.attempts == one.attempts => {
+                row.processing = true;
+                row.attempts += 1;
+            }
+            _ => return Ok(None),
+        }
+        first(&mut database, one.message);
+        self.world.commit(database, false)?;
+        Ok(Some(one.id))
+    }
+
+    fn attempt(&mut self, id: &i64, _: bool) -> Result<Attempt<()>, Failure> {
+        attempt(self.world, *id, |row| row.processing = false)
+    }
+
+    fn conclude(&mut self, id: &i64, outcome: &Outcome) -> Result<(), Failure> {
+        conclude(self.world, *id, outcome)
+    }
+
+    fn pause(&mut self, _: u32) {}
+
+    fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    fn between(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn undone(&mut self, _: &Failure, _: usize) {}
+}
+
+fn run(seed: u64, effect: Effect) {
+    let mut world = World::new(seed, effect);
+    (0..STEPS).for_each(|_| world.step());
+    world.calm = true;
+    let quiet = (0..CALM).any(|_| {
+        world.step();
+        world.is_quiet()
+    });
+    assert!(quiet, "seed {seed}: {effect:?}: still at work: {:?}", world.database.pending);
+    world.check_end();
+}
+
+#[test]
+fn each_message_is_in_effect_once_or_a_dead_letter_whatever_fails() {
+    let first = std::env::var("SEA_MQ_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    for seed in first..first + 100 {
+        for effect in [Effect::Handler, Effect::Lanes] {
+            run(seed, effect);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Messages that were just delivered, by the broker or by this database's log: they are handled, and the inbox has them then.
+
+use std::collections::HashSet;
+
+use super::attempt::{self, Attempts, TurnTime, is_for_another};
+use crate::host::door;
+use crate::inbox::done::{self, LogWriter, Probe};
+use crate::inbox::handler;
+use crate::inbox::subscriptions::{self, Subscription};
+use crate::inbox::waiting::{self, Standing, Waiting};
+use crate::streams::consumers::Trouble;
+use crate::sys::clock;
+use sea_mq_model::domain::message::Message;
+use sea_mq_model::domain::outcome::{Failure, Outcome};
+use sea_mq_model::pipeline::{self, Accept, Attempt, Shell, Tally, Transaction, Turn};
+
+/// The pipeline's shell for them. `save` runs in the transaction of those that are handled together, as the worker.
+pub struct Delivered<'a, F: FnMut(&Tally)> {
+    subscription: &'a Subscription,
+    save: F,
+    time: TurnTime,
+    /// They were handled together, and that has committed.
+    pub is_saved: bool,
+}
+
+impl<'a, F: FnMut(&Tally)> Delivered<'a, F> {
+    pub fn new(subscription: &'a Subscription, save: F) -> Self {
+        Self { subscription, save, time: TurnTime::begin(), is_saved: false }
+    }
+}
+
+impl<F: FnMut(&Tally)> Shell<Message> for Delivered<'_, F> {
+    type Noted = Waiting;
+    type Trouble = Trouble;
+
+    fn together(&mut self, messages: &[Message]) -> Result<Turn<Trouble>, Failure> {
+        let turn = handler::handling(|| {
+            let handler = match subscriptions::handler(&self.subscription.name) {
+                Ok(handler) => handler,
+                Err(trouble) => return Turn::Blocked(trouble),
+            };
+            let mut batch = Batch {
+                subscription: self.subscription,
+                attempts: Attempts::new(&handler),
+                probe: Probe::open(),
+                writer: LogWriter::open(),
+                begun_at: clock::now(),
+                time: TurnTime::begin(),
+                seen: HashSet::new(),
+                refused: None,
+                failed: Vec::new(),
+            };
+            let tally = pipeline::together(messages, &mut batch).unwrap_or_else(|failure| attempt::undo(&failure));
+            let Batch { failed, writer, probe, .. } = batch;
+            drop((writer, probe));
+            door::as_owner(|| {
+                store_failed(self.subscription, &failed);
+                (self.save)(&tally);
+            });
+            Turn::Done(tally)
+        });
+        self.is_saved = matches!(turn, Ok(Turn::Done(_)));
+        turn
+    }
+
+    fn note(&mut self, message: &Message) -> Result<Option<Waiting>, Failure> {
+        if is_for_another(message, self.subscription) {
+            return Ok(None);
+        }
+        let noted = note(self.subscription, message)?;
+        Ok(noted.map(|(id, message)| Waiting { id, is_first: false, attempts: 0, message }))
+    }
+
+    fn attempt(&mut self, noted: &Waiting, last: bool) -> Result<Attempt<Trouble>, Failure> {
+        attempt::alone(self.subscription, noted, last)
+    }
+
+    fn conclude(&mut self, noted: &Waiting, outcome: &Outcome) -> Result<(), Failure> {
+        attempt::conclude(noted, outcome)
+    }
+
+    fn pause(&mut self, turn: u32) {
+        attempt::pause(turn);
+    }
+
+    fn is_over(&self) -> bool {
+        self.time.is_over()
+    }
+
+    fn between(&mut self) {
+        pgrx::check_for_interrupts!();
+    }
+
+    fn undone(&mut self, failure: &Failure, _: usize) {
+        super::served::tell_undone(self.subscription, failure);
+        // Those that follow one by one have a turn of their own.
+        self.time = TurnTime::begin();
+    }
+}
+
+/// A transaction in which they are handled together.
+struct Batch<'a> {
+    subscription: &'a Subscription,
+    attempts: Attempts,
+    probe: Probe,
+    writer: LogWriter,
+    begun_at: i64,
+    time: TurnTime,
+    seen: HashSet<String>,
+    /// The message attempted last, as it is to be stored if that failed.
+    refused: Option<Message>,
+    failed: Vec<(Message, Outcome)>,
+}
+
+impl Transaction<Message> for Batch<'_> {
+    fn accept(&mut self, message: &Message) -> Accept {
+        if is_for_another(message, self.subscription) {
+            return Accept::Pass;
+        }
+        let (id, name) = (&message.message_id, &self.subscription.name);
+        let known = !self.seen.insert(id.clone()) || self.attempts.scratch.within(|| self.probe.holds(id, name));
+        if known { Accept::Known } else { Accept::New }
+    }
+
+    fn attempt(&mut self, message: &Message) -> Outcome {
+        let Self { subscription, attempts, writer, begun_at, .. } = self;
+        let record = |row: &done::Row| writer.append_processed(&subscription.name, row, *begun_at);
+        let (message, outcome) = attempts.run(message, subscription, 1, record);
+        self.refused = (outcome != Outcome::Processed).then_some(message);
+        outcome
+    }
+
+    fn failed(&mut self, message: &Message, outcome: Outcome) {
+        self.failed.push((self.refused.take().unwrap_or_else(|| message.clone()), outcome));
+    }
+
+    fn is_over(&self) -> bool {
+        self.time.is_over()
+    }
+}
+
+/// Stores messages whose first attempt did not succeed, with what follows from that.
+fn store_failed(subscription: &Subscription, failed: &[(Message, Outcome)]) {
+    let messages: Vec<&Message> = failed.iter().map(|(message, _)| message).collect();
+    if !messages.is_empty() {
+        let ids = waiting::store(&subscription.name, &messages, Standing::Processing);
+        ids.into_iter().zip(failed).for_each(|(id, (_, outcome))| waiting::conclude(id, 1, outcome));
+    }
+}
+
+/// Notes that a message is under way. `None`: the inbox has it already.
+fn note(subscription: &Subscription, message: &Message) -> Result<Option<(i64, Message)>, Failure> {
+    let store = |message: &Message| {
+        handler::transaction(|| {
+            if done::holds(&message.message_id, &subscription.name) {
+                return None;
+            }
+            waiting::store(&subscription.name, &[message], Standing::Processing).first().copied()
+        })
+    };
+    match store(message) {
+        Ok(id) => Ok(id.map(|id| (id, message.clone()))),
+        // Data exceptions and limits of PostgreSQL, as for what is nested too deeply: what cannot be stored as it is.
+        Err(failure) if ["22", "54"].iter().any(|class| failure.sqlstate.starts_with(class)) => {
+            let mut message = message.clone();
+            message.refuse_payload(&failure.message);
+            store(&message).map(|id| id.map(|id| (id, message)))
+        }
+        Err(failure) => Err(failure),
+    }
+}

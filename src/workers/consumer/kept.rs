@@ -1,0 +1,163 @@
+//! Messages that wait in the inbox: retries, replays, and all messages of a parallel handler's lane.
+
+use std::collections::HashSet;
+
+use super::attempt::{self, Attempts, TurnTime};
+use super::served::Served;
+use super::worker::Worker;
+use crate::host::door;
+use crate::host::session::{self, Failed};
+use crate::inbox::subscriptions::{self, Subscription};
+use crate::inbox::waiting::{self, Waiting};
+use crate::inbox::{done, handler};
+use crate::streams::consumers::Trouble;
+use sea_mq_model::domain::outcome::{Failure, Outcome};
+use sea_mq_model::pipeline::{self, AT_ONCE, Accept, Attempt, Effect, Plan, Shell, Transaction, Turn};
+
+impl Worker {
+    /// Handles what is due of a subscription that the consumer handles itself. Returns whether there may be more.
+    pub(super) fn serve_due(&mut self, place: usize) -> Result<bool, Failed> {
+        let now = std::time::Instant::now();
+        let served = &mut self.served[place];
+        let due = served.subscription.effect() == Effect::Handler && served.due_at.is_some_and(|at| at <= now);
+        if !due || served.subscription.paused || served.is_held_up(now) {
+            return Ok(false);
+        }
+        let more = serve_lane(served, 0)?;
+        served.look()?;
+        self.handled_anything = true;
+        Ok(more)
+    }
+}
+
+/// Handles what is due in a lane: first attempts together, further ones each alone. Returns whether there may be more.
+pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed> {
+    let subscription = std::rc::Rc::clone(&served.subscription);
+    let floor = served.floor();
+    // Any of them may have ended a process before.
+    let plan = served.care.plan(AT_ONCE);
+    let due = session::transaction(|| waiting::due(&subscription.name, lane, plan.most(), floor))?;
+    if due.is_empty() {
+        return Ok(false);
+    }
+    let firsts = due.iter().take_while(|one| one.attempts == 0).count();
+    let (plan, next) = if firsts == 0 { (Plan::Alone(due.len()), &due[..]) } else { (plan, &due[..firsts]) };
+    let mut shell = Kept { subscription: &subscription, time: TurnTime::begin() };
+    let turn =
+        pipeline::take_turn(&mut served.care, plan, next, &mut shell).map_err(|failure| Failed(failure.message))?;
+    let handled = served.note(turn)?;
+    // What follows the last one that was dealt with, in the order of their numbers.
+    if let Some(last) = due[..handled].iter().rfind(|one| one.is_first) {
+        served.raise_floor(last.id + 1);
+    }
+    Ok(handled > 0)
+}
+
+/// The pipeline's shell for them.
+struct Kept<'a> {
+    subscription: &'a Subscription,
+    time: TurnTime,
+}
+
+impl Shell<Waiting> for Kept<'_> {
+    type Noted = Waiting;
+    type Trouble = Trouble;
+
+    fn together(&mut self, messages: &[Waiting]) -> Result<Turn<Trouble>, Failure> {
+        handler::handling(|| {
+            let handler = match subscriptions::handler(&self.subscription.name) {
+                Ok(handler) => handler,
+                Err(trouble) => return Turn::Blocked(trouble),
+            };
+            // Somebody may have unsubscribed, or dealt the messages out again.
+            let held = waiting::lock_waiting(messages).into_iter().collect();
+            done::lock_current_slot();
+            let mut batch = Batch {
+                subscription: self.subscription,
+                attempts: Attempts::new(&handler),
+                held,
+                time: TurnTime::begin(),
+                processed: Vec::new(),
+                failed: Vec::new(),
+            };
+            let tally = pipeline::together(messages, &mut batch).unwrap_or_else(|failure| attempt::undo(&failure));
+            let Batch { processed, failed, .. } = batch;
+            door::as_owner(|| settle(&processed, &failed));
+            Turn::Done(tally)
+        })
+    }
+
+    fn note(&mut self, one: &Waiting) -> Result<Option<Waiting>, Failure> {
+        let there = handler::transaction(|| waiting::begin_attempt(one.id, one.attempts))?;
+        Ok(there.then(|| one.clone()))
+    }
+
+    fn attempt(&mut self, noted: &Waiting, last: bool) -> Result<Attempt<Trouble>, Failure> {
+        attempt::alone(self.subscription, noted, last)
+    }
+
+    fn conclude(&mut self, noted: &Waiting, outcome: &Outcome) -> Result<(), Failure> {
+        attempt::conclude(noted, outcome)
+    }
+
+    fn pause(&mut self, turn: u32) {
+        attempt::pause(turn);
+    }
+
+    fn is_over(&self) -> bool {
+        self.time.is_over()
+    }
+
+    fn between(&mut self) {
+        pgrx::check_for_interrupts!();
+    }
+
+    fn undone(&mut self, failure: &Failure, _: usize) {
+        super::served::tell_undone(self.subscription, failure);
+        // Those that follow one by one have a turn of their own.
+        self.time = TurnTime::begin();
+    }
+}
+
+/// A transaction in which they are handled together.
+struct Batch<'a> {
+    subscription: &'a Subscription,
+    attempts: Attempts,
+    /// Those that wait still, locked.
+    held: HashSet<i64>,
+    time: TurnTime,
+    processed: Vec<i64>,
+    failed: Vec<(i64, Outcome)>,
+}
+
+impl Transaction<Waiting> for Batch<'_> {
+    fn accept(&mut self, one: &Waiting) -> Accept {
+        if self.held.contains(&one.id) { Accept::New } else { Accept::Pass }
+    }
+
+    fn attempt(&mut self, one: &Waiting) -> Outcome {
+        let outcome = self.attempts.run(&one.message, self.subscription, 1, |_| ()).1;
+        if outcome == Outcome::Processed {
+            self.processed.push(one.id);
+        }
+        outcome
+    }
+
+    fn failed(&mut self, one: &Waiting, outcome: Outcome) {
+        self.failed.push((one.id, outcome));
+    }
+
+    fn is_over(&self) -> bool {
+        self.time.is_over()
+    }
+}
+
+fn settle(processed: &[i64], failed: &[(i64, Outcome)]) {
+    if !processed.is_empty() {
+        waiting::settle_processed(processed);
+    }
+    for (id, outcome) in failed {
+        waiting::begin_attempt(*id, 0);
+        waiting::conclude(*id, 1, outcome);
+    }
+}
