@@ -127,7 +127,6 @@ COMMENT ON TABLE sea_mq.endpoint_progress IS 'What was delivered to each endpoin
 COMMENT ON COLUMN sea_mq.endpoint_progress.slot IS 'Slot of the ring';
 COMMENT ON COLUMN sea_mq.endpoint_progress.number IS 'Of an endpoint''s rows the one with the greatest counts';
 COMMENT ON COLUMN sea_mq.endpoint_progress.endpoint_id IS 'Number of the endpoint';
-COMMENT ON COLUMN sea_mq.endpoint_progress.done IS 'Position in the log; this and the next six as in sea_mq.cursors';
 COMMENT ON COLUMN sea_mq.endpoint_progress.delivered IS 'Deliveries so far';
 COMMENT ON COLUMN sea_mq.endpoint_progress.failed IS 'Deliveries given up so far';
 COMMENT ON COLUMN sea_mq.endpoint_progress.attempts IS 'Attempts so far';

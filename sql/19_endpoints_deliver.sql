@@ -26,22 +26,22 @@ CREATE FUNCTION sea_mq.outgoing_rows(seqs text, audience text, format text, temp
 RETURNS SETOF record LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     l sea_mq.outbox_log;
-    out jsonb;
+    made jsonb;
 BEGIN
     FOR l IN SELECT o.* FROM sea_mq.outbox_log o WHERE o.seq = ANY (seqs::bigint[]) LOOP
         seq := l.seq;
         error := NULL;
         BEGIN
-            out := sea_mq.outgoing(ROW(l.id, l.id::text, NULL, l.context, l.event_type, l.event_version,
+            made := sea_mq.outgoing(ROW(l.id, l.id::text, NULL, l.context, l.event_type, l.event_version,
                 coalesce(l.subject, concat_ws('.', l.context, 'event', l.event_type, 'v' || l.event_version)), l.aggregate_type, l.aggregate_id,
                 l.payload::jsonb, '{}', coalesce(l.correlation_id, l.id::text), NULL, l.visibility, NULL, NULL, l.created_at)::sea_mq.event,
                 audience, format, template);
         EXCEPTION WHEN OTHERS THEN
             error := SQLERRM;
-            out := NULL;
+            made := NULL;
         END;
-        body := out ->> 'body';
-        headers := (out -> 'headers')::text;
+        body := made ->> 'body';
+        headers := (made -> 'headers')::text;
         RETURN NEXT;
     END LOOP;
 END $$;
@@ -56,7 +56,7 @@ DECLARE
     ctx text;
     name text := sea_mq.event_name(event_type);
     id uuid := event_id;
-    out jsonb;
+    made jsonb;
     before sea_mq.delivery_pending;
 BEGIN
     SELECT t.* INTO e FROM sea_mq.endpoints t WHERE t.endpoint = deliver.endpoint;
@@ -73,14 +73,14 @@ BEGIN
     END IF;
     id := coalesce(id, left(encode(sha256(convert_to(jsonb_build_array(endpoint, ctx, name, event_version, aggregate_type, aggregate_id,
         payload)::text, 'UTF8')), 'hex'), 32)::uuid);
-    out := sea_mq.outgoing(ROW(id, id::text, NULL, ctx, name, coalesce(event_version, 1), concat_ws('.', ctx, 'event', name, 'v' || coalesce(event_version, 1)),
+    made := sea_mq.outgoing(ROW(id, id::text, NULL, ctx, name, coalesce(event_version, 1), concat_ws('.', ctx, 'event', name, 'v' || coalesce(event_version, 1)),
         coalesce(aggregate_type, ''), coalesce(aggregate_id, ''), payload, '{}', coalesce(correlation_id, id::text), NULL, e.audience, NULL, NULL,
         clock_timestamp())::sea_mq.event, e.audience, e.format, e.body);
-    IF out IS NULL OR out ->> 'body' IS NULL THEN
+    IF made IS NULL OR made ->> 'body' IS NULL THEN
         RAISE EXCEPTION 'the event cannot be rendered for endpoint "%"', endpoint
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Look at its format and template.';
-    ELSIF octet_length(out ->> 'body') > e.max_size THEN
-        RAISE EXCEPTION 'the body has % bytes, and endpoint "%" takes % at most', octet_length(out ->> 'body'), endpoint, e.max_size
+    ELSIF octet_length(made ->> 'body') > e.max_size THEN
+        RAISE EXCEPTION 'the body has % bytes, and endpoint "%" takes % at most', octet_length(made ->> 'body'), endpoint, e.max_size
             USING ERRCODE = 'program_limit_exceeded', HINT = 'Send less, or raise max_size with sea_mq.alter_endpoint.';
     END IF;
     IF sea_mq.delivery_done(id, e.id) THEN
@@ -89,7 +89,7 @@ BEGIN
     INSERT INTO sea_mq.delivery_pending AS p (endpoint_id, event_id, status, seq, key, context, event_type, event_version, aggregate_type,
         aggregate_id, body, headers, next_attempt_at)
     VALUES (e.id, id, 'pending', nextval('sea_mq.outbox_seq'), CASE WHEN aggregate_id IS NOT NULL THEN concat_ws('/', aggregate_type, aggregate_id) END,
-        ctx, name, coalesce(event_version, 1), aggregate_type, aggregate_id, convert_to(out ->> 'body', 'UTF8'), out -> 'headers', clock_timestamp())
+        ctx, name, coalesce(event_version, 1), aggregate_type, aggregate_id, convert_to(made ->> 'body', 'UTF8'), made -> 'headers', clock_timestamp())
     ON CONFLICT ON CONSTRAINT delivery_pending_pkey DO NOTHING;
     IF NOT FOUND THEN
         SELECT p.* INTO before FROM sea_mq.delivery_pending p WHERE p.endpoint_id = e.id AND p.event_id = id;
@@ -195,7 +195,7 @@ DECLARE
     e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
     p sea_mq.delivery_pending;
     l sea_mq.outbox_log;
-    out record;
+    made record;
 BEGIN
     SELECT d.* INTO p FROM sea_mq.delivery_pending d WHERE d.endpoint_id = e.id AND d.event_id = redeliver.event_id FOR UPDATE;
     IF FOUND AND p.dead_letter IS NOT NULL THEN
@@ -205,16 +205,16 @@ BEGIN
         WHERE d.endpoint_id = e.id AND d.event_id = redeliver.event_id AND d.status IN ('pending', 'retrying');
     ELSE
         SELECT o.* INTO l FROM sea_mq.outbox_log o WHERE o.id = redeliver.event_id ORDER BY o.seq DESC LIMIT 1;
-        SELECT r.* INTO out FROM sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, e.format, e.body) r;
-        IF l.id IS NULL OR out.body IS NULL THEN
+        SELECT r.* INTO made FROM sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, e.format, e.body) r;
+        IF l.id IS NULL OR made.body IS NULL THEN
             RAISE EXCEPTION 'event % cannot be delivered again', event_id
-                USING ERRCODE = 'undefined_object', HINT = coalesce(out.error, 'It is not retained any more, or its visibility does not reach the endpoint.');
+                USING ERRCODE = 'undefined_object', HINT = coalesce(made.error, 'It is not retained any more, or its visibility does not reach the endpoint.');
         END IF;
         DELETE FROM sea_mq.delivery_log d WHERE d.event_id = redeliver.event_id AND d.endpoint_id = e.id;
         INSERT INTO sea_mq.delivery_pending (endpoint_id, event_id, status, seq, key, context, event_type, event_version, aggregate_type,
             aggregate_id, body, headers, next_attempt_at)
         VALUES (e.id, l.id, 'pending', nextval('sea_mq.outbox_seq'), concat_ws('/', l.aggregate_type, l.aggregate_id), l.context, l.event_type,
-            l.event_version, l.aggregate_type, l.aggregate_id, convert_to(out.body, 'UTF8'), out.headers::jsonb, clock_timestamp());
+            l.event_version, l.aggregate_type, l.aggregate_id, convert_to(made.body, 'UTF8'), made.headers::jsonb, clock_timestamp());
     END IF;
     PERFORM sea_mq.dispatch_at_commit();
     RETURN event_id;

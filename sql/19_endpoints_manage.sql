@@ -6,7 +6,7 @@ COMMENT ON FUNCTION sea_mq.data_place IS 'Which data directory this is: a copy o
 CREATE FUNCTION sea_mq.seal_secret(endpoint_id bigint, name text, version bigint, value text) RETURNS bytea
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'seal_secret_wrapper';
 COMMENT ON FUNCTION sea_mq.seal_secret IS 'Encrypts a secret; makes the key if there is none. Error 58030: the key cannot be read; for internal use';
-CREATE FUNCTION sea_mq.generate_secret(asymmetric boolean) RETURNS text
+CREATE FUNCTION sea_mq.generate_secret(key_pair boolean) RETURNS text
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'generate_secret_wrapper';
 COMMENT ON FUNCTION sea_mq.generate_secret IS 'A new signing secret; for internal use';
 CREATE FUNCTION sea_mq.public_key(secret text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'public_key_wrapper';
@@ -108,12 +108,11 @@ BEGIN
     IF e.kind = 'nats' AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller()) THEN
         RAISE EXCEPTION 'only superusers make endpoints of kind nats'
             USING ERRCODE = 'insufficient_privilege', HINT = 'Its client looks names up by itself, so it could reach what is not public.';
-    ELSIF e.kind = 'nats' AND e.url !~ '^(nats|tls)://[^[:space:]@/]+$' THEN
-        RAISE EXCEPTION 'the URL of a NATS endpoint is nats://host:port or tls://host:port'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give credentials by auth and sea_mq.set_secret.';
-    ELSIF e.kind <> 'nats' THEN
-        e.url := sea_mq.endpoint_url(e.url);
+    ELSIF e.kind = 'nats' THEN
+        RAISE EXCEPTION 'endpoints of kind nats are not served yet'
+            USING ERRCODE = 'feature_not_supported', HINT = 'Use webhook or http, or mirror the stream at the broker.';
     END IF;
+    e.url := sea_mq.endpoint_url(e.url);
     PERFORM sea_mq.check_endpoint_headers(e.headers);
     PERFORM sea_mq.check_endpoint_auth(e.auth);
     e.subject_filters := sea_mq.subjects_of(e.source, e.filter);

@@ -37,24 +37,19 @@ COMMENT ON FUNCTION sea_mq.covers_subject IS 'Whether one of some subject filter
 CREATE FUNCTION sea_mq.delivery_status(event_id uuid, endpoint text DEFAULT NULL)
 RETURNS TABLE (endpoint text, status text, attempts integer, http_status integer, error text, next_attempt_at timestamptz,
     delivered_at timestamptz, duration interval)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
-#variable_conflict use_column
-DECLARE
-    l sea_mq.outbox_log;
-BEGIN
-    SELECT o.* INTO l FROM sea_mq.outbox_log o WHERE o.id = $1 ORDER BY o.seq DESC LIMIT 1;
-    RETURN QUERY
-    SELECT d.endpoint, d.status, d.attempts, d.http_status::integer, d.error, d.next_attempt_at, d.delivered_at, d.duration
-    FROM sea_mq.deliveries d WHERE d.event_id = $1 AND ($2 IS NULL OR d.endpoint = $2)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+    WITH known AS MATERIALIZED (SELECT d.* FROM sea_mq.deliveries d WHERE d.event_id = $1),
+    logged AS MATERIALIZED (SELECT o.*, coalesce(o.subject, concat_ws('.', o.context, 'event', o.event_type, 'v' || o.event_version)) AS whole_subject
+        FROM sea_mq.outbox_log o WHERE o.id = $1 ORDER BY o.seq DESC LIMIT 1)
+    SELECT k.endpoint, k.status, k.attempts, k.http_status::integer, k.error, k.next_attempt_at, k.delivered_at, k.duration
+    FROM known k WHERE $2 IS NULL OR k.endpoint = $2
     UNION ALL
     SELECT e.endpoint, CASE WHEN sea_mq.reader_passed(r.reader, l.xid, l.seq) THEN 'skipped' ELSE 'pending' END, 0, NULL, NULL, NULL, NULL, NULL
-    FROM sea_mq.endpoints e JOIN sea_mq.endpoint_readers r ON r.endpoint_id = e.id AND r.context = l.context
-    WHERE l.id IS NOT NULL AND ($2 IS NULL OR e.endpoint = $2)
-        AND sea_mq.covers_subject(e.subject_filters, coalesce(l.subject, concat_ws('.', l.context, 'event', l.event_type, 'v' || l.event_version)))
-        AND (e.start_at IS NULL OR l.created_at >= e.start_at)
-        AND NOT EXISTS (SELECT FROM sea_mq.deliveries d WHERE d.event_id = $1 AND d.endpoint = e.endpoint)
-    ORDER BY 1;
-END $$;
+    FROM logged l JOIN sea_mq.endpoint_readers r ON r.context = l.context JOIN sea_mq.endpoints e ON e.id = r.endpoint_id
+    WHERE ($2 IS NULL OR e.endpoint = $2) AND sea_mq.covers_subject(e.subject_filters, l.whole_subject)
+        AND (e.start_at IS NULL OR l.created_at >= e.start_at) AND NOT EXISTS (SELECT FROM known k WHERE k.endpoint = e.endpoint)
+    ORDER BY 1
+$$;
 COMMENT ON FUNCTION sea_mq.delivery_status IS
 'What became of an event at its endpoints, or at one: pending, retrying, delivered, failed, exhausted, skipped or cancelled. No row: no endpoint
 gets it, or it is not retained any more';

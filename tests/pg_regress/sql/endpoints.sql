@@ -18,7 +18,7 @@ SELECT sea_mq.create_endpoint('b', 'webhook', 'https://a.example/', rate => 0);
 SELECT sea_mq.create_endpoint('b', 'webhook', 'https://a.example/', format => 'template');
 SELECT sea_mq.create_endpoint('b', 'webhook', 'https://a.example/', filter => '{a b}');
 SELECT sea_mq.create_endpoint('b', 'webhook', 'https://a.example/', audience => 'nobody');
-SELECT sea_mq.create_endpoint('b', 'webhook', 'https://a.example/', start_from => 'tomorrow');
+SELECT sea_mq.create_endpoint('b', 'webhook', 'https://a.example/', start_from => 'some day');
 \set VERBOSITY default
 -- URLs and headers that could be read as something else, or lead inside.
 CREATE FUNCTION public.refused(call text) RETURNS text LANGUAGE plpgsql AS $$
@@ -95,7 +95,7 @@ RESET ROLE;
 SET ROLE sea_mq_ep_operator;
 SELECT sea_mq.create_endpoint('mine', 'nats', 'nats://a.example:4222');
 SELECT * FROM sea_mq.endpoint_secrets;
-SELECT sealed FROM sea_mq.delivery_pending;
+SELECT body FROM sea_mq.delivery_pending;
 SELECT sea_mq.generate_secret(false);
 \set VERBOSITY default
 SELECT sea_mq.create_endpoint('mine', 'http', 'https://a.example/', format => 'cloudevents');
