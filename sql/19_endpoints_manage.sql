@@ -341,3 +341,9 @@ END $$;
 COMMENT ON FUNCTION sea_mq.set_secret IS
 'Sets a secret of an endpoint, which auth names; signing: what deliveries are signed with (whsec_… or whsk_…). Pass the value as a
 parameter, so that it is in no statement''s text. Errors: 22004, 22023, 42704';
+
+CREATE FUNCTION sea_mq.check_endpoint(endpoint text) RETURNS TABLE (step text, ok boolean, detail text)
+LANGUAGE c VOLATILE STRICT ROWS 5 AS 'MODULE_PATHNAME', 'check_endpoint_wrapper';
+COMMENT ON FUNCTION sea_mq.check_endpoint IS
+'Sends an event of type ping to an endpoint, from this session and whatever its state is, and says how far it came: secrets, resolves,
+connects, tls, answers. ok is NULL for what it did not come to. Waits for the answer as long as the endpoint''s timeouts. Error 42704';

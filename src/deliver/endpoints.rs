@@ -75,6 +75,12 @@ pub fn all() -> Vec<Described> {
     rows.iter().filter_map(described).collect()
 }
 
+/// The time, as RFC 3339 has it.
+pub fn now() -> String {
+    let rows = spi::query("SELECT sea_mq.header_time(clock_timestamp())", &[]);
+    rows.first().map_or_else(String::new, |row| spi::parsed(row, 0))
+}
+
 /// Whether there is one.
 pub fn any() -> bool {
     spi::query("SELECT EXISTS (SELECT FROM sea_mq.endpoints)", &[]).first().is_some_and(|row| spi::flag(row, 0))

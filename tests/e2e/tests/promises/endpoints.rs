@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::HeaderMap;
 use harness::{Database, Received, Receiver, Reply, Stage, StageOptions, holds_for, until};
+use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
@@ -43,7 +43,10 @@ async fn status(db: &Database, event: Uuid, endpoint: &str) -> Value {
 
 pub(crate) async fn until_delivered(db: &Database, endpoint: &str, count: i64) {
     let sql = "SELECT delivered >= $2 FROM sea_mq.endpoint_status WHERE endpoint = $1";
-    until(&format!("{count} are delivered to {endpoint}"), SOON * 3, async || db.value(sql, &[&endpoint, &count]).await).await;
+    until(&format!("{count} are delivered to {endpoint}"), SOON * 3, async || {
+        db.value(sql, &[&endpoint, &count]).await
+    })
+    .await;
 }
 
 /// Whether a request is signed as Standard Webhooks has it, as the specification's own library sees it.
@@ -84,7 +87,10 @@ async fn a_webhook_gets_each_event_once_signed_and_soon() {
         assert!(!is_signed(one, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
     }
     let found = status(&db, ids[0], "acme").await;
-    assert_eq!((&found["status"], &found["attempts"], &found["http_status"]), (&json!("delivered"), &json!(1), &json!(204)));
+    assert_eq!(
+        (&found["status"], &found["attempts"], &found["http_status"]),
+        (&json!("delivered"), &json!(1), &json!(204))
+    );
     holds_for("nothing is sent twice", A_WHILE, async || receiver.received().len() == 20).await;
     // What was delivered at the first attempt left one row, and none that is dead.
     let dead: i64 = db
@@ -132,7 +138,8 @@ async fn every_status_has_its_outcome() {
     let event = emit(&db, 1).await;
     for (code, (outcome, state)) in &expected {
         let name = format!("e{code}");
-        until(&format!("{code} is {outcome}"), SOON, async || status(&db, event, &name).await["status"] == *outcome).await;
+        until(&format!("{code} is {outcome}"), SOON, async || status(&db, event, &name).await["status"] == *outcome)
+            .await;
         let found = status(&db, event, &name).await;
         assert_eq!((&found["http_status"], &found["attempts"]), (&json!(code), &json!(1)), "{found}");
         let sql = "SELECT state = $2 FROM sea_mq.endpoint_status WHERE endpoint = $1";
@@ -157,7 +164,13 @@ async fn each_attempt_has_the_same_id_and_bytes_whatever_is_changed_meanwhile() 
     let answers = Arc::clone(&broken);
     let receiver =
         Receiver::start(move |_| Reply::status(if answers.load(Ordering::Relaxed) { 500 } else { 200 })).await;
-    create(&db, "acme", &receiver.url("/a"), ", retry_schedule => '{0, 300 ms, 300 ms, 300 ms, 300 ms, 300 ms, 300 ms, 1 h}'").await;
+    create(
+        &db,
+        "acme",
+        &receiver.url("/a"),
+        ", retry_schedule => '{0, 300 ms, 300 ms, 300 ms, 300 ms, 300 ms, 300 ms, 1 h}'",
+    )
+    .await;
     let event = emit(&db, 1).await;
     until("it was tried", SOON, async || !receiver.received().is_empty()).await;
     db.run(&format!(
@@ -169,7 +182,10 @@ async fn each_attempt_has_the_same_id_and_bytes_whatever_is_changed_meanwhile() 
     broken.store(false, Ordering::Relaxed);
     until_delivered(&db, "acme", 1).await;
     let received = receiver.received();
-    assert!(received.iter().all(|one| one.body == received[0].body && one.header("webhook-id") == event.to_string()), "{received:?}");
+    assert!(
+        received.iter().all(|one| one.body == received[0].body && one.header("webhook-id") == event.to_string()),
+        "{received:?}"
+    );
     assert!(received.last().is_some_and(|last| last.header("x-tenant") == "t"));
     let found = status(&db, event, "acme").await;
     assert_eq!((&found["status"], &found["attempts"]), (&json!("delivered"), &json!(received.len())), "{found}");
@@ -190,7 +206,13 @@ async fn events_of_an_aggregate_arrive_in_order_while_others_fail() {
         Reply::status(if fails && *attempts <= 2 { 500 } else { 200 })
     })
     .await;
-    create(&db, "acme", &receiver.url("/"), ", ordering => 'key', retry_schedule => '{0, 100 ms, 100 ms, 100 ms, 100 ms}'").await;
+    create(
+        &db,
+        "acme",
+        &receiver.url("/"),
+        ", ordering => 'key', retry_schedule => '{0, 100 ms, 100 ms, 100 ms, 100 ms}'",
+    )
+    .await;
     let mut ids = Vec::new();
     for n in 0..60 {
         ids.push(emit(&db, n).await);
@@ -225,7 +247,8 @@ async fn a_hung_endpoint_costs_the_others_nothing_and_its_events_wait() {
     // The cursor stands: what was not tried has no row.
     let waiting: i64 = db.value("SELECT count(*) FROM sea_mq.delivery_pending", &[]).await;
     assert!((5..=16).contains(&waiting), "{waiting}");
-    let problem: i64 = db.value("SELECT count(*) FROM sea_mq.problems WHERE problem LIKE 'endpoint hung is open%'", &[]).await;
+    let problem: i64 =
+        db.value("SELECT count(*) FROM sea_mq.problems WHERE problem LIKE 'endpoint hung is open%'", &[]).await;
     assert_eq!(problem, 1);
 }
 
@@ -331,7 +354,9 @@ async fn both_secrets_are_good_while_one_takes_the_other_s_place() {
     until_delivered(&db, "acme", 21).await;
     assert!(receiver.received().last().is_some_and(|last| !is_signed(last, &old) && !is_signed(last, &new)));
     // Nobody reads them in the tables, in a dump or in the log.
-    let kept: String = db.value("SELECT string_agg(s::text || encode(s.sealed, 'escape'), ' ') FROM sea_mq.endpoint_secrets s", &[]).await;
+    let kept: String = db
+        .value("SELECT string_agg(s::text || encode(s.sealed, 'escape'), ' ') FROM sea_mq.endpoint_secrets s", &[])
+        .await;
     assert!(!kept.contains(&new[6..]) && !stage.cluster.log().contains(&new[6..]));
 }
 
@@ -348,7 +373,8 @@ async fn an_endpoint_that_comes_back_is_ramped_up_and_never_gets_more_than_its_r
         Reply::status(if answers.load(Ordering::Relaxed) { 500 } else { 200 })
     })
     .await;
-    create(&db, "acme", &receiver.url("/"), ", rate => 100, retry_schedule => '{0, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s}'").await;
+    create(&db, "acme", &receiver.url("/"), ", rate => 100, retry_schedule => '{0, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s}'")
+        .await;
     for n in 0..400 {
         emit(&db, n).await;
     }
@@ -360,7 +386,8 @@ async fn an_endpoint_that_comes_back_is_ramped_up_and_never_gets_more_than_its_r
     until_delivered(&db, "acme", 400).await;
     let times: Vec<_> = receiver.received().iter().map(|one| one.at).collect();
     let second = Duration::from_secs(1);
-    let busiest = times.iter().map(|&at| times.iter().filter(|&&other| other >= at && other < at + second).count()).max();
+    let busiest =
+        times.iter().map(|&at| times.iter().filter(|&&other| other >= at && other < at + second).count()).max();
     assert!(busiest.is_some_and(|count| count <= 110), "{busiest:?}");
 }
 
@@ -406,4 +433,25 @@ async fn the_specifications_own_libraries_verify_what_is_sent() {
     }
     assert_eq!(verified_by("python", &["docs/examples/verify_webhook.py"], &lines), "20");
     assert_eq!(verified_by("node", &["docs/examples/verify_webhook.cjs"], &lines), "20");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_says_how_far_it_came() {
+    let stage = stage("check").await;
+    let db = stage.connect().await;
+    let receiver = Receiver::start(|request| Reply::status(if request.path == "/good" { 200 } else { 404 })).await;
+    create(&db, "good", &receiver.url("/good"), "").await;
+    create(&db, "lost", &receiver.url("/lost"), "").await;
+    create(&db, "down", "http://127.0.0.1:1/", "").await;
+    let steps = async |name: &str| -> Vec<Option<bool>> {
+        db.values("SELECT ok FROM sea_mq.check_endpoint($1)", &[&name]).await
+    };
+    assert_eq!(steps("good").await, [Some(true); 5]);
+    assert_eq!(steps("lost").await, [Some(true), Some(true), Some(true), Some(true), Some(false)]);
+    assert_eq!(steps("down").await, [Some(true), Some(true), Some(false), None, None]);
+    assert_eq!(db.refusal("SELECT sea_mq.check_endpoint('nobody')").await, SqlState::UNDEFINED_OBJECT);
+    assert_eq!(receiver.received_on("/good")[0].json()["type"], "ping");
+    // It is no delivery.
+    let rows: i64 = db.value("SELECT count(*) FROM sea_mq.deliveries", &[]).await;
+    assert_eq!(rows, 0);
 }

@@ -10,9 +10,12 @@ async fn assert_silent(copy: &Cluster, receiver: &Receiver, sent: usize) {
     let db = copy.connect("app").await;
     db.run("SELECT sea_mq.start()").await;
     emit(&db, 1000).await;
-    let copied = "SELECT coalesce(bool_and(state = 'copied' AND hint LIKE '%adopt%'), false) FROM sea_mq.endpoint_status";
+    let copied =
+        "SELECT coalesce(bool_and(state = 'copied' AND hint LIKE '%adopt%'), false) FROM sea_mq.endpoint_status";
     until("the copy says that it is one", SOON * 2, async || db.value(copied, &[]).await).await;
-    let problems: bool = db.value("SELECT EXISTS (SELECT FROM sea_mq.problems WHERE problem LIKE 'endpoint acme is copied%')", &[]).await;
+    let problems: bool = db
+        .value("SELECT EXISTS (SELECT FROM sea_mq.problems WHERE problem LIKE 'endpoint acme is copied%')", &[])
+        .await;
     assert!(problems);
     holds_for("it sends nothing", A_WHILE, async || receiver.received().len() == sent).await;
 }

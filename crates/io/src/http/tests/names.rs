@@ -35,8 +35,19 @@ async fn a_name_that_stands_for_a_forbidden_address_in_any_form_is_not_dialled()
     let server = forbidden().await;
     let port = server.address.port();
     let forms = [
-        "127.0.0.1", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1", "2001:0:808:808::80ff:fffe", "10.0.0.1",
-        "169.254.169.254", "fd00::1", "fe80::1", "0.0.0.0", "::",
+        "127.0.0.1",
+        "::1",
+        "::ffff:127.0.0.1",
+        "::127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::1",
+        "2001:0:808:808::80ff:fffe",
+        "10.0.0.1",
+        "169.254.169.254",
+        "fd00::1",
+        "fe80::1",
+        "0.0.0.0",
+        "::",
     ];
     for form in forms {
         let network = strict(move |_, _| Dns::Addresses(vec![address(form)])).await;
@@ -50,7 +61,12 @@ async fn a_name_that_stands_for_a_forbidden_address_in_any_form_is_not_dialled()
 async fn one_forbidden_address_among_others_refuses_all() {
     let server = forbidden().await;
     let port = server.address.port();
-    for mixed in [["8.8.8.8", "127.0.0.1"], ["127.0.0.1", "8.8.8.8"], ["8.8.8.8", "::ffff:127.0.0.1"], ["2606:4700::1", "10.0.0.1"]] {
+    for mixed in [
+        ["8.8.8.8", "127.0.0.1"],
+        ["127.0.0.1", "8.8.8.8"],
+        ["8.8.8.8", "::ffff:127.0.0.1"],
+        ["2606:4700::1", "10.0.0.1"],
+    ] {
         let network = strict(move |_, _| Dns::Addresses(mixed.iter().map(|text| address(text)).collect())).await;
         let answered = try_once(network, target(format!("http://hook.example.com:{port}/"))).await;
         assert_eq!(fault(&answered), Some(FaultKind::Blocked), "{mixed:?}: {answered:?}");
@@ -67,8 +83,14 @@ async fn a_name_that_changes_its_address_is_looked_at_at_each_connection() {
     })
     .await;
     let port = server.address.port();
-    let resolver = name_server(|_, times| Dns::Addresses(vec![address(if times == 1 { "127.0.0.9" } else { "127.0.0.1" })])).await;
-    let network = Network { allowed: vec!["127.0.0.9/32".parse().unwrap()], allow_http: true, resolvers: vec![resolver], ..Network::default() };
+    let resolver =
+        name_server(|_, times| Dns::Addresses(vec![address(if times == 1 { "127.0.0.9" } else { "127.0.0.1" })])).await;
+    let network = Network {
+        allowed: vec!["127.0.0.9/32".parse().unwrap()],
+        allow_http: true,
+        resolvers: vec![resolver],
+        ..Network::default()
+    };
     let client = Client::new(&Shared::new(network).unwrap(), target(format!("http://hook.example.com:{port}/")));
     // Nothing listens at the first address, and nobody tries the second.
     let first = send(&client, attempt()).await;
@@ -108,7 +130,8 @@ async fn nothing_forbidden_is_ever_dialled() {
         let mut some = Vec::new();
         for _ in 0..=random() % 3 {
             let v4 = Ipv4Addr::from(u32::try_from(random() >> 32).unwrap());
-            let near = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(10, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8), v4][random() as usize % 4];
+            let near = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(10, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8), v4]
+                [random() as usize % 4];
             some.push(match random() % 6 {
                 0 => IpAddr::V6(near.to_ipv6_mapped()),
                 1 => IpAddr::V6(Ipv6Addr::from(u128::from(u32::from(near)) | (0x64_ff9b_u128 << 96))),
@@ -143,7 +166,9 @@ async fn a_proxy_gets_the_vetted_address_and_no_name() {
         }
     })
     .await;
-    let mut network = strict(|name, _| Dns::Addresses(vec![address(if name.starts_with("in") { "10.0.0.1" } else { "8.8.8.8" })])).await;
+    let mut network =
+        strict(|name, _| Dns::Addresses(vec![address(if name.starts_with("in") { "10.0.0.1" } else { "8.8.8.8" })]))
+            .await;
     network.proxy = Some(Url::parse(&proxy.url()).unwrap());
     let answered = try_once(network.clone(), target("http://out.example.com:8080/x".into())).await;
     assert_eq!(status(&answered), Some(204), "{answered:?}");
@@ -157,7 +182,8 @@ async fn a_token_is_fetched_once_and_from_no_forbidden_address() {
     let server = Server::start(|mut stream| async move {
         while let Some(head) = request(&mut stream).await {
             let body = if head.starts_with("post /token") { r#"{"access_token": "T1", "expires_in": 60}"# } else { "" };
-            let code = if head.starts_with("post /token") || head.contains("authorization: bearer t1") { 200 } else { 401 };
+            let code =
+                if head.starts_with("post /token") || head.contains("authorization: bearer t1") { 200 } else { 401 };
             let reply = format!("HTTP/1.1 {code} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             if stream.write_all(reply.as_bytes()).await.is_err() {
                 break;

@@ -68,7 +68,8 @@ async fn one_deadline_runs_to_the_last_byte() {
 async fn an_endless_answer_is_read_to_its_first_kibibytes() {
     let server = Server::start(|mut stream| async move {
         request(&mut stream).await;
-        let _ = stream.write_all(b"HTTP/1.1 500 No\r\ncontent-encoding: gzip\r\ncontent-length: 10000000000\r\n\r\n").await;
+        let _ =
+            stream.write_all(b"HTTP/1.1 500 No\r\ncontent-encoding: gzip\r\ncontent-length: 10000000000\r\n\r\n").await;
         while stream.write_all(&[b'z'; 4096]).await.is_ok() {}
     })
     .await;
@@ -152,8 +153,13 @@ async fn connections_are_kept_and_requests_have_what_they_should() {
     let head = heads.recv().await.unwrap();
     let id = attempt().id;
     for wanted in [
-        "accept-encoding: identity", "content-type: application/json", "authorization: basic dtpw", &format!("webhook-id: {id}"),
-        &format!("idempotency-key: {id}"), "webhook-signature: v1,", "content-length: 7",
+        "accept-encoding: identity",
+        "content-type: application/json",
+        "authorization: basic dtpw",
+        &format!("webhook-id: {id}"),
+        &format!("idempotency-key: {id}"),
+        "webhook-signature: v1,",
+        "content-length: 7",
     ] {
         assert!(head.contains(wanted), "{wanted}: {head}");
     }

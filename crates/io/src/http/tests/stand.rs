@@ -107,7 +107,8 @@ fn reply(question: &[u8], kind: u16, answer: Dns) -> Vec<u8> {
         Dns::Fails(code) => (code, Vec::new()),
         Dns::Addresses(addresses) => (0, addresses),
     };
-    let addresses: Vec<IpAddr> = addresses.into_iter().filter(|one| kind == if one.is_ipv4() { 1 } else { 28 }).collect();
+    let addresses: Vec<IpAddr> =
+        addresses.into_iter().filter(|one| kind == if one.is_ipv4() { 1 } else { 28 }).collect();
     (reply[2], reply[3]) = (0x81, 0x80 | code);
     reply[6..12].copy_from_slice(&[0, u8::try_from(addresses.len()).unwrap(), 0, 0, 0, 0]);
     for address in addresses {

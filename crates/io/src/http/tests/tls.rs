@@ -38,13 +38,16 @@ fn issued(issuer: &Issuer, name: &str, expired: bool) -> (String, String) {
 fn config((certificate, key): (String, String), clients: Option<&Issuer>) -> Arc<ServerConfig> {
     use tokio_rustls::rustls::pki_types::pem::PemObject;
     let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(issuer) => {
             let mut roots = RootCertStore::empty();
             roots.add(issuer.der().clone()).unwrap();
-            builder.with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap())
+            builder.with_client_cert_verifier(
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap(),
+            )
         }
     };
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
@@ -83,7 +86,9 @@ async fn a_certificate_is_good_expired_for_another_name_or_of_nobody_we_trust() 
     let good = server(config(issued(&ours, "127.0.0.1", false), None)).await;
     let answered = try_once(network.clone(), https(&good)).await;
     assert_eq!(status(&answered), Some(204), "{answered:?}");
-    for bad in [issued(&ours, "127.0.0.1", true), issued(&ours, "example.com", false), issued(&other, "127.0.0.1", false)] {
+    for bad in
+        [issued(&ours, "127.0.0.1", true), issued(&ours, "example.com", false), issued(&other, "127.0.0.1", false)]
+    {
         let server = server(config(bad, None)).await;
         let answered = try_once(network.clone(), https(&server)).await;
         assert_eq!(fault(&answered), Some(FaultKind::Certificate), "{answered:?}");
