@@ -217,7 +217,12 @@ async fn events_of_an_aggregate_arrive_in_order_while_others_fail() {
     for n in 0..60 {
         ids.push(emit(&db, n).await);
     }
-    until_delivered(&db, "acme", 60).await;
+    until("all are delivered", SOON * 3, async || {
+        // Five failures in a row, of several aggregates, look like an outage: nobody waits for the probe here.
+        db.run("SELECT sea_mq.resume_endpoint(endpoint) FROM sea_mq.endpoint_status WHERE state = 'open'").await;
+        db.value("SELECT delivered >= 60 FROM sea_mq.endpoint_status", &[]).await
+    })
+    .await;
     // The answer to the last attempt of each event was the good one: in that order they were accepted.
     let mut last: HashMap<String, usize> = HashMap::new();
     let received = receiver.received();
@@ -321,7 +326,7 @@ async fn nobody_outside_sees_what_its_audience_may_not() {
     until("it was refused", SOON, async || status(&db, charged, "acme").await["status"] == "failed").await;
     assert_eq!(receiver.received().len(), 1);
     assert_eq!(receiver.received()[0].json()["data"], json!({"sum": 5}));
-    assert_eq!(status(&db, hidden, "acme").await, Value::Null);
+    assert_eq!(status(&db, hidden, "acme").await["status"], "skipped");
     let kept: String = db
         .value(
             "SELECT string_agg(t, ' ') FROM (SELECT d::text FROM sea_mq.dlq_messages d UNION ALL SELECT convert_from(p.body, 'UTF8') || p::text
