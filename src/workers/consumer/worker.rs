@@ -154,6 +154,7 @@ impl Worker {
         if poll {
             self.poll_at = now + gucs::poll_interval();
             self.letters.retry();
+            self.call_dispatcher()?;
             if self.process.extension_changed().is_some() {
                 return Err(Failed("the extension was dropped or installed anew".into()));
             }
@@ -167,6 +168,16 @@ impl Worker {
             let moved = session::transaction(waiting::make_due_after_step_back)?;
             log!("sea_mq consumer: the clock was set back; {moved} waiting messages are due now");
             self.look_due = true;
+        }
+        Ok(())
+    }
+
+    /// Has a dispatcher run if there are endpoints: they may have come with a dump, and it may be gone since the server has started.
+    fn call_dispatcher(&self) -> Result<(), Failed> {
+        if let Some(database) = self.process.database
+            && session::transaction(endpoints::any)?
+        {
+            database.want_dispatcher();
         }
         Ok(())
     }
@@ -267,12 +278,7 @@ impl Work for Worker {
         self.removals.clear();
         self.settings = Some(settings);
         self.hear();
-        // It may be gone since the server has started; endpoints that come later ask for it themselves.
-        if let Some(database) = self.process.database
-            && session::transaction(endpoints::any)?
-        {
-            database.want_dispatcher();
-        }
+        self.call_dispatcher()?;
         self.fingerprint = None;
         self.look()?;
         if self.held.is_none() {
