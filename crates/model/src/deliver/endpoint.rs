@@ -210,6 +210,8 @@ impl Endpoint {
             None => false,
         };
         let (event, seq) = (item.event, item.seq);
+        // One of its own, which was not counted with those that are tried again.
+        self.retrying += usize::from(due.is_some() && begun.is_none());
         self.waiting.insert(event, Waiting { item, counted, begun, due: None, parked });
         if !parked {
             self.set_due(event, seq, due.unwrap_or_else(Instant::now));
