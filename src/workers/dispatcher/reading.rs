@@ -66,7 +66,8 @@ impl Worker {
             return Ok(false);
         }
         let mut wanted: Vec<&Logged> = read.events.iter().filter(|logged| wants(served, logged)).collect();
-        if served.readers[*at].repeats && !wanted.is_empty() {
+        // After a crash some are read again; and an event may stand in the log more than once.
+        if !wanted.is_empty() {
             let events: Vec<Uuid> = wanted.iter().map(|logged| logged.event.id).collect();
             let id = served.described.id;
             let known: HashSet<Uuid> = session::transaction(|| deliveries::known(id, &events))?.into_iter().collect();
@@ -75,8 +76,6 @@ impl Worker {
         let finished = read.after.batch.is_none();
         let reader = &mut served.readers[*at];
         reader.exhausted = finished;
-        // What was in flight when the process before ended is behind it now.
-        reader.repeats &= !finished;
         reader.ledger.read(moment, wanted.iter().map(|logged| logged.seq).collect(), read.after.clone());
         let rendering = owned(served.described.rendering());
         for logged in wanted {

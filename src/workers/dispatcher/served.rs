@@ -25,8 +25,6 @@ pub struct Reader {
     pub ledger: Ledger,
     /// There is nothing more for now.
     pub exhausted: bool,
-    /// What it reads may have been delivered before this process began.
-    pub repeats: bool,
 }
 
 /// What is wrong with an endpoint.

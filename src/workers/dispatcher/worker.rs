@@ -219,7 +219,6 @@ impl Worker {
                     sink: sink_id(context, SinkKind::Event),
                     ledger: Ledger::new(position),
                     exhausted: false,
-                    repeats: true,
                 });
             }
         }
