@@ -99,11 +99,6 @@ async fn an_answer_that_breaks_off_is_none() {
         let answered = try_once(network(), target(server.url())).await;
         assert_eq!(fault(&answered), Some(FaultKind::Broken), "{answered:?}");
     }
-    let closed = {
-        let server = Server::start(|_| async {}).await;
-        server.address.port()
-    };
-    let _ = closed;
     let answered = try_once(network(), target("http://127.0.0.1:1/".into())).await;
     assert_eq!(fault(&answered), Some(FaultKind::Connect), "{answered:?}");
 }
