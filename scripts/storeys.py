@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 
-STOREYS = ["sys", "host", "log", "registry", "streams", "emit", "inbox", "workers", "api"]
+STOREYS = ["sys", "host", "log", "registry", "streams", "emit", "inbox", "deliver", "workers", "api"]
 LARGEST_CIRCLE = 3
 SRC = pathlib.Path(__file__).resolve().parent.parent / "src"
 

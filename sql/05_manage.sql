@@ -326,6 +326,7 @@ BEGIN
         WHERE c.sink IS NULL OR l.origin = r.origin OR NOT (pg_visible_in_snapshot(l.xid, c.done)
             OR (c.batch_upto IS NOT NULL AND l.seq <= c.batch_at AND pg_visible_in_snapshot(l.xid, c.batch_upto)));
         GET DIAGNOSTICS moved = ROW_COUNT;
+        PERFORM sea_mq.keep_for_endpoints();
         TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
         PERFORM sea_mq.move_cursor(c.reader_kind, c.reader, '1:1:') FROM sea_mq.cursors c;
         PERFORM sea_mq.forget_stream(p.sink, from_start => false) FROM sea_mq.stream_progress p;
@@ -357,6 +358,7 @@ BEGIN
     UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
     UPDATE sea_mq.consumers SET take_over = true, state = CASE state WHEN 'removing' THEN state ELSE 'pending' END;
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
+    PERFORM sea_mq.come_home();
     PERFORM sea_mq.restart_at_commit();
     RETURN format('adopted: %s unpublished events queued anew', moved);
 END $$;

@@ -484,8 +484,8 @@ COMMENT ON FUNCTION sea_mq.extend_lease IS 'Keeps a received message for longer,
 positive, or more than a day), 55000 (the lease has run out)';
 
 CREATE FUNCTION sea_mq.is_reserved(subscription text) RETURNS boolean
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT $1 LIKE 'ingest:%' $$;
-COMMENT ON FUNCTION sea_mq.is_reserved IS 'Whether a name is not for subscriptions and applications: those that begin with "ingest:"; for internal use';
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT $1 LIKE 'ingest:%' OR $1 LIKE 'endpoint:%' $$;
+COMMENT ON FUNCTION sea_mq.is_reserved IS 'Whether a name is not for subscriptions and applications: those that begin with "ingest:" or "endpoint:"; for internal use';
 
 CREATE FUNCTION sea_mq.accept_once(message_id text, source_context text, event_type text, payload jsonb, subscription text,
     event_version integer, subject text, headers jsonb) RETURNS boolean

@@ -340,6 +340,9 @@ DECLARE
     origin text := split_part(letter.original_subject, '.', 1);
     emitted boolean := false;
 BEGIN
+    IF letter.subscription LIKE 'endpoint:%' THEN
+        RETURN sea_mq.replay_delivery(letter, payload);
+    END IF;
     new_headers := sea_mq.own_headers(letter.headers) || jsonb_strip_nulls(jsonb_build_object(
         'X-Replayed-From', sea_mq.header_value(coalesce(letter.message_id, letter.dlq_message_id)),
         -- The others have handled it: they leave the replay alone.
@@ -403,6 +406,7 @@ BEGIN
     WHERE d.id = letter.id;
     PERFORM sea_mq.remove_dead_letter(letter);
     PERFORM sea_mq.resolve_failure(letter);
+    PERFORM sea_mq.discard_delivery(letter.id) WHERE letter.subscription LIKE 'endpoint:%';
 END $$;
 COMMENT ON FUNCTION sea_mq.dlq_discard IS
 'Gives a dead letter up: it is removed from the DLQ stream, and its row is kept until sea_mq.dlq_retention. Errors: 42704, 55000';

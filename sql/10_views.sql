@@ -123,7 +123,7 @@ SELECT 2, coalesce('relay: ' || r.error, 'relay is ' || r.state),
 FROM sea_mq.relay_status r
 WHERE r.running AND r.state <> 'connected'
     -- Without a broker, events go to the subscriptions of the same database.
-    AND NOT (r.state = 'unconfigured' AND (EXISTS (SELECT FROM sea_mq.subscriptions) OR (SELECT i.test_mode FROM sea_mq.installation i)))
+    AND NOT (r.state = 'unconfigured' AND (EXISTS (SELECT FROM sea_mq.subscriptions) OR EXISTS (SELECT FROM sea_mq.endpoint_readers) OR (SELECT i.test_mode FROM sea_mq.installation i)))
 UNION ALL
 SELECT 3, 'stream ' || t.stream || ': ' || coalesce(t.error, t.state), coalesce(t.hint, 'See its row in sea_mq.stream_status, and the server''s log.')
 FROM (SELECT s.name AS stream, x.* FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
@@ -202,6 +202,8 @@ SELECT 6, format('transactions are not published to stream %s as one: allow_atom
 FROM (SELECT s.name AS stream, s.atomic_transactions, x.differences
     FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink) t
 WHERE t.atomic_transactions AND t.differences ? 'allow_atomic'
+UNION ALL
+SELECT e.rank, e.problem, e.hint FROM sea_mq.endpoint_problems() e
 UNION ALL
 SELECT 7, 'sea_mq is not preloaded: the relay ends with the server and is not woken by commits',
     'Add sea_mq to shared_preload_libraries and restart the server.'

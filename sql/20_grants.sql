@@ -119,6 +119,23 @@ GRANT EXECUTE ON FUNCTION sea_mq.compare_schemas, sea_mq.compare_versions, sea_m
 GRANT EXECUTE ON FUNCTION sea_mq.lint, sea_mq.lint_contracts TO sea_mq_operator, sea_mq_monitor;
 GRANT EXECUTE ON FUNCTION sea_mq.import_contracts, sea_mq.contract_files TO sea_mq_operator;
 
+-- Handlers link what they make, so whoever emits or handles may.
+GRANT EXECUTE ON FUNCTION sea_mq.create_link, sea_mq.create_links, sea_mq.drop_link TO sea_mq_producer, sea_mq_consumer, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.find_link, sea_mq.find_links_by_source, sea_mq.find_links_by_target, sea_mq.find_links_by_type,
+    sea_mq.links_of TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.entity_links TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.subscriptions_of, sea_mq.event_names
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.is_processed(text, text), sea_mq.is_processed(uuid, text)
+    TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+
+GRANT EXECUTE ON FUNCTION sea_mq.create_endpoint, sea_mq.alter_endpoint, sea_mq.drop_endpoint, sea_mq.set_endpoint_paused,
+    sea_mq.pause_endpoint, sea_mq.resume_endpoint, sea_mq.rotate_secret, sea_mq.set_secret, sea_mq.deliver, sea_mq.redeliver,
+    sea_mq.redeliver_all, sea_mq.cancel_delivery, sea_mq.check_endpoint TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.delivery_status TO sea_mq_operator, sea_mq_monitor, sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.reader_unread, sea_mq.endpoint_problems TO sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.endpoints, sea_mq.deliveries, sea_mq.endpoint_status TO sea_mq_operator, sea_mq_monitor;
+
 -- Whoever captures a table must own it; the functions see to it.
 GRANT SELECT ON sea_mq.captures, sea_mq.capture_triggers, sea_mq.captured_tables TO sea_mq_operator, sea_mq_monitor;
 GRANT EXECUTE ON FUNCTION sea_mq.capture_table, sea_mq.begin_capture, sea_mq.stop_capture, sea_mq.capture, sea_mq.capture_condition

@@ -18,6 +18,7 @@
 
 mod api;
 mod commit;
+mod deliver;
 mod emit;
 mod host;
 mod inbox;
@@ -36,11 +37,13 @@ mod workers;
 ::pgrx::extension_sql_file!("../sql/03_unpublished.sql", name = "unpublished", requires = ["streams"]);
 ::pgrx::extension_sql_file!("../sql/04_emit.sql", name = "emit", requires = ["unpublished"]);
 ::pgrx::extension_sql_file!("../sql/05_manage.sql", name = "manage", requires = ["emit"]);
-::pgrx::extension_sql_file!("../sql/06_subscriptions.sql", name = "subscriptions", requires = ["manage"]);
+::pgrx::extension_sql_file!("../sql/05_endpoint_readers.sql", name = "endpoint_readers", requires = ["manage"]);
+::pgrx::extension_sql_file!("../sql/06_subscriptions.sql", name = "subscriptions", requires = ["endpoint_readers"]);
 ::pgrx::extension_sql_file!("../sql/07_inbox.sql", name = "inbox", requires = ["subscriptions"]);
 ::pgrx::extension_sql_file!("../sql/08_dlq.sql", name = "dlq", requires = ["inbox"]);
 ::pgrx::extension_sql_file!("../sql/09_inbox_views.sql", name = "inbox_views", requires = ["dlq"]);
-::pgrx::extension_sql_file!("../sql/10_views.sql", name = "views", requires = ["inbox_views"]);
+::pgrx::extension_sql_file!("../sql/09_endpoint_problems.sql", name = "endpoint_problems", requires = ["inbox_views"]);
+::pgrx::extension_sql_file!("../sql/10_views.sql", name = "views", requires = ["endpoint_problems"]);
 ::pgrx::extension_sql_file!("../sql/11_contracts.sql", name = "contracts", requires = ["views"]);
 ::pgrx::extension_sql_file!("../sql/12_lint.sql", name = "lint", requires = ["contracts"]);
 ::pgrx::extension_sql_file!("../sql/13_capture.sql", name = "capture", requires = ["contracts"]);
@@ -50,4 +53,19 @@ mod workers;
 ::pgrx::extension_sql_file!("../sql/16_operate.sql", name = "operate", requires = ["views", "dlq"]);
 ::pgrx::extension_sql_file!("../sql/17_pages.sql", name = "pages", requires = ["operate"]);
 ::pgrx::extension_sql_file!("../sql/18_metrics.sql", name = "metrics", requires = ["operate"]);
+::pgrx::extension_sql_file!("../sql/17_links.sql", name = "links", requires = ["outbox"]);
+::pgrx::extension_sql_file!("../sql/18_questions.sql", name = "questions", requires = ["inbox", "contracts"]);
+::pgrx::extension_sql_file!("../sql/19_endpoints.sql", name = "endpoints", requires = ["operate", "ingest", "edge"]);
+::pgrx::extension_sql_file!("../sql/19_endpoints_manage.sql", name = "endpoints_manage", requires = ["endpoints"]);
+::pgrx::extension_sql_file!(
+    "../sql/19_endpoints_deliver.sql",
+    name = "endpoints_deliver",
+    requires = ["endpoints_manage"]
+);
+::pgrx::extension_sql_file!(
+    "../sql/19_endpoints_record.sql",
+    name = "endpoints_record",
+    requires = ["endpoints_deliver"]
+);
+::pgrx::extension_sql_file!("../sql/19_endpoints_views.sql", name = "endpoints_views", requires = ["endpoints_record"]);
 ::pgrx::extension_sql_file!("../sql/20_grants.sql", name = "grants", finalize);

@@ -70,6 +70,13 @@ static RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(500);
 static RETRY_DELAY_MAX: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 static INBOX_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
 static DLQ_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(2_592_000);
+static DELIVERY_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
+static ENDPOINT_ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ENDPOINT_ALLOWED_NETWORKS: Text = Text::new(None);
+static ENDPOINT_PROXY: Text = Text::new(None);
+static ENDPOINT_RESOLVERS: Text = Text::new(None);
+static ENDPOINT_CA_FILE: Text = Text::new(None);
+static SECRET_KEY_FILE: Text = Text::new(None);
 static CONTRACTS: GucSetting<Contracts> = GucSetting::<Contracts>::new(Contracts::Off);
 static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(64);
 static ON_STREAM_LOSS: GucSetting<OnStreamLoss> = GucSetting::<OnStreamLoss>::new(OnStreamLoss::Republish);
@@ -81,6 +88,7 @@ pub fn define() {
     define_relay();
     define_storage();
     define_inbox();
+    define_endpoints();
     define_server();
     versions::reserve_settings(c"sea_mq");
 }
@@ -310,6 +318,84 @@ fn define_inbox() {
         315_360_000,
         s,
     );
+}
+
+/// What may be reached outside, and how. Not an operator's to say, who makes endpoints.
+fn define_endpoints() {
+    let texts = [
+        (
+            c"sea_mq.endpoint_allowed_networks",
+            c"Comma-separated networks that endpoints may be in although they are not public.",
+            &ENDPOINT_ALLOWED_NETWORKS,
+        ),
+        (
+            c"sea_mq.endpoint_proxy",
+            c"Proxy that is asked to connect to endpoints, http://host:port; empty: none.",
+            &ENDPOINT_PROXY,
+        ),
+        (
+            c"sea_mq.endpoint_resolvers",
+            c"Comma-separated name servers, address:port; empty: those of the system.",
+            &ENDPOINT_RESOLVERS,
+        ),
+        (
+            c"sea_mq.endpoint_ca_file",
+            c"PEM file of authorities to trust beside those of the system.",
+            &ENDPOINT_CA_FILE,
+        ),
+        (
+            c"sea_mq.secret_key_file",
+            c"File with the key of the secrets of endpoints; empty: sea_mq.key in the data directory.",
+            &SECRET_KEY_FILE,
+        ),
+    ];
+    for (name, short, setting) in texts {
+        text(name, short, setting, GucContext::Suset, GucFlags::SUPERUSER_ONLY);
+    }
+    GucRegistry::define_bool_guc(
+        c"sea_mq.endpoint_allow_http",
+        c"Whether endpoints may be reached without TLS.",
+        c"",
+        &ENDPOINT_ALLOW_HTTP,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    number(
+        c"sea_mq.delivery_retention",
+        c"How long deliveries that are done are kept.",
+        &DELIVERY_RETENTION,
+        1,
+        315_360_000,
+        GucFlags::UNIT_S,
+    );
+}
+
+pub fn endpoint_allow_http() -> bool {
+    ENDPOINT_ALLOW_HTTP.get()
+}
+
+pub fn endpoint_allowed_networks() -> Option<String> {
+    string(&ENDPOINT_ALLOWED_NETWORKS)
+}
+
+pub fn endpoint_proxy() -> Option<String> {
+    string(&ENDPOINT_PROXY)
+}
+
+pub fn endpoint_resolvers() -> Option<String> {
+    string(&ENDPOINT_RESOLVERS)
+}
+
+pub fn endpoint_ca_file() -> Option<PathBuf> {
+    path(&ENDPOINT_CA_FILE)
+}
+
+pub fn secret_key_file() -> Option<PathBuf> {
+    path(&SECRET_KEY_FILE)
+}
+
+pub fn delivery_retention() -> Duration {
+    Duration::from_secs(u64::from(DELIVERY_RETENTION.get().unsigned_abs()))
 }
 
 /// What is fixed when the server starts. Such a setting cannot be defined later on.

@@ -16,6 +16,8 @@ pub struct Owed {
     pub descriptions: bool,
     /// It made work for the consumer or the handlers: changed subscriptions, or left something to handle.
     pub inbox: bool,
+    /// It changed endpoints or made deliveries.
+    pub endpoints: bool,
     /// The workers are to start anew.
     pub restart: bool,
     /// The launcher is to look at this database.
@@ -25,8 +27,15 @@ pub struct Owed {
 }
 
 impl Owed {
-    const NOTHING: Self =
-        Self { events: false, descriptions: false, inbox: false, restart: false, announce: false, databases: false };
+    const NOTHING: Self = Self {
+        events: false,
+        descriptions: false,
+        inbox: false,
+        endpoints: false,
+        restart: false,
+        announce: false,
+        databases: false,
+    };
 }
 
 thread_local! {
@@ -74,6 +83,10 @@ pub fn pay() {
     }
     if owed.inbox {
         database.note(Reasons::INBOX.and(Reasons::LANES));
+    }
+    if owed.endpoints {
+        database.want_dispatcher();
+        database.note(Reasons::ENDPOINTS);
     }
     if owed.restart {
         database.restart();

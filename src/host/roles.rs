@@ -20,6 +20,8 @@ impl Reasons {
     pub const STREAMS: Self = Self(1 << 3);
     /// There is something to handle in a lane.
     pub const LANES: Self = Self(1 << 4);
+    /// A transaction has changed endpoints, or made deliveries.
+    pub const ENDPOINTS: Self = Self(1 << 5);
 
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
@@ -57,7 +59,7 @@ pub struct Kind {
 /// What waits comes and goes: a plan made while there is nothing would read the whole table until the next ANALYZE.
 const BY_INDEX: &[(&CStr, &CStr)] = &[(c"enable_seqscan", c"off")];
 
-const TABLE: [Kind; 3] = [
+const TABLE: [Kind; 4] = [
     Kind {
         name: "sea_mq relay",
         entry_point: "sea_mq_relay_main",
@@ -83,6 +85,15 @@ const TABLE: [Kind; 3] = [
         hears: Reasons::LANES,
         settings: BY_INDEX,
     },
+    Kind {
+        name: "sea_mq dispatcher",
+        entry_point: "sea_mq_dispatcher_main",
+        count: 1,
+        // Databases that have endpoints have one.
+        standing: false,
+        hears: Reasons::EVENTS.and(Reasons::ENDPOINTS).and(Reasons::DESCRIPTIONS),
+        settings: BY_INDEX,
+    },
 ];
 
 /// Processes that a database can have.
@@ -104,6 +115,8 @@ pub enum Role {
     Consumer,
     /// Handles messages beside the consumer. Numbers count from 0.
     Handler(u8),
+    /// Delivers events to endpoints outside.
+    Dispatcher,
 }
 
 impl Role {
@@ -150,6 +163,7 @@ impl Role {
             Self::Relay => (0, 0),
             Self::Consumer => (1, 0),
             Self::Handler(number) => (2, usize::from(number)),
+            Self::Dispatcher => (3, 0),
         }
     }
 
@@ -157,7 +171,8 @@ impl Role {
         match row {
             0 => Self::Relay,
             1 => Self::Consumer,
-            _ => Self::Handler(number),
+            2 => Self::Handler(number),
+            _ => Self::Dispatcher,
         }
     }
 }
@@ -173,7 +188,8 @@ mod tests {
         assert_eq!(roles.iter().map(|role| role.index()).collect::<Vec<_>>(), (0..SEATS).collect::<Vec<_>>());
         assert_eq!(roles[..3], [Role::Relay, Role::Consumer, Role::Handler(0)]);
         assert_eq!(Role::at(SEATS), None);
-        assert_eq!(Role::Handler(u8::MAX).index(), SEATS - 1);
+        assert_eq!(Role::Handler(u8::MAX).index(), SEATS - 2);
+        assert_eq!(Role::at(SEATS - 1), Some(Role::Dispatcher));
         assert_eq!(Role::standing().collect::<Vec<_>>(), [Role::Relay, Role::Consumer]);
         assert_eq!(Role::handlers().count(), 6);
     }

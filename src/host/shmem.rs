@@ -117,6 +117,13 @@ impl Database {
         }
     }
 
+    /// Makes the dispatcher run. It ends by itself where there are no endpoints. Without preloading there is none.
+    pub fn want_dispatcher(&self) {
+        if self.seat(Role::Dispatcher).advance(Life::Absent, Life::Wanted) {
+            wake_launcher();
+        }
+    }
+
     /// Tells all processes to end and the launcher to start others. The consumer that comes asks for its handlers itself.
     pub fn restart(&self) {
         for role in Role::all() {
@@ -158,7 +165,7 @@ impl Database {
                 starting = true;
             }
         }
-        for seat in Role::handlers().map(|role| self.seat(role)) {
+        for seat in Role::all().filter(|role| !role.kind().standing).map(|role| self.seat(role)) {
             seat.advance(Life::Stopped, Life::Absent);
         }
         starting

@@ -49,7 +49,7 @@ pub fn save(reader: ReaderId, position: &Position) {
 
 /// The readers that hold back the rows of a sink, and how long. Janitor and back-pressure ask here.
 pub fn holding(sink: SinkId) -> Vec<(ReaderId, Hold)> {
-    reader::holding(sink, installation::has_broker(), || readers_of(sink))
+    reader::holding(sink, installation::has_broker(), readers_of(sink))
 }
 
 /// The readers of a sink, but for its stream.

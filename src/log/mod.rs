@@ -2,6 +2,7 @@
 
 pub mod backlog;
 pub mod cursors;
+pub mod endpoint_progress;
 pub mod fate;
 pub mod janitor;
 pub mod journal;

@@ -266,6 +266,12 @@ pub fn make_durable(events: &[Logged]) {
     }
 }
 
+/// The same for whatever is visible, in the log or not.
+pub fn flush_all() {
+    // SAFETY: returns at once if that much is flushed already.
+    unsafe { pg_sys::XLogFlush(pg_sys::GetXLogInsertRecPtr()) }
+}
+
 /// An ordered run of rows, its first one looked at.
 struct Source {
     // Before `table`, so that it is dropped first.

@@ -86,7 +86,12 @@ pub fn is_passed(sink: SinkId, seq: i64, xid: u64) -> bool {
 
 /// Counts up to `up_to`.
 pub fn of(sink: SinkId, up_to: i64) -> Unread {
-    let look = Look { sink, at: position(sink), up_to };
+    ahead_of(sink, position(sink), up_to)
+}
+
+/// What a reader at a position has before it, counted up to `up_to`.
+pub fn ahead_of(sink: SinkId, at: Position, up_to: i64) -> Unread {
+    let look = Look { sink, at, up_to };
     let mut unread = Unread::default();
     for slot in 0..SLOTS {
         let table = Relation::open(&log_table(slot));

@@ -194,6 +194,27 @@ pub fn text_datum(value: &str) -> pg_sys::Datum {
     unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(value.as_ptr().cast(), length)) }
 }
 
+/// A `bytea` value in the current memory context.
+pub fn bytea_datum(value: &[u8]) -> pg_sys::Datum {
+    let length = i32::try_from(value.len()).unwrap_or(i32::MAX);
+    // SAFETY: the pointer and length are those of a valid slice; text and bytea are laid out alike.
+    unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(value.as_ptr().cast(), length)) }
+}
+
+/// A `text[]` argument without its NULLs.
+pub fn text_array(call: Call, n: usize) -> Vec<String> {
+    // SAFETY: the SQL declaration gives the argument the type text[]; the array is copied by detoasting if need be.
+    let values = call.datum(n).map(|datum| unsafe {
+        let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut datums, mut nulls, mut length) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        let align = pg_sys::TYPALIGN_INT as _;
+        pg_sys::deconstruct_array(array, pg_sys::TEXTOID, -1, false, align, &mut datums, &mut nulls, &mut length);
+        let length = usize::try_from(length).unwrap_or(0);
+        (0..length).filter(|i| !*nulls.add(*i)).map(|i| text(*datums.add(i))).collect()
+    });
+    values.unwrap_or_default()
+}
+
 /// A `text[]` value in the current memory context.
 pub fn text_array_datum(values: &[String]) -> pg_sys::Datum {
     let mut datums: Vec<pg_sys::Datum> = values.iter().map(|value| text_datum(value)).collect();

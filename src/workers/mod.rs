@@ -1,7 +1,8 @@
-//! The processes: one launcher for the server; for each database that has the extension one relay, one consumer, and as
-//! many handlers as the consumer asks for.
+//! The processes: one launcher for the server; for each database that has the extension one relay, one consumer, as many
+//! handlers as the consumer asks for, and a dispatcher if there are endpoints.
 
 mod consumer;
+mod dispatcher;
 mod identity;
 mod launcher;
 mod process;

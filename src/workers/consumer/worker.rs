@@ -7,6 +7,7 @@ use pgrx::{log, pg_sys};
 
 use super::removals::LetterRemovals;
 use super::served::Served;
+use crate::deliver::endpoints;
 use crate::host::gucs;
 use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
@@ -153,6 +154,7 @@ impl Worker {
         if poll {
             self.poll_at = now + gucs::poll_interval();
             self.letters.retry();
+            self.call_dispatcher()?;
             if self.process.extension_changed().is_some() {
                 return Err(Failed("the extension was dropped or installed anew".into()));
             }
@@ -166,6 +168,16 @@ impl Worker {
             let moved = session::transaction(waiting::make_due_after_step_back)?;
             log!("sea_mq consumer: the clock was set back; {moved} waiting messages are due now");
             self.look_due = true;
+        }
+        Ok(())
+    }
+
+    /// Has a dispatcher run if there are endpoints: they may have come with a dump, and it may be gone since the server has started.
+    fn call_dispatcher(&self) -> Result<(), Failed> {
+        if let Some(database) = self.process.database
+            && session::transaction(endpoints::any)?
+        {
+            database.want_dispatcher();
         }
         Ok(())
     }
@@ -266,6 +278,7 @@ impl Work for Worker {
         self.removals.clear();
         self.settings = Some(settings);
         self.hear();
+        self.call_dispatcher()?;
         self.fingerprint = None;
         self.look()?;
         if self.held.is_none() {

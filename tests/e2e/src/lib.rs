@@ -7,6 +7,7 @@
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
 //! - [`Accounts`]: accounts and users as JWTs
 //! - [`Line`]: a line to a server with a rate and a delay
+//! - [`Receiver`]: an HTTP server that keeps what it gets and answers what a test says
 //! - [`mount_small`]: a small file system for a test that fills it
 //! - [`Port`]: one of the ports that servers listen on
 //! - [`ledger`]: whether a stream holds what it should, once and in order
@@ -31,6 +32,7 @@ mod line;
 mod mount;
 mod port;
 mod process;
+mod receiver;
 mod stage;
 mod stored;
 mod wait;
@@ -46,6 +48,7 @@ pub use line::Line;
 pub use mount::{isolate_mounts, mount_small, unmount};
 pub use port::Port;
 pub use process::{children, freeze, kill, make_for_server, resident_bytes, sleeps, terminate, thaw, title};
+pub use receiver::{Received, Receiver, Reply};
 pub use stage::{EVENTS, Stage, StageOptions};
 pub use stored::{Stored, read};
 pub use wait::{holds_for, settled, until, until_some};

@@ -9,6 +9,8 @@ pub enum ReaderId {
     Stream(SinkId),
     /// A subscription of this database, where there is no broker.
     Subscription(SubscriptionId),
+    /// The dispatcher, for an endpoint and a context; a number of `sea_mq.endpoint_readers`.
+    Endpoint(i64),
 }
 
 impl ReaderId {
@@ -17,19 +19,21 @@ impl ReaderId {
         match self {
             Self::Stream(_) => "stream",
             Self::Subscription(_) => "subscription",
+            Self::Endpoint(_) => "endpoint",
         }
     }
 
     /// The number among those of its kind, as in `sea_mq.cursors.reader`.
     pub const fn number(self) -> i64 {
         match self {
-            Self::Stream(number) | Self::Subscription(number) => number,
+            Self::Stream(number) | Self::Subscription(number) | Self::Endpoint(number) => number,
         }
     }
 
     /// From what [`Self::kind`] and [`Self::number`] give.
     pub fn new(kind: &str, number: i64) -> Option<Self> {
-        [Self::Stream(number), Self::Subscription(number)].into_iter().find(|reader| reader.kind() == kind)
+        let kinds = [Self::Stream(number), Self::Subscription(number), Self::Endpoint(number)];
+        kinds.into_iter().find(|reader| reader.kind() == kind)
     }
 }
 
@@ -42,15 +46,16 @@ pub enum Hold {
     WhileFresh,
 }
 
-/// The readers that hold back the rows of `sink`: its stream where there is a broker, and otherwise the subscriptions of this
-/// database that read it.
-pub fn holding(sink: SinkId, has_broker: bool, local: impl FnOnce() -> Vec<ReaderId>) -> Vec<(ReaderId, Hold)> {
-    let stream = ReaderId::Stream(sink);
-    if has_broker {
-        return vec![(stream, Hold::UntilRead)];
-    }
-    let local = local().into_iter().map(|reader| (reader, Hold::UntilRead));
-    local.chain([(stream, Hold::WhileFresh)]).collect()
+/// The readers that hold back the rows of `sink`: its endpoints; its stream where there is a broker, and otherwise the
+/// subscriptions of this database that read it. `others`: all readers but the stream.
+pub fn holding(sink: SinkId, has_broker: bool, others: Vec<ReaderId>) -> Vec<(ReaderId, Hold)> {
+    let stream = (ReaderId::Stream(sink), if has_broker { Hold::UntilRead } else { Hold::WhileFresh });
+    let reads = |reader: &ReaderId| match reader {
+        ReaderId::Endpoint(_) => true,
+        ReaderId::Subscription(_) => !has_broker,
+        ReaderId::Stream(_) => false,
+    };
+    others.into_iter().filter(reads).map(|reader| (reader, Hold::UntilRead)).chain([stream]).collect()
 }
 
 #[cfg(test)]
@@ -59,18 +64,18 @@ mod tests {
 
     #[test]
     fn a_reader_is_found_by_its_kind_and_number() {
-        for reader in [ReaderId::Stream(-7), ReaderId::Subscription(7)] {
+        for reader in [ReaderId::Stream(-7), ReaderId::Subscription(7), ReaderId::Endpoint(7)] {
             assert_eq!(ReaderId::new(reader.kind(), reader.number()), Some(reader));
         }
         assert_eq!(ReaderId::new("nobody", 7), None);
     }
 
     #[test]
-    fn with_a_broker_only_the_stream_holds_rows_back() {
-        let asked = || unreachable!("subscriptions read the stream");
-        assert_eq!(holding(7, true, asked), [(ReaderId::Stream(7), Hold::UntilRead)]);
-        let local = || vec![ReaderId::Subscription(1)];
-        let held = [(ReaderId::Subscription(1), Hold::UntilRead), (ReaderId::Stream(7), Hold::WhileFresh)];
-        assert_eq!(holding(7, false, local), held);
+    fn with_a_broker_the_stream_and_endpoints_hold_rows_back_and_subscriptions_read_the_stream() {
+        let others = || vec![ReaderId::Subscription(1), ReaderId::Endpoint(2)];
+        let endpoint = (ReaderId::Endpoint(2), Hold::UntilRead);
+        assert_eq!(holding(7, true, others()), [endpoint, (ReaderId::Stream(7), Hold::UntilRead)]);
+        let held = [(ReaderId::Subscription(1), Hold::UntilRead), endpoint, (ReaderId::Stream(7), Hold::WhileFresh)];
+        assert_eq!(holding(7, false, others()), held);
     }
 }
