@@ -109,11 +109,21 @@ COMMENT ON COLUMN sea_mq.metrics.labels IS 'Labels: an object of strings';
 COMMENT ON COLUMN sea_mq.metrics.value IS 'Value';
 
 -- For those who may see how it goes and not what it is about: no payload, no text of an error.
+-- What sea_mq.status is made of has the texts, and functions in a view are called with the rights of whoever reads it.
+CREATE FUNCTION sea_mq.overview_row(OUT ok boolean, OUT problems bigint, OUT relay text, OUT pending bigint, OUT oldest_pending_age interval,
+    OUT published bigint, OUT scheduled bigint, OUT failed bigint, OUT streams bigint, OUT subscriptions bigint, OUT dead_letters bigint,
+    OUT log_bytes bigint, OUT version text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s.ok, s.problems, s.relay, s.pending, s.oldest_pending_age, s.published, s.scheduled, s.failed, s.streams,
+        (SELECT count(*) FROM sea_mq.subscriptions),
+        (SELECT coalesce(sum(d.open), 0)::bigint FROM sea_mq.dlq_status d), s.log_bytes, s.version
+    FROM sea_mq.status s
+$$;
+COMMENT ON FUNCTION sea_mq.overview_row IS 'The row of sea_mq.overview; for internal use';
 CREATE VIEW sea_mq.overview AS
-SELECT s.ok, s.problems, s.relay, s.pending, s.oldest_pending_age, s.published, s.scheduled, s.failed, s.streams,
-    (SELECT count(*) FROM sea_mq.subscriptions) AS subscriptions,
-    (SELECT coalesce(sum(d.open), 0)::bigint FROM sea_mq.dlq_status d) AS dead_letters, s.log_bytes, s.version
-FROM sea_mq.status s;
+SELECT s.ok, s.problems, s.relay, s.pending, s.oldest_pending_age, s.published, s.scheduled, s.failed, s.streams, s.subscriptions,
+    s.dead_letters, s.log_bytes, s.version
+FROM sea_mq.overview_row() s;
 COMMENT ON VIEW sea_mq.overview IS 'One row: is everything all right, in states and numbers, without any text of an error';
 CREATE VIEW sea_mq.stream_overview AS
 SELECT s.stream, s.context, s.kind, s.state, s.ordering, s.losses, s.last_sequence, s.published, s.pending, s.managed, s.since,

@@ -99,8 +99,9 @@ GRANT EXECUTE ON FUNCTION sea_mq.metrics TO sea_mq_viewer, sea_mq_monitor, sea_m
 GRANT SELECT ON sea_mq.metrics, sea_mq.overview, sea_mq.stream_overview, sea_mq.subscription_overview, sea_mq.dlq_overview
     TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
 -- Functions in a view are called with the rights of whoever reads the view.
-GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.worker_problem, sea_mq.preloaded, sea_mq.pending_events_of,
-    sea_mq.log_size, sea_mq.inbox_counts, sea_mq.inbox_size, sea_mq.unpublished_bytes TO sea_mq_viewer;
+GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.preloaded, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.inbox_counts, sea_mq.inbox_size,
+    sea_mq.unpublished_bytes TO sea_mq_viewer;
+GRANT EXECUTE ON FUNCTION sea_mq.overview_row TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
 
 -- The registry is open to all who use the extension; what is agreed on is registered by operators.
 GRANT SELECT ON sea_mq.event_types, sea_mq.schema_definitions
