@@ -158,7 +158,7 @@ impl Broker {
         });
         // The size of the store is bookkeeping: a stream's limit is reserved in it, whatever the disk has.
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nserver_name: \"{}\"\njetstream {{ store_dir: \"{}\", max_file_store: 1TB {} }}\n{tls}{}\n",
+            "listen: \"127.0.0.1:{}\"\nserver_name: \"{}\"\njetstream {{ store_dir: \"{}\", max_file_store: 1TB\n{} }}\n{tls}{}\n",
             self.port(),
             self.options.server_name.as_deref().unwrap_or("test"),
             self.directory.join("store").display(),
