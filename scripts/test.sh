@@ -152,9 +152,11 @@ without() {
 
 part_broker() {
     local skipped=()
-    # Atomic batches; consumers that are paused.
-    without 2.12 atomic_batches::
-    without 2.11 limits::a_consumer_that_somebody_has_paused_is_said_to_be
+    # Atomic batches, and mirrors that are promoted.
+    without 2.12 atomic_batches:: renames::a_mirror_
+    # Consumers that are paused, and a refusal of copies by a server that is alone.
+    without 2.11 limits::a_consumer_that_somebody_has_paused_is_said_to_be \
+        drift::a_change_that_the_broker_declines_leaves_the_stream_in_use
     part_e2e "${broker[@]/%/::}" "${skipped[@]}"
 }
 

@@ -16,6 +16,8 @@ use crate::{Port, until_some};
 pub struct BrokerOptions {
     /// Lines for the server's configuration, such as `authorization { … }` or `max_payload: 10000`.
     pub configuration: String,
+    /// Settings of JetStream, such as `limits: { max_ack_pending: 10 }`.
+    pub jetstream: String,
     /// User and password with which the test itself connects, where the configuration demands them.
     pub login: Option<(String, String)>,
     /// Token with which the test itself connects, likewise.
@@ -156,10 +158,11 @@ impl Broker {
         });
         // The size of the store is bookkeeping: a stream's limit is reserved in it, whatever the disk has.
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nserver_name: \"{}\"\njetstream {{ store_dir: \"{}\", max_file_store: 1TB }}\n{tls}{}\n",
+            "listen: \"127.0.0.1:{}\"\nserver_name: \"{}\"\njetstream {{ store_dir: \"{}\", max_file_store: 1TB\n{} }}\n{tls}{}\n",
             self.port(),
             self.options.server_name.as_deref().unwrap_or("test"),
             self.directory.join("store").display(),
+            self.options.jetstream,
             self.options.configuration
         );
         fs::write(&configuration, text).expect("cannot write nats.conf");

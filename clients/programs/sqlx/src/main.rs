@@ -9,6 +9,8 @@ use uuid::Uuid;
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const EMIT: &str = "SELECT sea_mq.emit('order', $1, 'OrderCreated', $2)";
+/// sqlx keeps a statement by its text, with the types that it was bound with first: other types need another text.
+const EMIT_TEXT: &str = "SELECT sea_mq.emit('order', $1, 'OrderCreated', $2) AS id";
 const INSERT: &str = "INSERT INTO sea_mq.outbox_events (aggregate_type, aggregate_id, event_type, payload)
     VALUES ('order', $1, 'OrderCreated', $2) RETURNING id";
 
@@ -29,8 +31,8 @@ async fn main() -> Outcome<()> {
     undone.rollback().await?;
 
     let mut outer = pool.begin().await?;
-    // Text as well, and the payload as a JSON string. A statement that is kept has the types that it was bound with first.
-    sqlx::query(EMIT).persistent(false).bind("3").bind("{\"n\": 3}").execute(&mut *outer).await?;
+    // Text as well, and the payload as a JSON string.
+    sqlx::query(EMIT_TEXT).bind("3").bind("{\"n\": 3}").execute(&mut *outer).await?;
     let mut savepoint = outer.begin().await?;
     sqlx::query(EMIT).bind(4_i64).bind(json!({"n": 4})).execute(&mut *savepoint).await?;
     savepoint.rollback().await?;
@@ -42,8 +44,8 @@ async fn main() -> Outcome<()> {
     let own = "SELECT sea_mq.emit('order', $1, 'OrderCreated', $2, event_id => $3)";
     let id = Uuid::from_u128(0x0189_0a5d_ac96_774b_bcce_b302_099a_8057);
     sqlx::query(own).bind(6_i64).bind(json!({"n": 6})).bind(id).execute(&pool).await?;
-    let again = sqlx::query(own).persistent(false).bind(6_i64).bind(json!({"n": 6}));
-    again.bind(id.to_string()).execute(&pool).await?;
+    let again = "SELECT sea_mq.emit('order', $1, 'OrderCreated', $2, event_id => $3) AS id";
+    sqlx::query(again).bind(6_i64).bind(json!({"n": 6})).bind(id.to_string()).execute(&pool).await?;
     let event = json!({"aggregate_type": "order", "aggregate_id": 7, "event_type": "OrderCreated", "payload": {"n": 7}});
     sqlx::query("SELECT sea_mq.emit_many($1)").bind([event].as_slice()).execute(&pool).await?;
     receive(&pool).await

@@ -44,10 +44,7 @@ async fn an_account_without_room_for_a_connection_is_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_of_unacknowledged_messages_is_named_and_can_be_kept() {
-    let broker = BrokerOptions {
-        configuration: "jetstream { limits: { max_ack_pending: 100 } }".into(),
-        ..BrokerOptions::default()
-    };
+    let broker = BrokerOptions { jetstream: "limits: { max_ack_pending: 100 }".into(), ..BrokerOptions::default() };
     let stage = StageOptions { broker, ..StageOptions::default() }.start("limit_pending").await;
     let db = stage.connect().await;
     make_recorder(&db).await;

@@ -86,17 +86,3 @@ async fn a_broker_that_keeps_less_for_a_client_is_asked_for_less_after_each_cut(
         db.value("SELECT count(*) FROM sea_mq.subscription_status WHERE error_kind = 'UnreadableMessage'", &[]).await;
     assert_eq!(blamed, 0);
 }
-
-/// What it sends is not read for longer than it waits.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_does_not_wait_for_a_slow_line_is_asked_for_less_after_each_cut() {
-    let (stage, line) = prepared("slow_deadline", "write_deadline: \"500ms\"", 200, 96_000, 2 * MEGABYTE).await;
-    let db = stage.connect().await;
-    let before = line.connections();
-    subscribe(&db, 1, 1000).await;
-    until_all_handled(&db, 1, 200).await;
-    let cuts = line.connections() - before;
-    assert!((1..12).contains(&cuts), "{cuts} connections");
-    let log = std::fs::read_to_string(stage.broker.log_path()).expect("cannot read the server's log");
-    assert!(log.contains("Slow Consumer"), "it was not cut");
-}
