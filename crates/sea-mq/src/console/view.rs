@@ -125,7 +125,7 @@ fn grouped(digits: &str) -> String {
     }
     let length = digits.len();
     digits.chars().enumerate().fold(String::new(), |mut text, (at, digit)| {
-        if at > 0 && (length - at) % 3 == 0 {
+        if at > 0 && (length - at).is_multiple_of(3) {
             text.push('\u{202f}');
         }
         text.push(digit);
@@ -169,7 +169,7 @@ pub fn html(page: &impl Template) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
             .into_response(),
         Err(error) => Problem {
-            hidden: Some(error.to_string()),
+            hidden: Some(error.to_string().into()),
             ..Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "something is wrong inside")
         }
         .into_response(),

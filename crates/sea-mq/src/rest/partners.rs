@@ -146,7 +146,7 @@ async fn ingest(
 fn verified(partner: &Partner, headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, Problem> {
     let refused = || Problem::unauthorized("the message is not signed by this partner");
     let secret = std::fs::read_to_string(&partner.secret_file).map_err(|error| Problem {
-        hidden: Some(format!("{}: {error}", partner.secret_file.display())),
+        hidden: Some(format!("{}: {error}", partner.secret_file.display()).into()),
         ..Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "something is wrong inside")
     })?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -188,7 +188,7 @@ fn plain(partner: &Partner, secret: &str, headers: &HeaderMap, body: &[u8]) -> O
 fn hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     let pairs = digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    if digits.len() % 2 == 0 { pairs.collect() } else { None }
+    if digits.len().is_multiple_of(2) { pairs.collect() } else { None }
 }
 
 #[cfg(test)]

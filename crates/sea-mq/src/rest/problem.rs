@@ -17,9 +17,10 @@ pub struct Problem {
     pub sqlstate: Option<String>,
     pub hint: Option<String>,
     pub violations: Vec<Violation>,
-    pub retry_after: Option<u64>,
+    /// Seconds
+    pub retry_after: Option<u16>,
     /// For the log alone.
-    pub hidden: Option<String>,
+    pub hidden: Option<Box<str>>,
 }
 
 /// Where a document breaks its contract.
@@ -97,17 +98,17 @@ impl Problem {
             Meaning::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let retry_after = match meaning {
-            Meaning::Later(after) => Some(after.as_secs().max(1)),
+            Meaning::Later(after) => Some(u16::try_from(after.as_secs()).unwrap_or(u16::MAX).max(1)),
             Meaning::Again => Some(1),
             _ => None,
         };
         if meaning == Meaning::Internal {
-            let hidden = Some(format!("{} {}", error.sqlstate, error.message));
+            let hidden = Some(format!("{} {}", error.sqlstate, error.message).into());
             return Self { hidden, sqlstate: Some(error.sqlstate), ..Self::new(status, "something is wrong inside") }
                 .hint("Look for the request id in the gateway's log.");
         }
         if error.sqlstate == "08006" {
-            let hidden = Some(error.message);
+            let hidden = Some(error.message.into());
             return Self {
                 hidden,
                 retry_after,

@@ -50,7 +50,7 @@ pub fn request(line: &Line) {
         "role": role,
         "actor": actor,
         "sqlstate": line.problem.and_then(|problem| problem.sqlstate.as_ref()),
-        "error": line.problem.map(|problem| problem.hidden.as_ref().unwrap_or(&problem.message)),
+        "error": line.problem.map(|problem| problem.hidden.as_deref().unwrap_or(&problem.message)),
     }));
 }
 
