@@ -101,6 +101,9 @@ readonly short=(
     inbox::what_a_consumer_killed_between_handler_and_commit_had_is_handled_once_and_soon
     pull::a_received_message_is_completed_failed_or_rejected
     local::without_a_broker_failures_are_retried_skipped_dead_lettered_and_replayed
+    # endpoints
+    endpoints::a_webhook_gets_each_event_once_signed_and_soon
+    endpoints_copies::a_cloned_data_directory_sends_nothing_until_it_is_adopted
     # dead letters and their replay
     dlq::a_dead_letter_says_what_happened
     dlq::a_replay_is_handled_by_the_subscription_that_had_failed_and_by_no_other

@@ -25,6 +25,7 @@ mod drift;
 mod endpoints;
 mod endpoints_copies;
 mod endpoints_faults;
+mod endpoints_secrets;
 mod examples;
 mod failure;
 mod far;
