@@ -80,8 +80,8 @@ part_isolation() {
     run_pg_regress "$(pgxs_test isolation/pg_isolation_regress)" tests/isolation specs spec
 }
 
-# Two at a time: each test has servers of its own, and most of its time is waiting.
-part_e2e() { cargo test --workspace --test promises -- --test-threads=2 "$@"; }
+# Four at a time: each test has servers of its own, and most of its time is waiting.
+part_e2e() { cargo test --workspace --test promises -- --test-threads=4 "$@"; }
 
 # Of each mechanism a test or two: enough to see that a major works, in some minutes. Each is exactly one test.
 readonly short=(

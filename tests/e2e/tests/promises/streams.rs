@@ -47,12 +47,12 @@ async fn the_first_event_of_a_context_creates_its_streams_with_the_defaults() {
     assert!(stage.broker.stream(EVENTS).await.is_none());
     let id = db.emit("1", "Emitted", json!({})).await;
     stage.assert_stored(&[id]).await;
-    for (name, subject) in [(EVENTS, "orders.event.>"), ("ORDERS_DLQ", "orders.dlq.>")] {
+    for (name, subject, max_bytes) in [(EVENTS, "orders.event.>", 10 << 30), ("ORDERS_DLQ", "orders.dlq.>", 1 << 30)] {
         let config = until_stream(&stage, name).await;
         assert_eq!(config.subjects, [subject]);
         assert_eq!(config.retention, RetentionPolicy::Limits);
         assert_eq!(config.max_age, Duration::from_secs(7 * 24 * 3600));
-        assert_eq!(config.max_bytes, 10 << 30);
+        assert_eq!(config.max_bytes, max_bytes);
         assert_eq!(config.storage, StorageType::File);
         assert_eq!(config.num_replicas, 1);
         assert_eq!(config.duplicate_window, Duration::from_secs(120));

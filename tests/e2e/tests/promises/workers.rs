@@ -57,7 +57,7 @@ async fn the_number_of_workers_is_changed_while_they_work() {
              PERFORM record(e);
          END $$;
          SELECT sea_mq.subscribe('app__all', 'orders', 'partly', workers => 3, max_ack_pending => 2000,
-            max_deliver => -1, retry_delay => '200 ms', retry_delay_max => '200 ms')",
+            max_retrying => 2000, max_deliver => -1, retry_delay => '200 ms', retry_delay_max => '200 ms')",
     )
     .await;
     for (round, workers) in (0..).zip([1, 4, 2, 3, 1]) {
