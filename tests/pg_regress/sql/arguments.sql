@@ -152,3 +152,11 @@ DROP ROLE regress_forms;
 DROP FUNCTION tried;
 DROP DOMAIN forms_positive, forms_label;
 DROP TYPE forms_digit;
+-- As a producer, with values that are known when the statement is planned.
+BEGIN;
+SET LOCAL ROLE sea_mq_producer;
+SET LOCAL sea_mq.context = 'orders';
+PREPARE by_text(bigint, jsonb, text) AS SELECT sea_mq.emit('order', $1, 'OrderCreated', $2, event_id => $3);
+EXECUTE by_text(6, '{"n": 6}', '01890a5d-ac96-774b-bcce-b302099a8057');
+ROLLBACK;
+DEALLOCATE by_text;

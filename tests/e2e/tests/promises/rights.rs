@@ -149,7 +149,7 @@ const NEVER: [(&str, &str); 14] = [
     (
         "in a search path that its caller chooses, and callable",
         "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-        WHERE p.pronamespace IN ('sea_mq'::regnamespace, 'sea_mq_inside'::regnamespace) AND l.lanname <> 'c'
+        WHERE p.pronamespace IN ('sea_mq'::regnamespace, 'sea_mq_inside'::regnamespace) AND l.lanname NOT IN ('c', 'internal')
             AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s = 'search_path=pg_catalog, pg_temp')
             AND EXISTS (SELECT FROM aclexplode(p.proacl) a WHERE a.grantee NOT IN (p.proowner, 'sea_mq_owner'::regrole))
             AND NOT split_part(p.oid::regprocedure::text, '(', 1) = ANY ($1)",
