@@ -172,7 +172,9 @@ BEGIN
         RAISE EXCEPTION 'dead letter % can be replayed nowhere', letter.id
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Its endpoint was dropped.';
     END IF;
-    UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = p.event_id, replayed_by = session_user WHERE d.id = letter.id;
+    UPDATE sea_mq.dlq_messages d SET replayed_at = clock_timestamp(), replay_event_id = p.event_id,
+        replayed_by = sea_mq.caller_name(), actor = sea_mq.actor()
+    WHERE d.id = letter.id;
     PERFORM sea_mq.dispatch_at_commit();
     RETURN p.event_id;
 END $$;

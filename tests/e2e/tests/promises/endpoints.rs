@@ -275,8 +275,12 @@ async fn what_was_given_up_is_replayed_to_its_endpoint_alone_with_the_same_bytes
     until_delivered(&db, "other", 1).await;
     refuses.store(false, Ordering::Relaxed);
     let letter: i64 = db.value("SELECT id FROM sea_mq.dlq_list(subscription => 'endpoint:acme')", &[]).await;
+    db.run("SET ROLE sea_mq_operator; SET sea_mq.actor = 'ann'").await;
     let replayed: Uuid = db.value("SELECT sea_mq.dlq_replay($1)", &[&letter]).await;
+    db.run("RESET ROLE; RESET sea_mq.actor").await;
     assert_eq!(replayed, event);
+    let by = "SELECT replayed_by || ' for ' || actor FROM sea_mq.dlq_messages WHERE id = $1";
+    assert_eq!(db.value::<String>(by, &[&letter]).await, "sea_mq_operator for ann");
     until("it is delivered", SOON, async || status(&db, event, "acme").await["status"] == "delivered").await;
     let sent = receiver.received_on("/a");
     assert_eq!((sent.len(), &sent[0].body), (2, &sent[1].body));
