@@ -2,9 +2,7 @@
 
 use std::marker::PhantomData;
 
-use pgrx::pg_sys::Datum;
-
-use super::positions::Ring;
+use super::positions::{self, Ring};
 use crate::sys::clock;
 
 const COLUMNS: usize = 7;
@@ -35,14 +33,13 @@ pub fn ring() -> &'static Ring<i64, COLUMNS> {
 
 /// Adds to the counts of an endpoint.
 pub fn add(endpoint: i64, tally: Tally) {
-    let int8 = |value: i64| Some(Datum::from(value));
     let mut row = RING.newest(endpoint).unwrap_or([None; COLUMNS]);
-    row[ENDPOINT] = int8(endpoint);
+    row[ENDPOINT] = positions::int8(endpoint);
     for (column, more) in [(DELIVERED, tally.delivered), (FAILED, tally.failed), (ATTEMPTS, tally.attempts)] {
-        row[column] = int8(row[column].map_or(0, |datum| datum.value() as i64).saturating_add(more));
+        positions::add(&mut row, column, more);
     }
     if tally.delivered > 0 {
-        row[LAST_DELIVERED_AT] = int8(clock::now());
+        row[LAST_DELIVERED_AT] = positions::int8(clock::now());
     }
     RING.append(row);
 }

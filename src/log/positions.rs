@@ -69,6 +69,16 @@ impl RingKey for ReaderId {
 /// The columns of a row.
 pub type Columns<const N: usize> = [Option<Datum>; N];
 
+/// A column of the type bigint, or of a timestamp in microseconds.
+pub fn int8(value: i64) -> Option<Datum> {
+    Some(Datum::from(value))
+}
+
+/// Adds to a counter: a column of the type bigint, NULL being zero.
+pub fn add<const N: usize>(row: &mut Columns<N>, column: usize, more: i64) {
+    row[column] = int8(row[column].map_or(0, |datum| datum.value() as i64).saturating_add(more));
+}
+
 /// What this process knows of a ring.
 #[derive(Clone, Copy)]
 struct Turn {

@@ -2,10 +2,8 @@
 
 use std::marker::PhantomData;
 
-use pgrx::pg_sys::Datum;
-
 use super::cursors;
-use super::positions::{self, Columns, Ring};
+use super::positions::{self, Columns, Ring, add, int8};
 use crate::host::spi::{self, Arg};
 use crate::sys::clock;
 use crate::sys::relation::Relation;
@@ -131,12 +129,4 @@ fn newest(id: SubscriptionId) -> Columns<COLUMNS> {
         column::COUNTERS.into_iter().for_each(|counter| row[counter] = int8(0));
         row
     })
-}
-
-fn int8(value: i64) -> Option<Datum> {
-    Some(Datum::from(value))
-}
-
-fn add(row: &mut Columns<COLUMNS>, column: usize, more: i64) {
-    row[column] = int8(row[column].map_or(0, |datum| datum.value() as i64).saturating_add(more));
 }

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use pgrx::pg_sys::Datum;
 
-use super::positions::{Columns, Ring};
+use super::positions::{Columns, Ring, add, int8};
 use super::{cursors, journal};
 use crate::sys::clock;
 use crate::sys::datum::{text, text_datum};
@@ -61,7 +61,7 @@ pub fn save(sink: SinkId, cursor: &Cursor, runs: &[Run], slot: i16) {
     let mut row = newest(sink);
     row[column::STREAM_SEQUENCE] = int8(cursor.stream_sequence.cast_signed());
     row[column::STREAM_CREATED_US] = cursor.stream_created_us.and_then(int8);
-    add(&mut row, column::PUBLISHED, stored);
+    add(&mut row, column::PUBLISHED, stored.cast_signed());
     row[column::TAIL_FROM] = cursor.tail_from.and_then(|tail| int8(tail.cast_signed()));
     row[column::REFILLING] = Some(Datum::from(cursor.refilling));
     row[column::UPDATED_AT] = int8(clock::now());
@@ -76,7 +76,7 @@ pub fn save_splits(sink: SinkId, splits: &Splits) {
     // SAFETY: the column has the type text.
     let last = row[column::LAST_NOT_ATOMIC].map(|datum| unsafe { text(datum) });
     if last.as_ref() != Some(&what) {
-        add(&mut row, column::NOT_ATOMIC, splits.count);
+        add(&mut row, column::NOT_ATOMIC, splits.count.cast_signed());
         row[column::LAST_NOT_ATOMIC] = Some(text_datum(&what));
         RING.append(row);
     }
@@ -94,12 +94,4 @@ fn newest(sink: SinkId) -> Columns<COLUMNS> {
         row[column::UPDATED_AT] = int8(clock::now());
         row
     })
-}
-
-fn int8(value: i64) -> Option<Datum> {
-    Some(Datum::from(value))
-}
-
-fn add(row: &mut Columns<COLUMNS>, column: usize, more: u64) {
-    row[column] = int8(row[column].map_or(0, |datum| datum.value() as i64).saturating_add(more.cast_signed()));
 }
