@@ -21,7 +21,7 @@ use crate::sys::relation::Scratch;
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
 use sea_mq_model::domain::policy::ContractPolicy;
-use sea_mq_model::pipeline::Attempt;
+use sea_mq_model::pipeline::{Attempt, Hands};
 
 /// How long one turn of a subscription goes on taking messages. Other subscriptions wait meanwhile, and so do others for the
 /// locks of a transaction.
@@ -40,13 +40,52 @@ impl TurnTime {
     }
 }
 
-/// Waits a little before an attempt that is made once more.
-pub fn pause(turn: u32) {
-    std::thread::sleep(Duration::from_millis(u64::from(turn * turn)));
+/// A subscription that has its turn with messages of a source.
+pub struct InTurn<'a, S> {
+    pub subscription: &'a Subscription,
+    pub source: S,
+    time: TurnTime,
+}
+
+impl<'a, S> InTurn<'a, S> {
+    pub fn new(subscription: &'a Subscription, source: S) -> Self {
+        Self { subscription, source, time: TurnTime::begin() }
+    }
+}
+
+impl<S> Hands for InTurn<'_, S> {
+    type Noted = Waiting;
+    type Trouble = Trouble;
+
+    fn attempt(&mut self, noted: &Waiting, last: bool) -> Result<Attempt<Trouble>, Failure> {
+        alone(self.subscription, noted, last)
+    }
+
+    fn conclude(&mut self, noted: &Waiting, outcome: &Outcome) -> Result<(), Failure> {
+        handler::transaction(|| waiting::conclude(noted.id, noted.attempts + 1, outcome))
+    }
+
+    fn pause(&mut self, turn: u32) {
+        std::thread::sleep(Duration::from_millis(u64::from(turn * turn)));
+    }
+
+    fn is_over(&self) -> bool {
+        self.time.is_over()
+    }
+
+    fn between(&mut self) {
+        pgrx::check_for_interrupts!();
+    }
+
+    fn undone(&mut self, failure: &Failure, _: usize) {
+        super::served::tell_undone(self.subscription, failure);
+        // Those that follow one by one have a turn of their own.
+        self.time = TurnTime::begin();
+    }
 }
 
 /// Makes the attempt of a message that was noted as under way, and records its outcome. `waiting.attempts`: those before this one.
-pub fn alone(subscription: &Subscription, waiting: &Waiting, last: bool) -> Result<Attempt<Trouble>, Failure> {
+fn alone(subscription: &Subscription, waiting: &Waiting, last: bool) -> Result<Attempt<Trouble>, Failure> {
     let again = Cell::new(false);
     match handler::handling(|| attempt(subscription, waiting, last, &again)) {
         Err(_) if again.get() => Ok(Attempt::Again),
@@ -71,11 +110,6 @@ fn attempt(subscription: &Subscription, waiting: &Waiting, last: bool, again: &C
     }
     door::as_owner(|| waiting::conclude(waiting.id, waiting.attempts + 1, &outcome));
     Attempt::Concluded { processed: outcome == Outcome::Processed }
-}
-
-/// Records the outcome of an attempt that was undone.
-pub fn conclude(waiting: &Waiting, outcome: &Outcome) -> Result<(), Failure> {
-    handler::transaction(|| waiting::conclude(waiting.id, waiting.attempts + 1, outcome))
 }
 
 /// Rolls the transaction back.

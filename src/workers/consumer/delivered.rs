@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::attempt::{self, Attempts, TurnTime, is_for_another};
+use super::attempt::{self, Attempts, InTurn, TurnTime, is_for_another};
 use crate::host::door;
 use crate::inbox::done::{self, LogWriter, Probe};
 use crate::inbox::handler;
@@ -12,27 +12,22 @@ use crate::streams::consumers::Trouble;
 use crate::sys::clock;
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
-use sea_mq_model::pipeline::{self, Accept, Attempt, Shell, Tally, Transaction, Turn};
+use sea_mq_model::pipeline::{self, Accept, Shell, Tally, Transaction, Turn};
 
 /// The pipeline's shell for them. `save` runs in the transaction of those that are handled together, as the worker.
-pub struct Delivered<'a, F: FnMut(&Tally)> {
-    subscription: &'a Subscription,
+pub struct Delivered<F: FnMut(&Tally)> {
     save: F,
-    time: TurnTime,
     /// They were handled together, and that has committed.
     pub is_saved: bool,
 }
 
-impl<'a, F: FnMut(&Tally)> Delivered<'a, F> {
-    pub fn new(subscription: &'a Subscription, save: F) -> Self {
-        Self { subscription, save, time: TurnTime::begin(), is_saved: false }
+impl<F: FnMut(&Tally)> Delivered<F> {
+    pub fn new(save: F) -> Self {
+        Self { save, is_saved: false }
     }
 }
 
-impl<F: FnMut(&Tally)> Shell<Message> for Delivered<'_, F> {
-    type Noted = Waiting;
-    type Trouble = Trouble;
-
+impl<F: FnMut(&Tally)> Shell<Message> for InTurn<'_, Delivered<F>> {
     fn together(&mut self, messages: &[Message], room: usize) -> Result<Turn<Trouble>, Failure> {
         let turn = handler::handling(|| {
             let handler = match subscriptions::handler(&self.subscription.name) {
@@ -56,11 +51,11 @@ impl<F: FnMut(&Tally)> Shell<Message> for Delivered<'_, F> {
             drop((writer, probe));
             door::as_owner(|| {
                 store_failed(self.subscription, &failed);
-                (self.save)(&tally);
+                (self.source.save)(&tally);
             });
             Turn::Done(tally)
         });
-        self.is_saved = matches!(turn, Ok(Turn::Done(_)));
+        self.source.is_saved = matches!(turn, Ok(Turn::Done(_)));
         turn
     }
 
@@ -70,32 +65,6 @@ impl<F: FnMut(&Tally)> Shell<Message> for Delivered<'_, F> {
         }
         let noted = note(self.subscription, message)?;
         Ok(noted.map(|(id, message)| Waiting { id, is_first: false, attempts: 0, message }))
-    }
-
-    fn attempt(&mut self, noted: &Waiting, last: bool) -> Result<Attempt<Trouble>, Failure> {
-        attempt::alone(self.subscription, noted, last)
-    }
-
-    fn conclude(&mut self, noted: &Waiting, outcome: &Outcome) -> Result<(), Failure> {
-        attempt::conclude(noted, outcome)
-    }
-
-    fn pause(&mut self, turn: u32) {
-        attempt::pause(turn);
-    }
-
-    fn is_over(&self) -> bool {
-        self.time.is_over()
-    }
-
-    fn between(&mut self) {
-        pgrx::check_for_interrupts!();
-    }
-
-    fn undone(&mut self, failure: &Failure, _: usize) {
-        super::served::tell_undone(self.subscription, failure);
-        // Those that follow one by one have a turn of their own.
-        self.time = TurnTime::begin();
     }
 }
 

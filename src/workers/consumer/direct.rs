@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use super::attempt::InTurn;
 use super::delivered::Delivered;
 use super::served::Served;
 use super::worker::Worker;
@@ -43,9 +44,9 @@ impl Worker {
             let (done, undone) = deliveries.split_at(tally.handled);
             reached.set(save(&subscription, intake, (done, undone), tally.processed, tally.duplicates));
         };
-        let mut shell = Delivered::new(&subscription, save);
+        let mut shell = InTurn::new(&subscription, Delivered::new(save));
         let turn = pipeline::take_turn(&mut served.care, plan, room, &messages, &mut shell);
-        let is_saved = shell.is_saved;
+        let is_saved = shell.source.is_saved;
         let turn = turn.map_err(|failure| Failed(failure.message))?;
         if is_saved {
             intake.advanced(reached.get());

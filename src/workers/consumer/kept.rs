@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::attempt::{self, Attempts, TurnTime};
+use super::attempt::{self, Attempts, InTurn, TurnTime};
 use super::served::Served;
 use super::worker::Worker;
 use crate::host::door;
@@ -12,7 +12,7 @@ use crate::inbox::waiting::{self, Waiting};
 use crate::inbox::{done, handler};
 use crate::streams::consumers::Trouble;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
-use sea_mq_model::pipeline::{self, AT_ONCE, Accept, Attempt, Effect, Plan, Shell, Transaction, Turn};
+use sea_mq_model::pipeline::{self, AT_ONCE, Accept, Effect, Plan, Shell, Transaction, Turn};
 
 impl Worker {
     /// Handles what is due of a subscription that the consumer handles itself. Returns whether there may be more.
@@ -50,7 +50,7 @@ pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed>
         0 => (Plan::Alone(due.len()), usize::MAX, &due[..]),
         _ => (plan, served.retry_room(), &due[..firsts]),
     };
-    let mut shell = Kept { subscription: &subscription, time: TurnTime::begin() };
+    let mut shell = InTurn::new(&subscription, Kept);
     let turn = pipeline::take_turn(&mut served.care, plan, room, next, &mut shell)
         .map_err(|failure| Failed(failure.message))?;
     let handled = served.note(turn)?;
@@ -62,15 +62,9 @@ pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed>
 }
 
 /// The pipeline's shell for them.
-struct Kept<'a> {
-    subscription: &'a Subscription,
-    time: TurnTime,
-}
+struct Kept;
 
-impl Shell<Waiting> for Kept<'_> {
-    type Noted = Waiting;
-    type Trouble = Trouble;
-
+impl Shell<Waiting> for InTurn<'_, Kept> {
     fn together(&mut self, messages: &[Waiting], room: usize) -> Result<Turn<Trouble>, Failure> {
         handler::handling(|| {
             let handler = match subscriptions::handler(&self.subscription.name) {
@@ -99,32 +93,6 @@ impl Shell<Waiting> for Kept<'_> {
     fn note(&mut self, one: &Waiting) -> Result<Option<Waiting>, Failure> {
         let there = handler::transaction(|| waiting::begin_attempt(one.id, one.attempts))?;
         Ok(there.then(|| one.clone()))
-    }
-
-    fn attempt(&mut self, noted: &Waiting, last: bool) -> Result<Attempt<Trouble>, Failure> {
-        attempt::alone(self.subscription, noted, last)
-    }
-
-    fn conclude(&mut self, noted: &Waiting, outcome: &Outcome) -> Result<(), Failure> {
-        attempt::conclude(noted, outcome)
-    }
-
-    fn pause(&mut self, turn: u32) {
-        attempt::pause(turn);
-    }
-
-    fn is_over(&self) -> bool {
-        self.time.is_over()
-    }
-
-    fn between(&mut self) {
-        pgrx::check_for_interrupts!();
-    }
-
-    fn undone(&mut self, failure: &Failure, _: usize) {
-        super::served::tell_undone(self.subscription, failure);
-        // Those that follow one by one have a turn of their own.
-        self.time = TurnTime::begin();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Delivery inside the database: without a broker, subscriptions read this database's own log, each with a cursor.
 
+use super::attempt::InTurn;
 use super::delivered::Delivered;
 use super::stored;
 use super::worker::Worker;
@@ -119,14 +120,13 @@ fn handle(
             messages.len()
         }
         Effect::Handler => {
-            let mut shell = Delivered::new(subscription, |tally: &Tally| {
-                save(tally.handled, tally.processed, tally.duplicates);
-            });
+            let record = |tally: &Tally| save(tally.handled, tally.processed, tally.duplicates);
+            let mut shell = InTurn::new(subscription, Delivered::new(record));
             // Nobody says of an event in the log whether it was tried before.
             let plan = served.care.plan(messages.len());
             let room = served.retry_room();
             let turn = pipeline::take_turn(&mut served.care, plan, room, &messages, &mut shell).map_err(failed)?;
-            let is_saved = shell.is_saved;
+            let is_saved = shell.source.is_saved;
             let handled = served.note(turn)?;
             if !is_saved {
                 handler::transaction(|| save(handled, 0, 0)).map_err(failed)?;

@@ -83,24 +83,12 @@ pub enum Turn<T> {
     Blocked(T),
 }
 
-/// Carries out what the pipeline decides.
-pub trait Shell<M> {
+/// Carries out what the pipeline decides about one message, whatever its source.
+pub trait Hands {
     /// A message that was noted as under way.
     type Noted;
     /// Why the handler cannot be run.
     type Trouble;
-
-    /// Handles the first messages in one transaction, by [`together`], which `room` is for.
-    ///
-    /// # Errors
-    /// What undid all of it.
-    fn together(&mut self, messages: &[M], room: usize) -> Result<Turn<Self::Trouble>, Failure>;
-
-    /// Notes that a message is under way, in a transaction of its own. `None`: it is known already, or waits no longer.
-    ///
-    /// # Errors
-    /// An error of the database that is nobody's fault.
-    fn note(&mut self, message: &M) -> Result<Option<Self::Noted>, Failure>;
 
     /// Makes the attempt and records its outcome, in a transaction of its own. `last`: [`Attempt::Again`] is not an answer.
     ///
@@ -125,6 +113,21 @@ pub trait Shell<M> {
 
     /// All that was handled together was undone.
     fn undone(&mut self, failure: &Failure, messages: usize);
+}
+
+/// Carries out what is different for each source.
+pub trait Shell<M>: Hands {
+    /// Handles the first messages in one transaction, by [`together`], which `room` is for.
+    ///
+    /// # Errors
+    /// What undid all of it.
+    fn together(&mut self, messages: &[M], room: usize) -> Result<Turn<Self::Trouble>, Failure>;
+
+    /// Notes that a message is under way, in a transaction of its own. `None`: it is known already, or waits no longer.
+    ///
+    /// # Errors
+    /// An error of the database that is nobody's fault.
+    fn note(&mut self, message: &M) -> Result<Option<Self::Noted>, Failure>;
 }
 
 /// Gives a subscription its turn with messages from any source. It ends when `room` messages have failed: so many may wait for

@@ -222,7 +222,7 @@ impl World {
         let messages: Vec<MessageId> =
             self.queue.iter().take(plan.most()).map(|(sequence, _)| self.stream[*sequence]).collect();
         let mut care = std::mem::take(&mut self.care);
-        let result = take_turn(&mut care, plan, 3, &messages, &mut Delivered { world: self, left: 5 });
+        let result = take_turn(&mut care, plan, 3, &messages, &mut Model { world: self, left: 5 });
         self.care = care;
         if let Ok(Turn::Done(tally)) = result {
             self.acknowledge(tally.handled);
@@ -264,7 +264,7 @@ impl World {
         let plan = if firsts == 0 { Plan::Alone(ALONE) } else { self.care.plan(usize::MAX) };
         due.truncate(plan.most().min(if firsts == 0 { due.len() } else { firsts }));
         let mut care = std::mem::take(&mut self.care);
-        drop(take_turn(&mut care, plan, 3, &due, &mut Waiting { world: self, left: 5 }));
+        drop(take_turn(&mut care, plan, 3, &due, &mut Model { world: self, left: 5 }));
         self.care = care;
     }
 
@@ -318,8 +318,8 @@ fn endings(rng: &mut StdRng) -> Vec<Ending> {
     (0..count).map(|_| all[rng.random_range(0..all.len())]).collect()
 }
 
-/// Messages that were just delivered.
-struct Delivered<'a> {
+/// Carries out in the model, for messages that were just delivered and for those that wait in the inbox.
+struct Model<'a> {
     world: &'a mut World,
     /// Messages for which the turn has time.
     left: usize,
@@ -360,10 +360,32 @@ impl Transaction<MessageId> for Batch<'_> {
     }
 }
 
-impl Shell<MessageId> for Delivered<'_> {
+impl Hands for Model<'_> {
     type Noted = i64;
     type Trouble = ();
 
+    fn attempt(&mut self, id: &i64, _: bool) -> Result<Attempt<()>, Failure> {
+        attempt(self.world, *id, |row| row.processing = false)
+    }
+
+    fn conclude(&mut self, id: &i64, outcome: &Outcome) -> Result<(), Failure> {
+        conclude(self.world, *id, outcome)
+    }
+
+    fn pause(&mut self, _: u32) {}
+
+    fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    fn between(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn undone(&mut self, _: &Failure, _: usize) {}
+}
+
+impl Shell<MessageId> for Model<'_> {
     fn together(&mut self, messages: &[MessageId], room: usize) -> Result<Turn<()>, Failure> {
         let database = self.world.begin()?;
         if self.world.happens(0.05) {
@@ -387,26 +409,6 @@ impl Shell<MessageId> for Delivered<'_> {
         self.world.commit(database, false)?;
         Ok(Some(id))
     }
-
-    fn attempt(&mut self, id: &i64, _: bool) -> Result<Attempt<()>, Failure> {
-        attempt(self.world, *id, |row| row.processing = false)
-    }
-
-    fn conclude(&mut self, id: &i64, outcome: &Outcome) -> Result<(), Failure> {
-        conclude(self.world, *id, outcome)
-    }
-
-    fn pause(&mut self, _: u32) {}
-
-    fn is_over(&self) -> bool {
-        self.left == 0
-    }
-
-    fn between(&mut self) {
-        self.left = self.left.saturating_sub(1);
-    }
-
-    fn undone(&mut self, _: &Failure, _: usize) {}
 }
 
 /// The attempt of a message that was noted as under way.
@@ -443,11 +445,6 @@ struct Kept {
     id: i64,
     message: MessageId,
     attempts: usize,
-}
-
-struct Waiting<'a> {
-    world: &'a mut World,
-    left: usize,
 }
 
 impl Transaction<Kept> for Batch<'_> {
@@ -489,10 +486,7 @@ fn first(database: &mut Database, message: MessageId) {
     }
 }
 
-impl Shell<Kept> for Waiting<'_> {
-    type Noted = i64;
-    type Trouble = ();
-
+impl Shell<Kept> for Model<'_> {
     fn together(&mut self, messages: &[Kept], room: usize) -> Result<Turn<()>, Failure> {
         let database = self.world.begin()?;
         let (seen, left) = (BTreeSet::new(), self.left);
@@ -516,26 +510,6 @@ impl Shell<Kept> for Waiting<'_> {
         self.world.commit(database, false)?;
         Ok(Some(one.id))
     }
-
-    fn attempt(&mut self, id: &i64, _: bool) -> Result<Attempt<()>, Failure> {
-        attempt(self.world, *id, |row| row.processing = false)
-    }
-
-    fn conclude(&mut self, id: &i64, outcome: &Outcome) -> Result<(), Failure> {
-        conclude(self.world, *id, outcome)
-    }
-
-    fn pause(&mut self, _: u32) {}
-
-    fn is_over(&self) -> bool {
-        self.left == 0
-    }
-
-    fn between(&mut self) {
-        self.left = self.left.saturating_sub(1);
-    }
-
-    fn undone(&mut self, _: &Failure, _: usize) {}
 }
 
 fn run(seed: u64, effect: Effect) {
