@@ -154,7 +154,8 @@ async fn names_of_our_own_are_reserved() {
     ] {
         assert_eq!(db.refusal(sql).await, SqlState::INVALID_PARAMETER_VALUE, "{sql}");
     }
-    assert!(stage.broker.stream("SEA_MQ_RELAYS").await.is_some());
+    // The relay takes its lease after it has connected.
+    until_some("the stream of leases", SOON, async || stage.broker.stream("SEA_MQ_RELAYS").await).await;
     // Not by another way either: the deletion is asked for by hand.
     db.run("INSERT INTO sea_mq.stream_deletions (name) VALUES ('SEA_MQ_RELAYS'); SELECT sea_mq.wake_at_commit()").await;
     until("it is refused", SOON, async || {
