@@ -57,17 +57,45 @@ fn a_database_that_is_away_is_told_as_such_and_what_is_up_is_up() {
     assert!(answer.headers.contains_key("retry-after"));
 }
 
+/// A database of its own with a gateway for it, for tests that would be in the way of those that ask the shared one.
+struct Apart {
+    db: postgres::Client,
+    gateway: crate::shared::Gateway,
+}
+
+impl Apart {
+    fn new(name: &str) -> Self {
+        shared().db().batch_execute(&format!("CREATE DATABASE {name}")).expect("created");
+        let database = |user: &str| format!("host=127.0.0.1 port={} user={user} dbname={name}", shared().port);
+        let mut db = postgres::Client::connect(&database("postgres"), postgres::NoTls).expect("connected");
+        db.batch_execute("CREATE EXTENSION sea_mq").expect("created");
+        let (tokens, log) = (shared().directory.join("tokens"), shared().directory.join(format!("{name}.log")));
+        let gateway = serve(&database("sea_mq_gateway"), &log, &["--tokens", tokens.to_str().expect("a text")]);
+        Self { db, gateway }
+    }
+
+    /// What asks for this path as who may do all.
+    fn get(&self, path: &str) -> impl Fn() -> crate::shared::Answer + Send + 'static {
+        let url = format!("{}/v1{path}", self.gateway.url);
+        let token = format!("Bearer {}", shared().tokens["all"]);
+        move || ask("GET", &url, &[("Authorization", &token)], None)
+    }
+}
+
+const LOCK: &str = "LOCK TABLE sea_mq.dlq_messages IN ACCESS EXCLUSIVE MODE";
+
 #[test]
 fn a_lock_that_somebody_holds_ends_the_request_and_nothing_else() {
-    let mut holder = shared().db();
-    let mut held = holder.transaction().expect("begun");
-    held.batch_execute("LOCK TABLE sea_mq.dlq_messages IN ACCESS EXCLUSIVE MODE").expect("locked");
+    let mut apart = Apart::new("locked");
+    let (one, all) = (apart.get("/dead-letters/1"), apart.get("/dead-letters?limit=1"));
+    let mut held = apart.db.transaction().expect("begun");
+    held.batch_execute(LOCK).expect("locked");
     let begin = Instant::now();
-    let answer = as_role("all", "GET", "/dead-letters/1", None);
+    let answer = one();
     assert_eq!((answer.status, &answer.json()["details"]["sqlstate"]), (503, &json!("55P03")), "{}", answer.text);
     assert!(answer.headers.contains_key("retry-after") && begin.elapsed() < Duration::from_secs(5));
     held.rollback().expect("rolled back");
-    assert_eq!(as_role("all", "GET", "/dead-letters?limit=1", None).status, 200);
+    assert_eq!(all().status, 200);
 }
 
 #[test]
@@ -91,18 +119,21 @@ fn a_session_that_is_ended_in_the_middle_costs_its_request_alone() {
 
 #[test]
 fn requests_under_way_are_answered_when_it_ends() {
-    let log = shared().directory.join("drain.log");
-    let tokens = shared().directory.join("tokens");
-    let mut gateway = serve(&shared().database, &log, &["--tokens", tokens.to_str().expect("a text")]);
-    // Waits, since nobody has emitted it.
-    let url = format!("{}/v1/events/{}?wait=2s", gateway.url, uuid::Uuid::now_v7());
-    let token = format!("Bearer {}", shared().tokens["all"]);
-    let asking = std::thread::spawn(move || ask("GET", &url, &[("Authorization", &token)], None).status);
-    std::thread::sleep(Duration::from_millis(500));
-    let pid = gateway.child.id().to_string();
+    let mut apart = Apart::new("drained");
+    let one = apart.get("/dead-letters/1");
+    let mut held = apart.db.transaction().expect("begun");
+    held.batch_execute(LOCK).expect("locked");
+    let asking = std::thread::spawn(move || one().status);
+    let mut looker = shared().db();
+    // The console's sampler waits for the same lock.
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'drained' AND wait_event_type = 'Lock'
+        AND application_name LIKE 'sea-mq %' AND application_name <> 'sea-mq history'";
+    until("it is under way", || looker.query_one(sql, &[]).expect("a row").get::<_, i64>(0) > 0);
+    let pid = apart.gateway.child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("it runs").success());
+    held.rollback().expect("rolled back");
     assert_eq!(asking.join().expect("no panic"), 404);
-    let status = gateway.child.wait().expect("it ends");
+    let status = apart.gateway.child.wait().expect("it ends");
     assert!(status.success(), "{status}");
 }
 
