@@ -459,12 +459,13 @@ COMMENT ON FUNCTION sea_mq.dlq_replay_all IS
 -- ANALYZE, so what looks for single rows is planned without that (here, and in the functions of the pull API). The processes
 -- are the only callers, as the extension's owner.
 
-CREATE FUNCTION sea_mq.store_messages(subscription text, status text, messages json) RETURNS SETOF bigint
+-- lane: that in which they are handled just now; what only waits is dealt out here.
+CREATE FUNCTION sea_mq.store_messages(subscription text, status text, messages json, lane smallint DEFAULT NULL) RETURNS SETOF bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.inbox_pending (subscription, status, attempts, delivered_at, lane, message_id, source_context, event_type,
         event_version, subject, aggregate_type, aggregate_id, payload, headers, stream_seq, event_at)
     SELECT $1, $2, CASE $2 WHEN 'processing' THEN 1 ELSE 0 END, CASE $2 WHEN 'processing' THEN clock_timestamp() END,
-        sea_mq.lane(m.aggregate_type, m.aggregate_id, m.message_id, coalesce(t.lanes, s.workers)),
+        coalesce($4, sea_mq.lane(m.aggregate_type, m.aggregate_id, m.message_id, coalesce(t.lanes, s.workers))),
         m.message_id, m.source_context, m.event_type, m.event_version, m.subject, m.aggregate_type, m.aggregate_id,
         m.payload::jsonb, m.headers::jsonb, m.stream_seq,
         '2000-01-01 00:00:00+00'::timestamptz + m.event_at * interval '1 microsecond'

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use super::cause;
+use super::roles::HANDLERS;
 use crate::sys::versions;
 use sea_mq_model::broker::BrokerConfig;
 use sea_mq_model::domain::address::Urls;
@@ -65,6 +66,7 @@ static MAX_MESSAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static MAX_OUTBOX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_IN_FLIGHT: GucSetting<i32> = GucSetting::<i32>::new(8192);
 static HANDLER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+static HANDLER_PROCESSES: GucSetting<i32> = GucSetting::<i32>::new(4);
 static FETCH_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(64);
 static RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(500);
 static RETRY_DELAY_MAX: GucSetting<i32> = GucSetting::<i32>::new(300_000);
@@ -277,6 +279,9 @@ fn define_storage() {
 fn define_inbox() {
     let ms = GucFlags::UNIT_MS;
     number(c"sea_mq.handler_timeout", c"Longest run of a handler.", &HANDLER_TIMEOUT, 1, 86_400_000, ms);
+    let processes =
+        c"Processes that handle messages beside the consumer, of one database; 0: the consumer handles all itself.";
+    number(c"sea_mq.handler_processes", processes, &HANDLER_PROCESSES, 0, HANDLERS as i32, GucFlags::default());
     number(
         c"sea_mq.retry_delay",
         c"Pause before the second attempt to handle a message; doubled before each further one.",
@@ -530,6 +535,11 @@ pub fn on_stream_loss() -> OnStreamLoss {
 }
 
 /// Longest run of a handler whose subscription does not say.
+/// Processes that handle messages beside the consumer.
+pub fn handler_processes() -> usize {
+    usize::try_from(HANDLER_PROCESSES.get()).unwrap_or(0)
+}
+
 pub fn handler_timeout() -> Duration {
     millis(&HANDLER_TIMEOUT)
 }

@@ -16,4 +16,5 @@ pub mod session;
 pub mod settings;
 pub mod shmem;
 pub mod spi;
+pub mod task_slot;
 pub mod utility;

@@ -82,7 +82,7 @@ pub fn pay() {
         database.note(Reasons::DESCRIPTIONS.and(Reasons::EVENTS));
     }
     if owed.inbox {
-        database.note(Reasons::INBOX.and(Reasons::LANES));
+        database.note(Reasons::INBOX);
     }
     if owed.endpoints {
         database.want_dispatcher();

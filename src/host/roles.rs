@@ -18,10 +18,8 @@ impl Reasons {
     pub const INBOX: Self = Self(1 << 2);
     /// The relay has found or made a stream that consumers may wait for.
     pub const STREAMS: Self = Self(1 << 3);
-    /// There is something to handle in a lane.
-    pub const LANES: Self = Self(1 << 4);
     /// A transaction has changed endpoints, or made deliveries.
-    pub const ENDPOINTS: Self = Self(1 << 5);
+    pub const ENDPOINTS: Self = Self(1 << 4);
 
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
@@ -59,6 +57,9 @@ pub struct Kind {
 /// What waits comes and goes: a plan made while there is nothing would read the whole table until the next ANALYZE.
 const BY_INDEX: &[(&CStr, &CStr)] = &[(c"enable_seqscan", c"off")];
 
+/// Handler processes that a database can have.
+pub const HANDLERS: usize = 16;
+
 const TABLE: [Kind; 4] = [
     Kind {
         name: "sea_mq relay",
@@ -80,9 +81,10 @@ const TABLE: [Kind; 4] = [
     Kind {
         name: "sea_mq handler",
         entry_point: "sea_mq_handler_main",
-        count: 6,
+        count: HANDLERS,
+        // The consumer asks for them, and they end when they are idle.
         standing: false,
-        hears: Reasons::LANES,
+        hears: Reasons::NONE,
         settings: BY_INDEX,
     },
     Kind {
@@ -113,7 +115,7 @@ pub enum Role {
     Relay,
     /// Takes in what subscriptions deliver, and handles it, or has it handled.
     Consumer,
-    /// Handles messages beside the consumer. Numbers count from 0.
+    /// Handles what the consumer gives it. Numbers count from 0.
     Handler(u8),
     /// Delivers events to endpoints outside.
     Dispatcher,
@@ -191,7 +193,7 @@ mod tests {
         assert_eq!(Role::Handler(u8::MAX).index(), SEATS - 2);
         assert_eq!(Role::at(SEATS - 1), Some(Role::Dispatcher));
         assert_eq!(Role::standing().collect::<Vec<_>>(), [Role::Relay, Role::Consumer]);
-        assert_eq!(Role::handlers().count(), 6);
+        assert_eq!(Role::handlers().count(), HANDLERS);
     }
 
     #[test]

@@ -12,8 +12,9 @@ use pgrx::{pg_guard, pg_sys};
 use super::gucs;
 use super::inquiry::Inquiry;
 use super::latency::Histogram;
-use super::roles::{Reasons, Role, SEATS};
+use super::roles::{HANDLERS, Reasons, Role, SEATS};
 use super::seat::{Life, Seat, set_latch};
+use super::task_slot::TaskSlot;
 use crate::sys::versions;
 
 /// What this process inherited from a preloading postmaster; null: it did not preload.
@@ -30,6 +31,8 @@ pub struct Database {
     /// OID of the database; 0: the entry is free. Written by the launcher, or by whoever announces a database first.
     pub oid: AtomicU32,
     seats: [Seat; SEATS],
+    /// Of the handler processes, by their numbers.
+    pub tasks: [TaskSlot; HANDLERS],
     /// Largest message of the connected server in bytes; 0: not known. Written by the relay.
     pub max_payload: AtomicU64,
     /// Whether the relay is to ask for that limit once more: [`limit`]. Written by those who doubt it, cleared by the relay.
@@ -99,20 +102,11 @@ impl Database {
         self.seats.iter().for_each(|seat| seat.note(reasons));
     }
 
-    /// Makes the first `count` handlers run, and the others end. For the consumer; without preloading there are none.
+    /// Has the first `count` handler processes run. They end by themselves when there is nothing to do. For the consumer; without
+    /// preloading there are none.
     pub fn want_handlers(&self, count: usize) {
-        let mut changed = false;
-        for (place, role) in Role::handlers().enumerate() {
-            let seat = self.seat(role);
-            if place < count {
-                changed |= seat.advance(Life::Absent, Life::Wanted);
-            } else {
-                seat.advance(Life::Wanted, Life::Absent);
-                seat.advance(Life::Failed, Life::Absent);
-                seat.dismiss(Life::Absent);
-            }
-        }
-        if changed {
+        let seats = Role::handlers().take(count).map(|role| self.seat(role));
+        if seats.filter(|seat| seat.advance(Life::Absent, Life::Wanted)).count() > 0 {
             wake_launcher();
         }
     }

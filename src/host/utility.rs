@@ -149,7 +149,7 @@ unsafe extern "C-unwind" fn after(concern: Concern) {
         Concern::Database => owe(|owed| owed.databases = true),
         Concern::CommitPrepared => {
             if let Some(database) = shmem::here() {
-                database.note(Reasons::EVENTS.and(Reasons::INBOX).and(Reasons::LANES));
+                database.note(Reasons::EVENTS.and(Reasons::INBOX));
             }
         }
         Concern::DropExtension | Concern::None => {}

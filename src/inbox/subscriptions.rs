@@ -50,7 +50,7 @@ pub struct Subscription {
 impl Subscription {
     /// What is done with its messages.
     pub fn effect(&self) -> Effect {
-        Effect::of(self.has_handler, self.workers)
+        Effect::of(self.has_handler)
     }
 
     /// The durable consumer that it needs.

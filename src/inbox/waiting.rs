@@ -98,20 +98,21 @@ fn waiting(row: &TextRow) -> Waiting {
 pub enum Standing {
     /// They wait for their first attempt.
     Received,
-    /// Their first attempt is under way.
-    Processing,
+    /// Their first attempt is under way, in this lane.
+    Processing(i16),
 }
 
 /// Stores messages among what waits, and returns their numbers in the same order.
 pub fn store(subscription: &str, messages: &[&Message], standing: Standing) -> Vec<i64> {
     let list: Vec<serde_json::Value> = messages.iter().map(|message| as_json(message)).collect();
     let json = serde_json::Value::Array(list).to_string();
-    let status = match standing {
-        Standing::Received => "received",
-        Standing::Processing => "processing",
+    let (status, lane) = match standing {
+        Standing::Received => ("received", None),
+        Standing::Processing(lane) => ("processing", Some(i64::from(lane))),
     };
-    let sql = "SELECT id FROM sea_mq.store_messages($1, $2, $3::json) AS t(id)";
-    let rows = spi::execute(sql, &[Arg::Text(subscription), Arg::Text(status), Arg::Text(&json)]);
+    let sql = "SELECT id FROM sea_mq.store_messages($1, $2, $3::json, $4::smallint) AS t(id)";
+    let args = [Arg::Text(subscription), Arg::Text(status), Arg::Text(&json), Arg::OptionalInt8(lane)];
+    let rows = spi::execute(sql, &args);
     let ids: Vec<i64> = rows.iter().map(|row| spi::parsed(row, 0)).collect();
     GREATEST.set(ids.iter().copied().fold(GREATEST.get(), i64::max));
     ids

@@ -8,5 +8,6 @@ pub mod datum;
 pub mod error;
 pub mod passage;
 pub mod relation;
+pub mod segment;
 pub mod versions;
 pub mod watch;

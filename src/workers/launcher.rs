@@ -214,7 +214,7 @@ impl Launcher {
         // Cleared before the process is asked for: a request to end that comes after this is meant for the new one.
         seat.end.store(false, Ordering::Release);
         if seat.advance(Life::Wanted, Life::Running) {
-            let asked = self.ask_for(post);
+            let asked = self.ask_for(post, seat.lacks_slot.load(Ordering::Acquire));
             seat.lacks_slot.store(!asked, Ordering::Release);
             if !asked {
                 seat.advance(Life::Running, Life::Failed);
@@ -223,14 +223,15 @@ impl Launcher {
         SCAN
     }
 
-    /// Asks the postmaster for a process. Returns whether it has a slot for it.
-    fn ask_for(&mut self, post: Post) -> bool {
+    /// Asks the postmaster for a process. Returns whether it has a slot for it. `lacked`: it had none when it was asked before, which
+    /// the log says once of processes that are not missed.
+    fn ask_for(&mut self, post: Post, lacked: bool) -> bool {
         let Post { database, role } = post;
         // SAFETY: read by the main thread.
         let me = unsafe { pg_sys::MyProcPid };
         let worker = super::start(role, pg_sys::Oid::from(database), me);
         let asked = worker.is_some();
-        if !asked {
+        if !asked && !(lacked && matches!(role, Role::Handler(_))) {
             warning!(
                 "sea_mq launcher: no worker slot is free for the {} of database {database}; raise max_worker_processes",
                 role.kind().name

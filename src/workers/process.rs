@@ -78,9 +78,9 @@ pub trait Work {
     /// The process is told to end.
     fn shut_down(&mut self) {}
 
-    /// Another process is to take over.
-    fn is_worn_out(&self) -> bool {
-        false
+    /// What is to follow, if the process is to end by itself.
+    fn ends(&mut self) -> Option<Life> {
+        None
     }
 }
 
@@ -90,7 +90,7 @@ pub fn serve(process: &Process, work: &mut impl Work) -> Life {
     log!("{name} started");
     let mut begun = false;
     loop {
-        let next = process.told_to_end().or_else(|| work.is_worn_out().then_some(Life::Wanted));
+        let next = process.told_to_end().or_else(|| work.ends());
         if let Some(next) = next {
             work.shut_down();
             log!("{name} ended");
@@ -210,6 +210,12 @@ unsafe extern "C-unwind" fn stand_up(_code: i32, place: pg_sys::Datum) {
     let Some(database) = shmem::database(oid).filter(|database| database.seat(role).pid() == pid) else { return };
     if role == Role::Relay {
         database.max_payload.store(0, Ordering::Release);
+    }
+    if let Role::Handler(number) = role
+        && let Some(slot) = database.tasks.get(usize::from(number))
+    {
+        slot.leave();
+        database.seat(Role::Consumer).wake();
     }
     database.seat(role).detach();
 }

@@ -384,7 +384,7 @@ pub struct ConsumerInfo {
 }
 
 /// A message that a consumer delivers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Delivery {
     /// Names this delivery in an `Ack`. Unique among the deliveries of one connection.
     pub token: u64,

@@ -43,13 +43,14 @@ impl TurnTime {
 /// A subscription that has its turn with messages of a source.
 pub struct InTurn<'a, S> {
     pub subscription: &'a Subscription,
+    pub lane: i16,
     pub source: S,
     time: TurnTime,
 }
 
 impl<'a, S> InTurn<'a, S> {
-    pub fn new(subscription: &'a Subscription, source: S) -> Self {
-        Self { subscription, source, time: TurnTime::begin() }
+    pub fn new(subscription: &'a Subscription, lane: i16, source: S) -> Self {
+        Self { subscription, lane, source, time: TurnTime::begin() }
     }
 }
 

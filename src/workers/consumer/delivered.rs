@@ -50,7 +50,7 @@ impl<F: FnMut(&Tally)> Shell<Message> for InTurn<'_, Delivered<F>> {
             let Batch { failed, writer, probe, .. } = batch;
             drop((writer, probe));
             door::as_owner(|| {
-                store_failed(self.subscription, &failed);
+                store_failed(self.subscription, self.lane, &failed);
                 (self.source.save)(&tally);
             });
             Turn::Done(tally)
@@ -63,7 +63,7 @@ impl<F: FnMut(&Tally)> Shell<Message> for InTurn<'_, Delivered<F>> {
         if is_for_another(message, self.subscription) {
             return Ok(None);
         }
-        let noted = note(self.subscription, message)?;
+        let noted = note(self.subscription, self.lane, message)?;
         Ok(noted.map(|(id, message)| Waiting { id, is_first: false, attempts: 0, message }))
     }
 }
@@ -110,22 +110,22 @@ impl Transaction<Message> for Batch<'_> {
 }
 
 /// Stores messages whose first attempt did not succeed, with what follows from that.
-fn store_failed(subscription: &Subscription, failed: &[(Message, Outcome)]) {
+fn store_failed(subscription: &Subscription, lane: i16, failed: &[(Message, Outcome)]) {
     let messages: Vec<&Message> = failed.iter().map(|(message, _)| message).collect();
     if !messages.is_empty() {
-        let ids = waiting::store(&subscription.name, &messages, Standing::Processing);
+        let ids = waiting::store(&subscription.name, &messages, Standing::Processing(lane));
         ids.into_iter().zip(failed).for_each(|(id, (_, outcome))| waiting::conclude(id, 1, outcome));
     }
 }
 
 /// Notes that a message is under way. `None`: the inbox has it already.
-fn note(subscription: &Subscription, message: &Message) -> Result<Option<(i64, Message)>, Failure> {
+fn note(subscription: &Subscription, lane: i16, message: &Message) -> Result<Option<(i64, Message)>, Failure> {
     let store = |message: &Message| {
         handler::transaction(|| {
             if done::holds(&message.message_id, &subscription.name) {
                 return None;
             }
-            waiting::store(&subscription.name, &[message], Standing::Processing).first().copied()
+            waiting::store(&subscription.name, &[message], Standing::Processing(lane)).first().copied()
         })
     };
     match store(message) {

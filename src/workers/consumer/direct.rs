@@ -1,69 +1,71 @@
-//! Messages that are handled as they are delivered: the common case.
+//! Messages that are handled as they are delivered: taking them, and what follows when they are dealt with.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::attempt::InTurn;
-use super::delivered::Delivered;
+use super::pool::Brought;
 use super::served::Served;
 use super::worker::Worker;
-use crate::host::session::Failed;
+use crate::host::door::Manner;
+use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions::Subscription;
 use crate::log::progress::{self, Progress};
-use sea_mq_model::broker::{Delivery, Resume};
+use sea_mq_model::broker::{Delivery, Request, Resume};
 use sea_mq_model::consume::Consumer;
-use sea_mq_model::consume::intake::Intake;
-use sea_mq_model::domain::message::Message;
+use sea_mq_model::consume::intake::{Intake, Taken};
 use sea_mq_model::domain::subject::covers;
-use sea_mq_model::pipeline::{self, Tally};
+use sea_mq_model::pipeline::task::Report;
+use sea_mq_model::pipeline::{Lane, Plan, Tally};
 
 /// For how long a subscription waits for one that goes first and has not got the message yet.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Handles what was delivered for a subscription. Returns whether there may be more.
-    pub(super) fn serve_direct(&mut self, place: usize) -> Result<bool, Failed> {
-        let now = Instant::now();
+    /// Takes the next messages that were delivered for a lane, and says how they are to be handled.
+    pub(super) fn take_delivered(&mut self, place: usize, lane: Lane, now: Instant) -> (Brought, Plan) {
+        let none = (Brought::Nothing, Plan::Alone(0));
         if !self.served[place].has_room(now) {
-            return Ok(false);
+            return none;
         }
         let free = self.not_after_others(place, now);
         let served = &mut self.served[place];
-        let subscription = std::rc::Rc::clone(&served.subscription);
-        let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
-        let plan = served.care.plan(intake.suspects());
-        let room = served.retry_room();
-        let deliveries = intake.take(free.min(plan.most()));
-        if deliveries.is_empty() {
-            return Ok(false);
-        }
-        let messages: Vec<Message> =
-            deliveries.iter().map(|delivery| Message::from_delivery(delivery, &subscription.stream)).collect();
-        let reached = Cell::new(None);
-        let save = |tally: &Tally| {
-            let (done, undone) = deliveries.split_at(tally.handled);
-            reached.set(save(&subscription, intake, (done, undone), tally.processed, tally.duplicates));
-        };
-        let mut shell = InTurn::new(&subscription, Delivered::new(save));
-        let turn = pipeline::take_turn(&mut served.care, plan, room, &messages, &mut shell);
-        let is_saved = shell.source.is_saved;
-        let turn = turn.map_err(|failure| Failed(failure.message))?;
-        if is_saved {
-            intake.advanced(reached.get());
-        }
-        let handled = served.note(turn)?;
-        self.handled_anything |= handled > 0;
-        self.settle(&subscription, deliveries, handled);
-        Ok(handled > 0)
+        let care = served.lane_mut(lane.number).care;
+        let Some(intake) = self.consumer.intake(served.subscription.id) else { return none };
+        let plan = care.plan(intake.suspects(lane));
+        let taken = intake.take(lane, plan.most(), free);
+        if taken.deliveries.is_empty() { none } else { (Brought::Delivered(taken), plan) }
     }
 
-    /// Acknowledges what was dealt with, and keeps the rest.
-    pub(super) fn settle(&mut self, subscription: &Subscription, mut deliveries: Vec<Delivery>, handled: usize) {
-        let rest = deliveries.split_off(handled);
-        if let Some(intake) = self.consumer.intake(subscription.id) {
-            intake.put_back(rest);
+    /// Notes progress, acknowledges what was dealt with, and keeps the rest.
+    /// `here`: this process has handled it, and saved progress with what was handled together.
+    pub(super) fn settle_delivered(
+        &mut self,
+        place: usize,
+        taken: Taken,
+        report: &Report,
+        here: bool,
+    ) -> Result<(), Failed> {
+        let subscription = std::rc::Rc::clone(&self.served[place].subscription);
+        let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(()) };
+        let handled = report.brought.handled;
+        if handled > 0 && !here {
+            let reached = Cell::new(None);
+            // What was handled is counted and committed. Should this get lost, some messages come once more, and are known.
+            let tally = Tally { processed: 0, ..report.brought };
+            session::transaction_in(Manner { commit: Some(c"off"), ..Manner::default() }, || {
+                reached.set(save(&subscription, intake, &taken, &tally));
+            })?;
+            intake.advanced(reached.get());
         }
-        self.acknowledge(subscription.id, deliveries.into_iter().map(|delivery| delivery.token).collect());
+        let done = intake.settle(taken, handled);
+        let tokens: Vec<u64> = done.into_iter().map(|delivery| delivery.token).collect();
+        if here {
+            self.acknowledge(subscription.id, tokens);
+        } else if !tokens.is_empty() {
+            // The process that handled them has flushed its commits.
+            self.io.send(Request::Ack { subscription: subscription.id, tokens });
+        }
+        Ok(())
     }
 
     /// How many messages of the queue can be handled without overtaking a subscription that goes first.
@@ -107,23 +109,16 @@ fn free_of_others(before: &[Served], served: &Served, consumer: &mut Consumer) -
     if intake.first().is_none() { usize::MAX } else { free }
 }
 
-/// Notes progress in the transaction of the batch. `deliveries`: what was dealt with, and what was not. Returns how far the
-/// intake is once that has committed.
-pub(super) fn save(
-    subscription: &Subscription,
-    intake: &Intake,
-    deliveries: (&[Delivery], &[Delivery]),
-    processed: i64,
-    duplicates: i64,
-) -> Option<Resume> {
-    let (done, undone) = deliveries;
+/// Notes progress, once the first so many of what was taken are dealt with. Returns how far the intake is once that has committed.
+pub(super) fn save(subscription: &Subscription, intake: &Intake, taken: &Taken, tally: &Tally) -> Option<Resume> {
+    let done = taken.deliveries.get(..tally.handled).unwrap_or_default();
     let redelivered = done.iter().filter(|delivery| delivery.delivered > 1).count();
     let progress = Progress {
-        processed,
-        duplicates,
+        processed: tally.processed,
+        duplicates: tally.duplicates,
         redelivered: i64::try_from(redelivered).unwrap_or(0),
         pending: done.last().map(|delivery| delivery.pending),
-        resume: intake.advance(done, undone),
+        resume: intake.advance(taken, tally.handled),
         position: None,
     };
     progress::save(subscription.id, &progress);

@@ -1,50 +1,73 @@
-//! A handler's process: one lane of every subscription that has so many workers.
+//! A handler process: does what the consumer gives it, one task after the other, and ends when there has been none for a while.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::kept::serve_lane;
-use super::served::Served;
+use pgrx::pg_sys;
+
+use super::pool::{REPORT_AT, REPORT_BYTES, TASK_AT};
+use super::task;
 use super::worker::RECYCLE;
 use crate::host::gucs;
-use crate::host::roles::{Reasons, Role};
+use crate::host::roles::Role;
 use crate::host::seat::Life;
 use crate::host::session::{self, Failed};
-use crate::inbox::{subscriptions, waiting};
+use crate::host::shmem::Database;
+use crate::host::spi::{self, Arg};
+use crate::host::task_slot::{Taken, TaskSlot};
+use crate::inbox::subscriptions::{self, Subscription};
+use crate::sys::segment::Segment;
 use crate::workers::process::{self, Process, Work};
-use sea_mq_model::domain::outcome::Outcome;
-use sea_mq_model::pipeline::Effect;
+use sea_mq_model::broker::SubscriptionId;
+use sea_mq_model::pipeline::Tally;
+use sea_mq_model::pipeline::task::{Ending, Report, Task, decode, encode};
 
-/// Handles its lane until something ends it. Returns what is to follow.
+/// After so long without a task the process ends.
+const IDLE: Duration = Duration::from_secs(60);
+/// After so long it does if there are more than are wanted.
+const SPARE: Duration = Duration::from_secs(2);
+
+/// Does tasks until something ends it. Returns what is to follow.
 pub(super) fn run(process: &Process) -> Life {
-    let Role::Handler(lane) = process.role else { return Life::Absent };
+    let (Role::Handler(number), Some(database)) = (process.role, process.database) else { return Life::Absent };
+    let Some(slot) = database.tasks.get(usize::from(number)) else { return Life::Absent };
     let now = Instant::now();
     let mut handler = Handler {
         process: *process,
-        lane: i16::from(lane),
-        served: Vec::new(),
+        database,
+        number: usize::from(number),
+        slot,
+        is_open: false,
+        segment: None,
+        subscriptions: Vec::new(),
         fingerprint: None,
         poll_at: now,
         started: now,
+        idle_since: now,
     };
     process::serve(process, &mut handler)
 }
 
 struct Handler {
     process: Process,
-    lane: i16,
-    served: Vec<Served>,
-    /// Of the descriptions that are in force.
+    database: &'static Database,
+    number: usize,
+    slot: &'static TaskSlot,
+    /// Whether the consumer can give it tasks.
+    is_open: bool,
+    segment: Option<Segment>,
+    subscriptions: Vec<Rc<Subscription>>,
+    /// Of the descriptions that were read.
     fingerprint: Option<String>,
     poll_at: Instant,
     started: Instant,
+    idle_since: Instant,
 }
 
 impl Work for Handler {
     fn begin(&mut self) -> Result<(), Failed> {
         self.fingerprint = None;
-        self.served.clear();
-        self.refresh()
+        Ok(())
     }
 
     fn begin_if_changed(&mut self) -> Result<(), Failed> {
@@ -53,30 +76,22 @@ impl Work for Handler {
 
     fn run_once(&mut self) -> Result<Duration, Failed> {
         let now = Instant::now();
-        // Cleared before anything is read: what is committed afterwards is seen in the next pass.
-        let work = self.process.take(Reasons::LANES).has(Reasons::LANES);
-        if work || now >= self.poll_at {
-            if now >= self.poll_at && self.process.extension_changed().is_some() {
-                return Err(Failed("the extension was dropped or installed anew".into()));
-            }
-            self.poll_at = now + gucs::poll_interval();
-            self.refresh()?;
+        if !self.is_open && self.slot.open() {
+            self.is_open = true;
+            self.call_consumer();
         }
-        let lane = self.lane;
-        let free = |served: &&mut Served| !served.subscription.paused && !served.is_held_up(now);
-        let mut more = false;
-        for served in self.served.iter_mut().filter(free) {
-            let result = served.recover(lane).and_then(|()| serve_lane(served, lane));
-            more |= result.or_else(|error| served.set_back(&error).map(|()| false))?;
-        }
-        // The consumer may have stopped at max_ack_pending.
-        if more && let Some(database) = self.process.database {
-            database.note(Reasons::INBOX);
-        }
-        if more {
+        if let Some(taken) = self.slot.take() {
+            self.serve(&taken);
+            self.idle_since = Instant::now();
             return Ok(Duration::ZERO);
         }
-        Ok(self.due_in()?.map_or(gucs::poll_interval(), |due| due.min(gucs::poll_interval())))
+        if now >= self.poll_at {
+            self.poll_at = now + gucs::poll_interval();
+            if self.process.extension_changed().is_some() {
+                return Err(Failed("the extension was dropped or installed anew".into()));
+            }
+        }
+        Ok(gucs::poll_interval())
     }
 
     fn pause(&self, pause: Duration) {
@@ -84,53 +99,84 @@ impl Work for Handler {
         session::wait(None, pause);
     }
 
-    fn is_worn_out(&self) -> bool {
-        self.started.elapsed() > RECYCLE
+    fn ends(&mut self) -> Option<Life> {
+        let idle = if self.number < gucs::handler_processes() { IDLE } else { SPARE };
+        let next = match (self.started.elapsed() > RECYCLE, self.idle_since.elapsed() > idle) {
+            (_, true) => Life::Absent,
+            (true, false) => Life::Wanted,
+            (false, false) => return None,
+        };
+        // Not if it was just given a task.
+        if !self.slot.close() {
+            return None;
+        }
+        self.is_open = false;
+        Some(next)
     }
 }
 
 impl Handler {
-    /// Reads the descriptions, if they have changed.
-    fn refresh(&mut self) -> Result<(), Failed> {
-        let lane = self.lane;
-        let print = session::transaction(subscriptions::fingerprint)?;
-        if self.fingerprint.replace(print.clone()) == Some(print) {
-            self.served.iter_mut().for_each(|served| served.blocked_until = None);
-            return Ok(());
-        }
-        let described =
-            session::transaction(subscriptions::all)?.sound.into_iter().map(|(subscription, _)| subscription);
-        let mut before = std::mem::take(&mut self.served);
-        for subscription in described.filter(|one| one.effect() == Effect::Lanes && one.workers > lane) {
-            let known = before.iter().position(|served| served.subscription.id == subscription.id);
-            let mut served = match known.map(|place| before.swap_remove(place)) {
-                Some(served) => served,
-                None => {
-                    session::transaction(|| {
-                        waiting::conclude_abandoned(&subscription.name, lane, Duration::ZERO, &Outcome::Crashed)
-                    })?;
-                    Served::new(Rc::new(subscription.clone()))
-                }
-            };
-            if *served.subscription != subscription {
-                served.subscription = Rc::new(subscription);
-                served.forget_floor();
-                served.blocked_until = None;
-            }
-            self.served.push(served);
-        }
-        Ok(())
+    fn call_consumer(&self) {
+        self.database.seat(Role::Consumer).wake();
     }
 
-    /// How long until something is due.
-    fn due_in(&mut self) -> Result<Option<Duration>, Failed> {
-        let (lane, served) = (self.lane, &mut self.served);
-        session::transaction(|| {
-            let due_in = |one: &mut Served| {
-                let floor = one.open_floor();
-                subscriptions::due_in(&one.subscription.name, lane, floor)
-            };
-            served.iter_mut().filter_map(due_in).min()
-        })
+    /// Does a task, and reports, whatever has come of it.
+    fn serve(&mut self, taken: &Taken) {
+        let bytes = match self.do_task(taken) {
+            Ok(report) => encode(&report.shortened()).filter(|bytes| bytes.len() <= REPORT_BYTES),
+            Err(error) => {
+                pgrx::warning!("sea_mq handler: {error}");
+                None
+            }
+        };
+        let written =
+            bytes.filter(|bytes| self.segment.as_mut().is_some_and(|segment| segment.write(REPORT_AT, bytes)));
+        // A report without bytes says that nothing is known.
+        self.slot.finish(written.map_or(0, |bytes| bytes.len()));
+        self.call_consumer();
+    }
+
+    fn do_task(&mut self, taken: &Taken) -> Result<Report, Failed> {
+        let segment = self.map(taken.segment)?;
+        let bytes = segment.read(TASK_AT, taken.bytes);
+        let task: Task = decode(&bytes).ok_or_else(|| Failed("a task cannot be read".into()))?;
+        let subscription = match self.subscription(&task) {
+            Ok(Some(subscription)) => subscription,
+            Ok(None) => return Ok(Report::nothing(&task, Ending::Done)),
+            Err(error) => return Ok(Report::nothing(&task, Ending::Failed(error.0))),
+        };
+        let report = task::perform(&subscription, &task, |tally| count(&subscription.name, tally));
+        // With synchronous_commit = off a crash could take back what is then acknowledged.
+        // SAFETY: the end of this process's last commit record; returns at once if that much is flushed already.
+        unsafe { pg_sys::XLogFlush(pg_sys::XactLastCommitEnd) };
+        Ok(report)
+    }
+
+    /// The segment with this handle, mapped.
+    fn map(&mut self, handle: u32) -> Result<&Segment, Failed> {
+        if self.segment.as_ref().is_none_or(|segment| segment.handle() != handle) {
+            self.segment = None;
+            self.segment = session::transaction(|| Segment::attach(handle))?;
+        }
+        self.segment.as_ref().ok_or_else(|| Failed("the consumer that gave a task is gone".into()))
+    }
+
+    /// The subscription of a task. `None`: it is gone.
+    fn subscription(&mut self, task: &Task) -> Result<Option<Rc<Subscription>>, Failed> {
+        if self.fingerprint.as_deref() != Some(&task.fingerprint) {
+            let described = session::transaction(subscriptions::all)?.sound;
+            self.subscriptions = described.into_iter().map(|(subscription, _)| Rc::new(subscription)).collect();
+            self.fingerprint = Some(task.fingerprint.clone());
+        }
+        let has_id = |id: SubscriptionId| move |one: &&Rc<Subscription>| one.id == id;
+        Ok(self.subscriptions.iter().find(has_id(task.subscription)).cloned())
+    }
+}
+
+/// Counts what was handled, in its transaction. How far the subscription has come is the consumer's to note.
+fn count(subscription: &str, tally: &Tally) {
+    if tally.processed > 0 {
+        let sql = "SELECT sea_mq.count_outcomes($1, processed => $2)";
+        spi::execute(sql, &[Arg::Text(subscription), Arg::Int8(tally.processed)]);
     }
 }

@@ -1,10 +1,8 @@
-//! Messages that wait in the inbox: retries, replays, and all messages of a parallel handler's lane.
+//! Messages that wait in the inbox: retries and replays.
 
 use std::collections::HashSet;
 
 use super::attempt::{self, Attempts, InTurn, TurnTime};
-use super::served::Served;
-use super::worker::Worker;
 use crate::host::door;
 use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions::{self, Subscription};
@@ -12,53 +10,38 @@ use crate::inbox::waiting::{self, Waiting};
 use crate::inbox::{done, handler};
 use crate::streams::consumers::Trouble;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
-use sea_mq_model::pipeline::{self, AT_ONCE, Accept, Effect, Plan, Shell, Transaction, Turn};
+use sea_mq_model::pipeline::{self, AT_ONCE, Accept, Care, Plan, Shell, Tally, Transaction, Turn};
 
-impl Worker {
-    /// Handles what is due of a subscription that the consumer handles itself. Returns whether there may be more.
-    pub(super) fn serve_due(&mut self, place: usize) -> Result<bool, Failed> {
-        let now = std::time::Instant::now();
-        let served = &mut self.served[place];
-        let due = served.subscription.effect() == Effect::Handler && served.due_at.is_some_and(|at| at <= now);
-        if !due || served.subscription.paused || served.is_held_up(now) {
-            return Ok(false);
-        }
-        let more = serve_lane(served, 0)?;
-        served.look()?;
-        self.handled_anything = true;
-        Ok(more)
-    }
-}
-
-/// Handles what is due in a lane: first attempts together, further ones each alone. Returns whether there may be more.
-pub(super) fn serve_lane(served: &mut Served, lane: i16) -> Result<bool, Failed> {
-    let subscription = std::rc::Rc::clone(&served.subscription);
-    if served.retry_room() == 0 {
-        // Others may have had their attempt meanwhile.
-        served.look()?;
-    }
-    let floor = served.open_floor();
+/// Handles what is due in a lane: first attempts together, further ones each alone. `floor`: no first attempt waits with a smaller
+/// number; it is raised behind what was dealt with. `room`: so many may wait for another attempt; those that do already may go on to
+/// do so.
+pub(super) fn serve_due(
+    subscription: &Subscription,
+    lane: i16,
+    (floor, room): (&mut i64, usize),
+    care: &mut Care,
+) -> Result<Turn<Trouble>, Failed> {
+    let from = if room == 0 { i64::MAX } else { *floor };
     // Any of them may have ended a process before.
-    let plan = served.care.plan(AT_ONCE);
-    let due = session::transaction(|| waiting::due(&subscription.name, lane, plan.most(), floor))?;
+    let plan = care.plan(AT_ONCE);
+    let due = session::transaction(|| waiting::due(&subscription.name, lane, plan.most(), from))?;
     if due.is_empty() {
-        return Ok(false);
+        return Ok(Turn::Done(Tally::default()));
     }
     let firsts = due.iter().take_while(|one| one.attempts == 0).count();
-    // Those that wait for another attempt may go on to do so.
     let (plan, room, next) = match firsts {
         0 => (Plan::Alone(due.len()), usize::MAX, &due[..]),
-        _ => (plan, served.retry_room(), &due[..firsts]),
+        _ => (plan, room, &due[..firsts]),
     };
-    let mut shell = InTurn::new(&subscription, Kept);
-    let turn = pipeline::take_turn(&mut served.care, plan, room, next, &mut shell)
-        .map_err(|failure| Failed(failure.message))?;
-    let handled = served.note(turn)?;
+    let mut shell = InTurn::new(subscription, lane, Kept);
+    let turn = pipeline::take_turn(care, plan, room, next, &mut shell).map_err(|failure| Failed(failure.message))?;
     // What follows the last one that was dealt with, in the order of their numbers.
-    if let Some(last) = due[..handled].iter().rfind(|one| one.is_first) {
-        served.raise_floor(last.id + 1);
+    if let Turn::Done(tally) = &turn
+        && let Some(last) = due[..tally.handled].iter().rfind(|one| one.is_first)
+    {
+        *floor = last.id + 1;
     }
-    Ok(handled > 0)
+    Ok(turn)
 }
 
 /// The pipeline's shell for them.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use sea_mq_model::broker::{ConsumerSpec, DeliverFrom, Delivery};
 use sea_mq_model::consume::intake::Described;
 use sea_mq_model::domain::message::Message;
+use sea_mq_model::pipeline::Lane;
 
 /// Durable name of the mirror's consumer on a DLQ stream.
 const NAME: &str = "sea_mq__dlq_mirror";
@@ -45,16 +46,19 @@ impl Worker {
     pub(super) fn serve_mirror(&mut self) -> Result<bool, Failed> {
         let mut taken = Vec::new();
         for intake in self.consumer.intakes.iter_mut().filter(|intake| intake.id() < 0) {
-            let deliveries = intake.take(WINDOW);
-            if !deliveries.is_empty() {
-                taken.push((intake.id(), intake.described().spec.stream.clone(), deliveries));
+            let some = intake.take(Lane::ONLY, WINDOW, usize::MAX);
+            if !some.deliveries.is_empty() {
+                taken.push((intake.id(), intake.described().spec.stream.clone(), some));
             }
         }
-        for (id, stream, deliveries) in &taken {
-            session::transaction(|| deliveries.iter().for_each(|delivery| note(stream, delivery)))?;
-            self.acknowledge(*id, deliveries.iter().map(|delivery| delivery.token).collect());
+        let any = !taken.is_empty();
+        for (id, stream, some) in taken {
+            session::transaction(|| some.deliveries.iter().for_each(|delivery| note(&stream, delivery)))?;
+            let count = some.deliveries.len();
+            let done = self.consumer.intake(id).map(|intake| intake.settle(some, count)).unwrap_or_default();
+            self.acknowledge(id, done.into_iter().map(|delivery| delivery.token).collect());
         }
-        Ok(!taken.is_empty())
+        Ok(any)
     }
 }
 

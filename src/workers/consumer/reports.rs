@@ -115,7 +115,7 @@ impl Worker {
             if served.subscription.take_over {
                 session::transaction(|| subscriptions::taken_over(&served.subscription.name))?;
             }
-            return served.activate(self.process.database.is_some());
+            return served.set_state("active", None);
         };
         let waits = matches!(
             fault.kind,
@@ -179,14 +179,12 @@ impl Worker {
             served.look()?;
             match &self.held {
                 Some(trouble) => served.set_state("waiting", Some(trouble.clone()))?,
-                None if self.is_local() => served.activate(self.process.database.is_some())?,
+                None if self.is_local() => served.set_state("active", None)?,
                 None => {}
             }
             self.served.push(served);
         }
-        self.describe_intakes(&described)?;
-        self.call_handlers();
-        Ok(())
+        self.describe_intakes(&described)
     }
 
     fn describe_intakes(
@@ -233,25 +231,20 @@ impl Worker {
         self.request_message_removals()
     }
 
-    /// Has as many handlers run as the subscriptions ask for.
-    fn call_handlers(&self) {
-        let Some(database) = self.process.database else { return };
-        let parallel =
-            self.served.iter().map(|served| &served.subscription).filter(|one| one.effect() == Effect::Lanes);
-        let count = parallel.map(|one| usize::try_from(one.workers).unwrap_or(1)).max().unwrap_or(0);
-        database.want_handlers(if self.held.is_some() { 0 } else { count });
-    }
-
-    /// Ends the attempts of processes that are gone: those that began longer ago than `age`. This process makes no attempt
-    /// just now.
+    /// Ends the attempts of processes that are gone: those that began longer ago than `age`, in lanes that nobody handles just now.
     pub(super) fn recover(&mut self, age: Duration) -> Result<(), Failed> {
         for served in self
             .served
             .iter_mut()
             .filter(|served| served.waiting > 0 && served.subscription.effect() == Effect::Handler)
         {
-            let name = &served.subscription.name;
-            if session::transaction(|| waiting::conclude_abandoned(name, 0, age, &Outcome::Crashed))? > 0 {
+            let Subscription { id, name, workers, .. } = &*served.subscription;
+            let lanes: Vec<i16> = (0..(*workers).max(1)).filter(|lane| !self.pool.has(*id, *lane)).collect();
+            let mut ended = 0;
+            for lane in lanes {
+                ended += session::transaction(|| waiting::conclude_abandoned(name, lane, age, &Outcome::Crashed))?;
+            }
+            if ended > 0 {
                 served.look()?;
             }
         }
@@ -262,8 +255,8 @@ impl Worker {
     fn assign_lanes(&mut self) -> Result<bool, Failed> {
         let mut any = false;
         for served in &self.served {
-            let Subscription { name, workers, wanted_workers, .. } = &*served.subscription;
-            if workers != wanted_workers {
+            let Subscription { id, name, workers, wanted_workers, .. } = &*served.subscription;
+            if workers != wanted_workers && !self.pool.has_some(*id) {
                 any |= session::transaction(|| waiting::assign_lanes(name, *wanted_workers))?;
             }
         }

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use pgrx::{log, warning};
 
+use super::chunk::Chunk;
 use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions::{self, Subscription};
 use crate::inbox::waiting;
 use crate::streams::consumers::Trouble;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
 use sea_mq_model::domain::position::Position;
-use sea_mq_model::pipeline::{Care, Effect, Turn};
+use sea_mq_model::pipeline::{Care, Effect};
 
 /// SQLSTATE `system_error`.
 const SYSTEM_ERROR: &str = "58000";
@@ -20,14 +21,24 @@ const BLOCKED: Duration = Duration::from_secs(2);
 /// How often all first attempts are looked at.
 const FLOOR: Duration = Duration::from_secs(30);
 
+/// What the consumer remembers of one of a subscription's lanes.
+#[derive(Default)]
+pub struct LaneState {
+    /// Whether its next messages are handled together or alone.
+    pub care: Care,
+    /// When the next message that waits in the table is due.
+    pub due_at: Option<Instant>,
+    /// An error of the database that may have cut off an attempt of which it was noted that it is under way.
+    interrupted: Option<String>,
+}
+
 pub struct Served {
     pub subscription: Rc<Subscription>,
+    lanes: Vec<LaneState>,
     /// Messages that wait in the table, as of the last look; counted up to `max_ack_pending`.
     pub waiting: usize,
     /// Those of them that wait for another attempt.
     retrying: usize,
-    /// When the next of them is due.
-    pub due_at: Option<Instant>,
     /// No message waits for its first attempt with a smaller number. Looks enter the index there: what was handled stays in it for
     /// as long as any snapshot is older. The consumer alone stores such messages, one transaction after the other.
     floor: i64,
@@ -35,14 +46,12 @@ pub struct Served {
     floor_since: Instant,
     /// Not to be handled before this.
     pub blocked_until: Option<Instant>,
-    /// An error of the database that may have cut off an attempt of which it was noted that it is under way.
-    interrupted: Option<String>,
-    /// Whether the next messages are handled together or alone.
-    pub care: Care,
     /// Since when it has waited for one that goes first.
     pub held_since: Option<Instant>,
     /// How far it has come in this database's log, where there is no broker.
     pub position: Option<Position>,
+    /// What was read of the log and is not dealt with yet.
+    pub chunk: Option<Chunk>,
     /// There is nothing more in the log for now.
     pub exhausted: bool,
     /// The state that is recorded.
@@ -53,19 +62,35 @@ impl Served {
     pub fn new(subscription: Rc<Subscription>) -> Self {
         Self {
             subscription,
+            lanes: Vec::new(),
             waiting: 0,
             retrying: 0,
-            due_at: None,
             floor: 0,
             floor_since: Instant::now(),
             blocked_until: None,
-            interrupted: None,
-            care: Care::default(),
             held_since: None,
             position: None,
+            chunk: None,
             exhausted: false,
             state: None,
         }
+    }
+
+    pub fn lane_mut(&mut self, lane: i16) -> &mut LaneState {
+        let place = usize::try_from(lane).unwrap_or(0);
+        if place >= self.lanes.len() {
+            self.lanes.resize_with(place + 1, LaneState::default);
+        }
+        &mut self.lanes[place]
+    }
+
+    /// Whether something that waits in the table is due in a lane.
+    pub fn is_due(&self, lane: i16, now: Instant) -> bool {
+        self.due_at(lane).is_some_and(|at| at <= now)
+    }
+
+    pub fn due_at(&self, lane: i16) -> Option<Instant> {
+        usize::try_from(lane).ok().and_then(|place| self.lanes.get(place)).and_then(|lane| lane.due_at)
     }
 
     /// Whether it can take more messages now.
@@ -83,7 +108,7 @@ impl Served {
     }
 
     /// From which number on first attempts may be made now: none, while as many messages as may wait for another one.
-    pub fn open_floor(&mut self) -> i64 {
+    fn open_floor(&mut self) -> i64 {
         if self.retry_room() == 0 { i64::MAX } else { self.floor() }
     }
 
@@ -103,21 +128,21 @@ impl Served {
 
     /// No message waits for its first attempt with a smaller number than this.
     pub fn raise_floor(&mut self, floor: i64) {
-        self.floor = floor;
+        self.floor = self.floor.max(floor);
     }
 
     pub fn forget_floor(&mut self) {
         (self.floor, self.floor_since) = (0, Instant::now());
     }
 
-    /// Ends attempts whose outcome could not be recorded. Nothing of them is in effect, and others follow.
+    /// Ends attempts of a lane whose outcome could not be recorded. Nothing of them is in effect, and others follow.
     pub fn recover(&mut self, lane: i16) -> Result<(), Failed> {
-        let Some(error) = &self.interrupted else { return Ok(()) };
+        let Some(error) = &self.lane_mut(lane).interrupted else { return Ok(()) };
         let message = format!("the outcome could not be recorded: {error}");
         let outcome = Outcome::Failed(Failure { sqlstate: SYSTEM_ERROR.into(), message, detail: None });
-        let name = &self.subscription.name;
-        session::transaction(|| waiting::conclude_abandoned(name, lane, Duration::ZERO, &outcome))?;
-        self.interrupted = None;
+        let name = self.subscription.name.clone();
+        session::transaction(|| waiting::conclude_abandoned(&name, lane, Duration::ZERO, &outcome))?;
+        self.lane_mut(lane).interrupted = None;
         self.look()
     }
 
@@ -141,55 +166,25 @@ impl Served {
         Ok(())
     }
 
-    /// Records that the subscription receives, and handles what it receives.
-    pub fn activate(&mut self, preloaded: bool) -> Result<(), Failed> {
-        if preloaded || self.subscription.effect() != Effect::Lanes {
-            return self.set_state("active", None);
-        }
-        let trouble = Trouble {
-            kind: "Handler".into(),
-            error: "parallel handlers need sea_mq in shared_preload_libraries".into(),
-            hint: Some(
-                "Preload it, or use sea_mq.alter_subscription(workers => 1); what waits is handled then.".into(),
-            ),
-        };
-        self.set_state("blocked", Some(trouble))
-    }
-
     /// Whether the subscription is recorded as one whose handler cannot be run.
     pub fn is_blocked(&self) -> bool {
         matches!(self.state, Some(("blocked", _)))
     }
 
-    /// Takes in how a turn went. Returns how many messages were dealt with.
-    pub fn note(&mut self, turn: Turn<Trouble>) -> Result<usize, Failed> {
-        match turn {
-            Turn::Done(tally) => {
-                if tally.failed > 0 {
-                    self.look()?;
-                }
-                if self.is_blocked() {
-                    self.set_state("active", None)?;
-                }
-                Ok(tally.handled)
-            }
-            Turn::Blocked(trouble) => {
-                self.blocked_until = Some(Instant::now() + BLOCKED);
-                self.forget_floor();
-                self.set_state("blocked", Some(trouble))?;
-                Ok(0)
-            }
-        }
+    /// The handler cannot be run, and no message is to blame.
+    pub fn block(&mut self, trouble: Trouble) -> Result<(), Failed> {
+        self.blocked_until = Some(Instant::now() + BLOCKED);
+        self.forget_floor();
+        self.set_state("blocked", Some(trouble))
     }
 
-    /// An error of the database has kept it from its turn.
-    pub fn set_back(&mut self, error: &Failed) -> Result<(), Failed> {
-        self.blocked_until = Some(Instant::now() + BLOCKED);
-        self.interrupted = Some(error.0.clone());
+    /// An error of the database has kept it from its turn, in some lanes.
+    pub fn set_back(&mut self, lanes: impl IntoIterator<Item = i16>, error: &Failed) -> Result<(), Failed> {
+        lanes.into_iter().for_each(|lane| self.lane_mut(lane).interrupted = Some(error.0.clone()));
         self.position = None;
-        self.forget_floor();
+        self.chunk = None;
         let hint = Some("It is tried again by itself; the server's log may say more.".into());
-        self.set_state("blocked", Some(Trouble { kind: "Database".into(), error: error.0.clone(), hint }))
+        self.block(Trouble { kind: "Database".into(), error: error.0.clone(), hint })
     }
 
     /// Looks at what waits in the table.
@@ -200,9 +195,11 @@ impl Served {
         self.floor = found.first.unwrap_or_else(|| floor.max(waiting::greatest_stored() + 1));
         let floor = self.open_floor();
         let asks = self.subscription.effect() == Effect::Handler && self.waiting > 0;
-        let due_in = || subscriptions::due_in(&self.subscription.name, 0, floor);
-        let due = if asks { session::transaction(due_in)? } else { None };
-        self.due_at = due.map(|wait| Instant::now() + wait);
+        for lane in 0..self.subscription.workers.max(1) {
+            let due_in = || subscriptions::due_in(&self.subscription.name, lane, floor);
+            let due = if asks { session::transaction(due_in)? } else { None };
+            self.lane_mut(lane).due_at = due.map(|wait| Instant::now() + wait);
+        }
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Messages that are stored first: for applications that receive them, and for parallel handlers.
+//! Messages that are stored for applications, which receive them.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -7,7 +7,6 @@ use super::attempt::{is_for_another, unfit};
 use super::direct;
 use super::worker::Worker;
 use crate::host::door::Manner;
-use crate::host::roles::Reasons;
 use crate::host::session::Failed;
 use crate::inbox::subscriptions::Subscription;
 use crate::inbox::waiting::{self, Standing};
@@ -15,7 +14,7 @@ use crate::inbox::{done, handler};
 use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
 use sea_mq_model::domain::policy::ContractPolicy;
-use sea_mq_model::pipeline::{AT_ONCE, Effect};
+use sea_mq_model::pipeline::{AT_ONCE, Lane, Tally};
 
 impl Worker {
     /// Stores what was delivered for a subscription, as far as there is room. Returns whether there may be more.
@@ -27,31 +26,24 @@ impl Worker {
         let subscription = std::rc::Rc::clone(&served.subscription);
         let room = subscription.max_ack_pending - served.waiting;
         let Some(intake) = self.consumer.intake(subscription.id) else { return Ok(false) };
-        let deliveries = intake.take(room.min(AT_ONCE));
-        if deliveries.is_empty() {
+        let taken = intake.take(Lane::ONLY, room.min(AT_ONCE), usize::MAX);
+        let handled = taken.deliveries.len();
+        if handled == 0 {
             return Ok(false);
         }
         let messages: Vec<Message> =
-            deliveries.iter().map(|delivery| Message::from_delivery(delivery, &subscription.stream)).collect();
+            taken.deliveries.iter().map(|delivery| Message::from_delivery(delivery, &subscription.stream)).collect();
         let reached = Cell::new(None);
         let save = |duplicates| {
-            reached.set(direct::save(&subscription, intake, deliveries.split_at(deliveries.len()), 0, duplicates));
+            let tally = Tally { handled, duplicates, ..Tally::default() };
+            reached.set(direct::save(&subscription, intake, &taken, &tally));
         };
         store(&subscription, &messages, save).map_err(|failure| Failed(failure.message))?;
         intake.advanced(reached.get());
+        let done = intake.settle(taken, handled);
         served.look()?;
-        self.wake_handlers(&subscription);
-        let handled = deliveries.len();
-        self.settle(&subscription, deliveries, handled);
+        self.acknowledge(subscription.id, done.into_iter().map(|delivery| delivery.token).collect());
         Ok(true)
-    }
-
-    pub(super) fn wake_handlers(&self, subscription: &Subscription) {
-        if subscription.effect() == Effect::Lanes
-            && let Some(database) = self.process.database
-        {
-            database.note(Reasons::LANES);
-        }
     }
 }
 
@@ -68,14 +60,9 @@ pub(super) fn store(subscription: &Subscription, messages: &[Message], save: imp
             })
             .copied()
             .collect();
-        // Where a handler follows, the contract is looked at then.
-        let contracts = match subscription.effect() {
-            Effect::Pull => subscription.contracts,
-            Effect::Handler | Effect::Lanes => ContractPolicy::Off,
-        };
         let (mut sound, mut poison) = (Vec::new(), Vec::new());
         for message in &new {
-            match unfit(message, contracts) {
+            match unfit(message, subscription.contracts) {
                 None => sound.push(*message),
                 Some(failure) => poison.push((*message, failure)),
             }
@@ -101,7 +88,7 @@ fn store_alone(subscription: &Subscription, message: &Message) {
 }
 
 fn bury(subscription: &Subscription, message: &Message, failure: Failure) {
-    for id in waiting::store(&subscription.name, &[message], Standing::Processing) {
+    for id in waiting::store(&subscription.name, &[message], Standing::Processing(0)) {
         waiting::conclude(id, 1, &Outcome::Poison(failure.clone()));
     }
 }

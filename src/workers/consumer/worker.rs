@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use pgrx::{log, pg_sys};
 
+use super::pool::Pool;
 use super::removals::LetterRemovals;
 use super::served::Served;
 use crate::deliver::endpoints;
 use crate::host::gucs;
 use crate::host::roles::Reasons;
+use crate::host::seat::Life;
 use crate::host::session::{self, Failed};
+use crate::inbox::subscriptions::Subscription;
 use crate::inbox::waiting;
 use crate::streams::consumers::Trouble;
 use crate::sys::clock;
@@ -67,6 +70,12 @@ pub struct Worker {
     pub(super) removals: Removals,
     /// Why dead letter streams cannot be mirrored, as far as that was logged.
     pub(super) mirrors: HashMap<SubscriptionId, Fault>,
+    /// Handler processes, and what they do just now.
+    pub(super) pool: Pool,
+    /// A task waits for one of them.
+    pub(super) waits: bool,
+    /// Which subscription has the first turn of a pass.
+    turn: usize,
     /// The process has run functions of users.
     pub(super) handled_anything: bool,
 }
@@ -92,6 +101,9 @@ impl Worker {
             started: now,
             removals: Removals::default(),
             mirrors: HashMap::new(),
+            pool: Pool::new(process.database),
+            waits: false,
+            turn: 0,
             handled_anything: false,
         })
     }
@@ -188,14 +200,24 @@ impl Worker {
         Ok(session::transaction(|| trouble(settings))? != self.held)
     }
 
-    /// Gives each subscription a turn, those that go first before the others. Returns whether there may be more.
+    /// Gives each subscription a turn, those that go first before the others; the others take turns in being the first, since there may
+    /// not be a process for each. Returns whether there may be more.
     fn handle(&mut self) -> Result<bool, Failed> {
         let mut more = false;
         let moment = if self.is_local() { Some(self.moment()?) } else { None };
-        for place in 0..self.served.len() {
+        let count = self.served.len();
+        let priority = |served: &Served| served.subscription.priority;
+        let alike = self.served.first().map(priority) == self.served.last().map(priority);
+        self.turn = if alike { self.turn.wrapping_add(1) } else { 0 };
+        self.waits = false;
+        let first = self.turn;
+        for place in (0..count).map(|place| place.wrapping_add(first) % count) {
             let served = self.serve(place, moment.as_ref());
-            more |= served.or_else(|error| self.set_back(place, &error).map(|()| false))?;
+            more |= served.or_else(|error| self.set_back(place, None, &error).map(|()| false))?;
             session::process_interrupts();
+        }
+        if !self.waits {
+            self.pool.is_enough();
         }
         more |= self.serve_mirror()?;
         Ok(more)
@@ -203,25 +225,22 @@ impl Worker {
 
     /// Gives one subscription its turn. Returns whether there may be more.
     fn serve(&mut self, place: usize, moment: Option<&Moment>) -> Result<bool, Failed> {
-        let served = &mut self.served[place];
-        // Where several processes handle, each recovers its own lane.
-        if served.subscription.effect() == Effect::Handler && !served.is_held_up(Instant::now()) {
-            served.recover(0)?;
+        match (self.served[place].subscription.effect(), moment) {
+            (Effect::Handler, _) => self.serve_handler(place, moment),
+            (Effect::Pull, Some(moment)) => self.store_log(place, moment),
+            (Effect::Pull, None) => self.serve_stored(place),
         }
-        let due = self.serve_due(place)?;
-        let new = match (moment, self.served[place].subscription.effect()) {
-            (Some(moment), _) => self.serve_log(place, moment)?,
-            (None, Effect::Handler) => self.serve_direct(place)?,
-            (None, Effect::Lanes | Effect::Pull) => self.serve_stored(place)?,
-        };
-        Ok(due || new)
     }
 
-    /// An error of the database keeps one subscription from its turn: the others go on, and it begins again after a while.
-    fn set_back(&mut self, place: usize, error: &Failed) -> Result<(), Failed> {
+    /// An error of the database keeps one subscription from its turn: the others go on, and it begins again after a while. `lane`: the
+    /// one that had a task; without it, this process may have been in any that nobody else has.
+    pub(super) fn set_back(&mut self, place: usize, lane: Option<i16>, error: &Failed) -> Result<(), Failed> {
         let served = &mut self.served[place];
-        served.set_back(error)?;
-        if let Some(intake) = self.consumer.intake(served.subscription.id) {
+        let id = served.subscription.id;
+        let others = (0..served.subscription.workers.max(1)).filter(|number| !self.pool.has(id, *number));
+        let lanes: Vec<i16> = lane.map_or_else(|| others.collect(), |lane| vec![lane]);
+        served.set_back(lanes, error)?;
+        if let Some(intake) = self.consumer.intake(id) {
             let stop = intake.stop();
             intake.refused(Instant::now(), rand::random());
             stop.into_iter().for_each(|request| self.io.send(request));
@@ -248,13 +267,19 @@ impl Worker {
     fn sleep(&self) -> Duration {
         let now = Instant::now();
         let active = self.held.is_none();
+        // Where all processes are busy, the next report wakes this one.
+        let can_begin = !self.is_pooled() || self.pool.free().is_some();
         let served = self.served.iter().filter(|_| active).flat_map(|served| {
+            let Subscription { id, workers, paused, .. } = &*served.subscription;
+            let lanes = (0..(*workers).max(1)).filter(|lane| can_begin && !paused && !self.pool.has(*id, *lane));
+            let due = lanes.filter_map(|lane| served.due_at(lane)).min();
             let held = served.held_since.map(|since| since + super::direct::PATIENCE);
-            [served.due_at.filter(|_| !served.subscription.paused), served.blocked_until.filter(|at| *at > now), held]
+            [due, served.blocked_until.filter(|at| *at > now), held]
         });
+        let pool = self.pool.due_at().filter(|_| active);
         let look = self.look_due.then_some(self.looked_at + LOOK);
         let house = active.then_some(self.house_at);
-        let times = served.chain([Some(self.poll_at), look, house, self.consumer.due_at()]);
+        let times = served.chain([Some(self.poll_at), look, house, pool, self.consumer.due_at()]);
         times.flatten().min().map_or(gucs::poll_interval(), |at| at.saturating_duration_since(now))
     }
 }
@@ -275,6 +300,7 @@ impl Work for Worker {
         }
         self.consumer = Consumer::new(settings.broker.clone(), settings.reconnect_max, settings.fetch_memory);
         self.served.clear();
+        self.pool.forget();
         self.removals.clear();
         self.settings = Some(settings);
         self.hear();
@@ -299,6 +325,7 @@ impl Work for Worker {
         let requests = self.consumer.tick(now);
         self.send(requests);
         let mut more = reports;
+        more |= self.collect()?;
         if self.held.is_none() {
             more |= self.handle()?;
             if now >= self.house_at {
@@ -314,8 +341,8 @@ impl Work for Worker {
         self.io.clear_wake();
     }
 
-    fn is_worn_out(&self) -> bool {
-        self.handled_anything && self.started.elapsed() > RECYCLE
+    fn ends(&mut self) -> Option<Life> {
+        (self.handled_anything && self.started.elapsed() > RECYCLE).then_some(Life::Wanted)
     }
 }
 

@@ -305,8 +305,8 @@ impl Work for Worker {
         }
     }
 
-    fn is_worn_out(&self) -> bool {
-        self.idle
+    fn ends(&mut self) -> Option<Life> {
+        self.idle.then_some(Life::Wanted)
     }
 }
 

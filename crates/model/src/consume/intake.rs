@@ -11,13 +11,16 @@
 //! Held is entered and left by the description (a paused subscription). What is delivered and not taken from the queue
 //! when the session or the pulling ends is forgotten: the broker delivers it again.
 
-use std::collections::VecDeque;
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::missed::{Gap, Reach};
 use crate::broker::{ConsumerInfo, ConsumerSpec, DeliverFrom, Delivery, Request, Resume, SubscriptionId};
 use crate::domain::drift::Drift;
+use crate::domain::message::Message;
 use crate::domain::retry::Backoff;
+use crate::pipeline::{Lane, LaneKey};
 
 /// A subscription, as far as the broker is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +50,48 @@ const FORBIDDEN: Duration = Duration::from_secs(15);
 /// For how long a subscription is left out that costs the session.
 const LEFT_OUT: Duration = Duration::from_secs(30);
 
+/// A message in the queue.
+#[derive(Debug)]
+struct Queued {
+    delivery: Delivery,
+    /// Asked for where there are several lanes.
+    key: OnceCell<LaneKey>,
+}
+
+impl From<Delivery> for Queued {
+    fn from(delivery: Delivery) -> Self {
+        Self { delivery, key: OnceCell::new() }
+    }
+}
+
+impl Queued {
+    fn is_in(&self, lane: Lane) -> bool {
+        lane.is_only() || lane.has(*self.key.get_or_init(|| LaneKey::of(&Message::from_delivery(&self.delivery, ""))))
+    }
+}
+
+/// What was taken from the queue together.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub deliveries: Vec<Delivery>,
+    era: u64,
+}
+
 /// One subscription.
 pub struct Intake {
     described: Described,
     link: Link,
-    queue: VecDeque<Delivery>,
+    queue: VecDeque<Queued>,
+    /// Sequences of what was taken from the queue and is being handled.
+    under_way: BTreeSet<u64>,
+    /// Counts how often what was delivered was forgotten: what was taken before is nobody's.
+    era: u64,
     /// Everything delivered up to this stream sequence was taken and dealt with.
     position: Option<Resume>,
     /// The greatest sequence that was delivered since the consumer is pulled from.
     delivered_to: u64,
+    /// The greatest sequence that was dealt with since then.
+    dealt_to: u64,
     /// The broker has something to send.
     sent_to: bool,
     reach: Reach,
@@ -77,7 +113,10 @@ impl Intake {
             described,
             link: Link::Down,
             queue: VecDeque::new(),
+            under_way: BTreeSet::new(),
+            era: 0,
             delivered_to: 0,
+            dealt_to: 0,
             sent_to: false,
             reach: Reach::default(),
             info: None,
@@ -108,49 +147,91 @@ impl Intake {
 
     /// The subject and sequence of the next message.
     pub fn first(&self) -> Option<&Delivery> {
-        self.queue.front()
+        self.queue().next()
     }
 
     pub fn queue(&self) -> impl Iterator<Item = &Delivery> {
-        self.queue.iter()
+        self.queue.iter().map(|queued| &queued.delivery)
     }
 
-    /// How many messages at the front of the queue may have been delivered to a process before this one, which may have ended of
+    /// How many of the next messages of a lane may have been delivered to a process before this one, which may have ended of
     /// one of them.
-    pub fn suspects(&self) -> usize {
+    pub fn suspects(&self, lane: Lane) -> usize {
         let suspect =
             |delivery: &&Delivery| delivery.delivered > 1 && self.inherited.is_none_or(|to| delivery.sequence <= to);
-        self.queue.iter().take_while(suspect).count()
+        self.queue.iter().filter(|queued| queued.is_in(lane)).map(|queued| &queued.delivery).take_while(suspect).count()
     }
 
-    /// Takes up to `max` messages out of the queue, of [`TAKEN_BYTES`] together; but one, however large it is.
-    pub fn take(&mut self, max: usize) -> Vec<Delivery> {
+    /// Whether a lane has a message.
+    pub fn has_some(&self, lane: Lane) -> bool {
+        self.queue.iter().any(|queued| queued.is_in(lane))
+    }
+
+    /// Takes messages of a lane out of the queue: up to `max`, among the first `among` of all lanes, of [`TAKEN_BYTES`] together;
+    /// but one, however large it is.
+    pub fn take(&mut self, lane: Lane, max: usize, among: usize) -> Taken {
         let mut bytes = 0;
-        let fits = |delivery: &&Delivery| {
-            let first = bytes == 0;
-            bytes += delivery.size();
-            first || bytes <= TAKEN_BYTES
-        };
-        let count = self.queue.iter().take(max).take_while(fits).count();
-        self.queue.drain(..count).collect()
+        let mut deliveries = Vec::new();
+        let mut place = 0;
+        let mut seen = 0;
+        while deliveries.len() < max && seen < among && place < self.queue.len() {
+            seen += 1;
+            if !self.queue[place].is_in(lane) {
+                place += 1;
+                continue;
+            }
+            bytes += self.queue[place].delivery.size();
+            if bytes > TAKEN_BYTES && !deliveries.is_empty() {
+                break;
+            }
+            deliveries.extend(self.queue.remove(place).map(|queued| queued.delivery));
+        }
+        self.under_way.extend(deliveries.iter().map(|delivery| delivery.sequence));
+        Taken { deliveries, era: self.era }
     }
 
-    /// Puts messages back that were not dealt with.
-    pub fn put_back(&mut self, messages: Vec<Delivery>) {
-        messages.into_iter().rev().for_each(|message| self.queue.push_front(message));
+    /// The first `handled` of what was taken are dealt with; the others are put back. Returns the deliveries to acknowledge: none, if
+    /// what was delivered was forgotten since, for the broker delivers it again.
+    pub fn settle(&mut self, taken: Taken, handled: usize) -> Vec<Delivery> {
+        if taken.era != self.era {
+            return Vec::new();
+        }
+        let mut done = taken.deliveries;
+        for delivery in &done {
+            self.under_way.remove(&delivery.sequence);
+        }
+        let rest = done.split_off(handled.min(done.len()));
+        rest.into_iter().rev().for_each(|message| self.queue.push_front(message.into()));
+        self.dealt_to = done.iter().map(|delivery| delivery.sequence).fold(self.dealt_to, u64::max);
+        done
     }
 
-    /// Every message up to this sequence that the subscription is to get was taken from the queue.
+    /// Forgets what was delivered: the broker delivers it again.
+    fn forget(&mut self) {
+        self.queue.clear();
+        self.under_way.clear();
+        self.dealt_to = 0;
+        self.era += 1;
+    }
+
+    /// Every message up to this sequence that the subscription is to get was dealt with.
     pub fn reach(&self) -> u64 {
-        self.queue.front().map_or(self.delivered_to, |next| next.sequence.saturating_sub(1))
+        let next = self.first().map(|next| next.sequence).into_iter().chain(self.under_way.first().copied()).min();
+        next.map_or(self.delivered_to, |next| next.saturating_sub(1))
     }
 
-    /// Where to go on should the consumer be lost, once messages were dealt with. `undone`: those that were taken with
-    /// them and are to be put back. It counts from when it was committed on; see [`Self::advanced`].
-    pub fn advance(&self, done: &[Delivery], undone: &[Delivery]) -> Option<Resume> {
-        let sequence = done.iter().map(|delivery| delivery.sequence).max()?;
+    /// Where to go on should the consumer be lost, once the first `handled` of what was taken are dealt with. It counts from when
+    /// it was committed on; see [`Self::advanced`].
+    pub fn advance(&self, taken: &Taken, handled: usize) -> Option<Resume> {
+        let done = taken.deliveries.get(..handled)?;
+        let sequence = done.iter().map(|delivery| delivery.sequence).max()?.max(self.dealt_to);
+        if taken.era != self.era {
+            return None;
+        }
         // Redelivered messages come before the others, but nothing rests on it.
-        let first = self.queue.iter().chain(undone).map(|delivery| delivery.sequence).min();
+        let is_done = |sequence: &u64| done.iter().any(|delivery| delivery.sequence == *sequence);
+        let under_way = self.under_way.iter().copied().find(|sequence| !is_done(sequence));
+        let first = self.queue().map(|delivery| delivery.sequence).chain(under_way).min();
         let upto = first.map_or(sequence, |first| first.saturating_sub(1).min(sequence));
         let stream_created_us = self.info?.stream_created_us;
         let known = self.position.filter(|known| known.stream_created_us == stream_created_us);
@@ -194,13 +275,13 @@ impl Intake {
 
     /// The session is gone.
     pub fn disconnected(&mut self) {
-        self.queue.clear();
+        self.forget();
         self.link = Link::Down;
     }
 
     /// Provisions the consumer.
     fn begin(&mut self) -> Option<Request> {
-        self.queue.clear();
+        self.forget();
         self.link = if self.described.held { Link::Held } else { Link::Ensuring };
         let spec = ConsumerSpec { resume: self.position, ..self.described.spec.clone() };
         // Also while it is held: what is published meanwhile is to wait for it.
@@ -224,7 +305,7 @@ impl Intake {
 
     /// Ends pulling, if it goes on.
     pub fn stop(&mut self) -> Option<Request> {
-        self.queue.clear();
+        self.forget();
         self.is_consuming().then_some(Request::StopConsuming { subscription: self.id() })
     }
 
@@ -273,7 +354,7 @@ impl Intake {
 
     fn wait(&mut self, until: Instant) {
         if matches!(self.link, Link::Ensuring | Link::Consuming | Link::Held) {
-            self.queue.clear();
+            self.forget();
             self.link = Link::Waiting { until };
         }
     }
@@ -337,7 +418,7 @@ impl Intake {
             self.sent_to = messages.last().is_some_and(|last| last.pending > 0);
             self.backoff.reset();
             self.delivered_to = messages.iter().map(|message| message.sequence).fold(self.delivered_to, u64::max);
-            self.queue.extend(messages);
+            self.queue.extend(messages.into_iter().map(Queued::from));
         }
         requests
     }
@@ -447,12 +528,12 @@ pub(super) mod tests {
         ready(&mut intake, 2);
         let again = |sequence| Delivery { delivered: 2, ..message(sequence) };
         intake.delivered(vec![again(1), again(2), message(3)]);
-        assert_eq!(intake.suspects(), 2);
+        assert_eq!(intake.suspects(Lane::ONLY), 2);
         intake.disconnected();
         // They were delivered to this one alone.
         ready(&mut intake, 9);
         intake.delivered(vec![again(3), again(4)]);
-        assert_eq!(intake.suspects(), 0);
+        assert_eq!(intake.suspects(Lane::ONLY), 0);
     }
 
     #[test]
@@ -470,40 +551,87 @@ pub(super) mod tests {
         let large =
             |sequence, megabytes: usize| Delivery { body: vec![0; megabytes << 20].into(), ..message(sequence) };
         intake.delivered(vec![large(1, 3), large(2, 3), large(3, 9), message(4), message(5)]);
-        let taken: Vec<usize> = (0..5).map(|_| intake.take(500).len()).collect();
+        let taken: Vec<usize> = (0..5).map(|_| intake.take(Lane::ONLY, 500, usize::MAX).deliveries.len()).collect();
         assert_eq!(taken, [1, 1, 1, 2, 0]);
+    }
+
+    fn take(intake: &mut Intake, max: usize) -> Taken {
+        intake.take(Lane::ONLY, max, usize::MAX)
+    }
+
+    fn at(sequence: u64) -> Option<Resume> {
+        Some(Resume { stream_created_us: 9, sequence })
     }
 
     #[test]
     fn the_position_never_passes_what_is_in_the_queue() {
         let mut intake = consuming();
         intake.delivered(vec![message(3), message(8), message(5)]);
-        let taken = intake.take(2);
-        let first = intake.advance(&taken, &[]);
-        assert_eq!(first, Some(Resume { stream_created_us: 9, sequence: 4 }));
+        let taken = take(&mut intake, 2);
+        let first = intake.advance(&taken, 2);
+        assert_eq!(first, at(4));
         intake.advanced(first);
-        intake.put_back(taken);
-        let taken = intake.take(3);
-        assert_eq!(intake.advance(&taken[..2], &taken[2..]), Some(Resume { stream_created_us: 9, sequence: 4 }));
-        assert_eq!(intake.advance(&taken, &[]), Some(Resume { stream_created_us: 9, sequence: 8 }));
+        assert_eq!(intake.settle(taken, 0), []);
+        let taken = take(&mut intake, 3);
+        assert_eq!(intake.advance(&taken, 2), at(4));
+        assert_eq!(intake.advance(&taken, 3), at(8));
+    }
+
+    #[test]
+    fn the_position_never_passes_what_another_lane_has_under_way() {
+        let mut intake = consuming();
+        let of = |sequence, aggregate: &str| Delivery {
+            headers: vec![("X-Aggregate-Type".into(), "order".into()), ("X-Aggregate-Id".into(), aggregate.into())],
+            ..message(sequence)
+        };
+        // Two aggregates of two lanes.
+        let lane = |aggregate: &str| {
+            let key = LaneKey::of(&Message::from_delivery(&of(1, aggregate), ""));
+            Lane::all(2).find(|lane| lane.has(key)).unwrap()
+        };
+        let other = (2..99).map(|n| n.to_string()).find(|n| lane(n) != lane("1")).unwrap();
+        intake.delivered(vec![of(1, "1"), of(2, &other), of(3, "1"), of(4, &other)]);
+        let [a, b] = ["1", &other].map(lane);
+        let (one, two) = (intake.take(a, 9, 9), intake.take(b, 9, 9));
+        assert_eq!(two.deliveries.iter().map(|delivery| delivery.sequence).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!((intake.advance(&two, 2), intake.reach()), (at(0), 0));
+        assert_eq!(intake.settle(two, 2).len(), 2);
+        assert_eq!(intake.advance(&one, 1), at(2), "3 is under way");
+        assert_eq!(intake.settle(one, 1).len(), 1);
+        assert_eq!(intake.reach(), 2);
+        let rest = intake.take(a, 9, 9);
+        assert_eq!(intake.advance(&rest, 1), at(4), "4 was dealt with before");
+        assert_eq!(intake.settle(rest, 1).len(), 1);
+        assert_eq!(intake.reach(), 4);
+    }
+
+    #[test]
+    fn what_was_taken_before_the_session_ended_is_nobody_s() {
+        let mut intake = consuming();
+        intake.delivered(vec![message(1), message(2)]);
+        let taken = take(&mut intake, 2);
+        intake.disconnected();
+        assert_eq!(intake.advance(&taken, 1), None);
+        assert_eq!(intake.settle(taken, 1), []);
+        assert!(intake.first().is_none(), "nothing is put back");
     }
 
     #[test]
     fn a_transaction_that_did_not_commit_moves_nothing_on() {
         let mut intake = consuming();
         intake.delivered((1..=5).map(message).collect());
-        let taken = intake.take(5);
-        assert_eq!(intake.advance(&taken, &[]), Some(Resume { stream_created_us: 9, sequence: 5 }));
+        let taken = take(&mut intake, 5);
+        assert_eq!(intake.advance(&taken, 5), at(5));
         // It fails at its commit, and what is handled then is the first message alone.
-        assert_eq!(intake.advance(&taken[..1], &taken[1..]), Some(Resume { stream_created_us: 9, sequence: 1 }));
+        assert_eq!(intake.advance(&taken, 1), at(1));
     }
 
     #[test]
     fn a_lost_consumer_is_made_anew_where_it_was() {
         let mut intake = consuming();
         intake.delivered(vec![message(3)]);
-        let taken = intake.take(1);
-        let position = intake.advance(&taken, &[]);
+        let taken = take(&mut intake, 1);
+        let position = intake.advance(&taken, 1);
         intake.advanced(position);
         let now = Instant::now();
         intake.refused(now, 0.0);

@@ -18,7 +18,7 @@ pub const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 const BODY_HEADER: &str = "X-Sea-Body";
 
 /// A message, as far as the inbox is concerned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Message {
     /// What it is known by, so that it is handled once.
     pub message_id: String,

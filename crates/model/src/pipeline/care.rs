@@ -10,7 +10,7 @@ const FIRST_PORTION: usize = 64;
 const LEAST_PORTION: usize = 8;
 
 /// What is known of a subscription's next messages.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Care {
     /// Messages that are still to be handled alone, if they may have been tried before: one of them may be what ended the
     /// process.
@@ -23,7 +23,7 @@ pub struct Care {
 }
 
 /// How the next messages are handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Plan {
     /// So many at most, in one transaction.
     Together(usize),
@@ -48,6 +48,11 @@ impl Default for Care {
 }
 
 impl Care {
+    /// After a process has ended with so many messages: any of them may be why, so each is handled alone.
+    pub fn after_a_loss(messages: usize) -> Self {
+        Self { undone: messages, ..Self::default() }
+    }
+
     /// `repeated`: how many of the next messages may have been tried before.
     pub fn plan(&self, repeated: usize) -> Plan {
         if self.undone > 0 {

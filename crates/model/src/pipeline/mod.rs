@@ -8,8 +8,7 @@
 //!
 //! | effect | what an attempt is |
 //! |---|---|
-//! | [`Effect::Handler`] | the consumer runs the handler |
-//! | [`Effect::Lanes`] | the message is stored; the process of its lane runs the handler |
+//! | [`Effect::Handler`] | the handler is run: by the consumer, or by a process of the pool, which gets a [`task`] |
 //! | [`Effect::Pull`] | the message is stored; an application receives it |
 //!
 //! A message that is stored comes back from the inbox. One that is handled is handled *together* with its neighbours, in one
@@ -22,12 +21,15 @@
 mod alone;
 mod batch;
 mod care;
+mod lane;
 #[cfg(test)]
 mod simulation;
+pub mod task;
 
 pub use alone::Attempt;
 pub use batch::{Accept, Transaction, together};
 pub use care::{Care, Plan};
+pub use lane::{Lane, LaneKey};
 
 use crate::domain::outcome::{Failure, Outcome};
 
@@ -48,23 +50,17 @@ pub enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     Handler,
-    Lanes,
     Pull,
 }
 
 impl Effect {
-    /// `workers`: the number of processes that handle a subscription's messages.
-    pub const fn of(has_handler: bool, workers: i16) -> Self {
-        match (has_handler, workers) {
-            (false, _) => Self::Pull,
-            (true, ..=1) => Self::Handler,
-            (true, _) => Self::Lanes,
-        }
+    pub const fn of(has_handler: bool) -> Self {
+        if has_handler { Self::Handler } else { Self::Pull }
     }
 }
 
 /// What a turn has come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
     /// The first so many messages are dealt with.
     pub handled: usize,
@@ -185,16 +181,4 @@ fn one_by_one<M, S: Shell<M>>(messages: &[M], room: usize, shell: &mut S) -> Res
         shell.between();
     }
     Ok(Turn::Done(tally))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_handler_of_one_process_is_run_by_the_consumer_and_others_store_first() {
-        let effects =
-            [(true, 1), (true, 4), (false, 1), (false, 4)].map(|(handler, workers)| Effect::of(handler, workers));
-        assert_eq!(effects, [Effect::Handler, Effect::Lanes, Effect::Pull, Effect::Pull]);
-    }
 }

@@ -14,7 +14,7 @@ use super::*;
 const MESSAGES: usize = 60;
 const STEPS: usize = 400;
 /// Attempts before a message is given up.
-const MAX_ATTEMPTS: usize = 4;
+const MAX_ATTEMPTS: usize = 6;
 /// Steps after which all must be dealt with once nothing goes wrong any more by chance.
 const CALM: usize = 4000;
 
@@ -97,6 +97,27 @@ fn failure(sqlstate: &str) -> Failure {
     Failure { sqlstate: sqlstate.into(), ..Failure::default() }
 }
 
+/// How messages get to their handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The consumer runs it.
+    Itself,
+    /// They are stored first.
+    Stored,
+    /// Processes of the pool run it, in so many lanes.
+    Pool(usize),
+}
+
+/// A task that a process of the pool has.
+struct Given {
+    lane: usize,
+    /// Of the queue, in order. Nobody waits for them any more once the consumer that gave them is gone.
+    taken: Vec<(usize, u32)>,
+    is_orphan: bool,
+    care: Care,
+    plan: Plan,
+}
+
 struct World {
     rng: StdRng,
     messages: Vec<Message>,
@@ -107,15 +128,23 @@ struct World {
     queue: VecDeque<(usize, u32)>,
     next: usize,
     database: Database,
-    care: Care,
-    effect: Effect,
+    /// By lane.
+    care: Vec<Care>,
+    way: Way,
+    given: Vec<Given>,
     crashed: bool,
     /// Nothing goes wrong any more but what the messages themselves do.
     calm: bool,
 }
 
+impl Way {
+    fn lanes(self) -> usize {
+        if let Self::Pool(lanes) = self { lanes } else { 1 }
+    }
+}
+
 impl World {
-    fn new(seed: u64, effect: Effect) -> Self {
+    fn new(seed: u64, way: Way) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let messages: Vec<Message> =
             (0..MESSAGES).map(|_| Message { aggregate: rng.random_range(0..4), endings: endings(&mut rng) }).collect();
@@ -135,8 +164,9 @@ impl World {
             queue: VecDeque::new(),
             next: 0,
             database: Database::default(),
-            care: Care::default(),
-            effect,
+            care: vec![Care::default(); way.lanes()],
+            way,
+            given: Vec::new(),
             crashed: false,
             calm: false,
         }
@@ -172,7 +202,7 @@ impl World {
 
     /// Commits, unless the process dies before. It may die after it as well.
     fn commit(&mut self, database: Database, fails: bool) -> Result<(), Failure> {
-        self.crashed |= self.happens(0.02);
+        self.crashed |= self.happens(0.01);
         if self.crashed {
             return Err(failure("57P02"));
         }
@@ -180,7 +210,7 @@ impl World {
             return Err(failure("23514"));
         }
         self.database = database;
-        self.crashed |= self.happens(0.02);
+        self.crashed |= self.happens(0.01);
         if self.crashed { Err(failure("57P02")) } else { Ok(()) }
     }
 
@@ -188,16 +218,33 @@ impl World {
         if self.crashed { Err(failure("57P02")) } else { Ok(self.database.clone()) }
     }
 
-    /// A process that begins anew: what was not acknowledged is delivered again, and attempts that nobody makes any more end.
+    fn lane(&self, message: MessageId) -> usize {
+        self.messages[message].aggregate % self.way.lanes()
+    }
+
+    /// Ends the attempts of a lane that nobody makes any more.
+    fn recover(&mut self, lane: usize) {
+        let pending = self.database.pending.iter();
+        let abandoned: Vec<i64> =
+            pending.filter(|(_, row)| row.processing && self.lane(row.message) == lane).map(|(id, _)| *id).collect();
+        abandoned.into_iter().for_each(|id| self.database.conclude(id, &Outcome::Crashed));
+    }
+
+    /// The consumer begins anew: what was not acknowledged is delivered again, and attempts that nobody makes any more end. What
+    /// processes of the pool have goes on, and nobody hears of it.
     fn restart(&mut self) {
-        let delivered: BTreeMap<usize, u32> = self.queue.drain(..).collect();
+        let delivered: BTreeMap<usize, u32> =
+            self.queue.drain(..).chain(self.given.iter_mut().flat_map(|given| given.taken.iter().copied())).collect();
         let open = (0..self.next).filter(|&sequence| !self.acknowledged[sequence]);
         self.queue = open.map(|sequence| (sequence, delivered.get(&sequence).map_or(2, |times| times + 1))).collect();
-        self.care = Care::default();
+        self.care = vec![Care::default(); self.way.lanes()];
         self.crashed = false;
-        let abandoned: Vec<i64> =
-            self.database.pending.iter().filter(|(_, row)| row.processing).map(|(id, _)| *id).collect();
-        abandoned.into_iter().for_each(|id| self.database.conclude(id, &Outcome::Crashed));
+        self.given.iter_mut().for_each(|given| given.is_orphan = true);
+        for lane in
+            (0..self.way.lanes()).filter(|lane| self.given.iter().all(|given| given.lane != *lane)).collect::<Vec<_>>()
+        {
+            self.recover(lane);
+        }
     }
 
     fn deliver(&mut self) {
@@ -210,34 +257,86 @@ impl World {
     }
 
     fn serve_stream(&mut self) {
-        match self.effect {
-            Effect::Handler => self.serve_delivered(),
-            Effect::Lanes | Effect::Pull => self.serve_stored(),
+        match self.way {
+            Way::Itself => self.serve_delivered(),
+            Way::Stored => self.serve_stored(),
+            Way::Pool(lanes) => {
+                let lane = self.rng.random_range(0..lanes);
+                self.give(lane);
+            }
         }
     }
 
     fn serve_delivered(&mut self) {
         let repeated = self.queue.iter().take_while(|(_, delivered)| *delivered > 1).count();
-        let plan = self.care.plan(repeated);
+        let plan = self.care[0].plan(repeated);
         let messages: Vec<MessageId> =
             self.queue.iter().take(plan.most()).map(|(sequence, _)| self.stream[*sequence]).collect();
-        let mut care = std::mem::take(&mut self.care);
+        let mut care = self.care[0];
         let result = take_turn(&mut care, plan, 3, &messages, &mut Model { world: self, left: 5 });
-        self.care = care;
+        self.care[0] = care;
         if let Ok(Turn::Done(tally)) = result {
             self.acknowledge(tally.handled);
         }
     }
 
+    /// Gives a lane's next messages to a process, unless one has some of that lane.
+    fn give(&mut self, lane: usize) {
+        if self.given.iter().any(|given| given.lane == lane) {
+            return;
+        }
+        let of_lane = |world: &Self, sequence: usize| world.lane(world.stream[sequence]) == lane;
+        let queued: Vec<(usize, u32)> = self.queue.iter().copied().filter(|one| of_lane(self, one.0)).collect();
+        let repeated = queued.iter().take_while(|(_, delivered)| *delivered > 1).count();
+        let (care, plan) = (self.care[lane], self.care[lane].plan(repeated));
+        let taken: Vec<(usize, u32)> = queued.into_iter().take(plan.most()).collect();
+        self.queue.retain(|one| !taken.contains(one));
+        self.given.push(Given { lane, taken, is_orphan: false, care, plan });
+    }
+
+    /// A process does what it was given, or dies of it, and the consumer hears of it, if it is still the same.
+    fn work(&mut self) {
+        if self.given.is_empty() {
+            return;
+        }
+        let place = self.rng.random_range(0..self.given.len());
+        let Given { lane, taken, is_orphan, mut care, plan } = self.given.swap_remove(place);
+        self.serve_due(Some(lane), &mut care);
+        let messages: Vec<MessageId> = taken.iter().map(|(sequence, _)| self.stream[*sequence]).collect();
+        let result = match self.crashed {
+            true => Err(failure("57P02")),
+            false => take_turn(&mut care, plan, 3, &messages, &mut Model { world: self, left: 5 }),
+        };
+        let died = std::mem::take(&mut self.crashed);
+        if is_orphan || died {
+            self.recover(lane);
+        }
+        if is_orphan {
+            return;
+        }
+        self.care[lane] = if died { Care::after_a_loss(taken.len()) } else { care };
+        let handled = match result {
+            Ok(Turn::Done(tally)) if !died => tally.handled,
+            _ => 0,
+        };
+        let (done, rest) = taken.split_at(handled);
+        rest.iter().rev().for_each(|one| self.queue.push_front(*one));
+        done.iter().for_each(|one| self.acknowledge_one(*one));
+    }
+
     fn acknowledge(&mut self, handled: usize) {
         for _ in 0..handled {
-            let Some((sequence, delivered)) = self.queue.pop_front() else { return };
-            if self.happens(0.05) {
-                // The acknowledgement gets lost.
-                self.queue.push_back((sequence, delivered + 1));
-            } else {
-                self.acknowledged[sequence] = true;
-            }
+            let Some(one) = self.queue.pop_front() else { return };
+            self.acknowledge_one(one);
+        }
+    }
+
+    fn acknowledge_one(&mut self, (sequence, delivered): (usize, u32)) {
+        if self.happens(0.05) {
+            // The acknowledgement gets lost.
+            self.queue.push_back((sequence, delivered + 1));
+        } else {
+            self.acknowledged[sequence] = true;
         }
     }
 
@@ -255,24 +354,29 @@ impl World {
         }
     }
 
-    fn serve_due(&mut self) {
-        let waiting = self.database.pending.iter().filter(|(_, row)| !row.processing);
+    /// Handles what is due, in a lane or in all.
+    fn serve_due(&mut self, lane: Option<usize>, care: &mut Care) {
+        let is_in = |row: &Row| lane.is_none_or(|lane| self.lane(row.message) == lane);
+        let waiting = self.database.pending.iter().filter(|(_, row)| !row.processing && is_in(row));
         let mut due: Vec<Kept> =
             waiting.map(|(id, row)| Kept { id: *id, message: row.message, attempts: row.attempts }).collect();
         due.sort_by_key(|one| (one.attempts > 0, one.id));
         let firsts = due.iter().take_while(|one| one.attempts == 0).count();
-        let plan = if firsts == 0 { Plan::Alone(ALONE) } else { self.care.plan(usize::MAX) };
+        let plan = if firsts == 0 { Plan::Alone(ALONE) } else { care.plan(usize::MAX) };
         due.truncate(plan.most().min(if firsts == 0 { due.len() } else { firsts }));
-        let mut care = std::mem::take(&mut self.care);
-        drop(take_turn(&mut care, plan, 3, &due, &mut Model { world: self, left: 5 }));
-        self.care = care;
+        drop(take_turn(care, plan, 3, &due, &mut Model { world: self, left: 5 }));
     }
 
     fn step(&mut self) {
         match self.rng.random_range(0..10) {
             0..=2 => self.deliver(),
             3..=6 => self.serve_stream(),
-            7 | 8 => self.serve_due(),
+            7 | 8 if matches!(self.way, Way::Pool(_)) => self.work(),
+            7 | 8 => {
+                let mut care = self.care[0];
+                self.serve_due(None, &mut care);
+                self.care[0] = care;
+            }
             _ => self.crashed |= self.happens(0.2),
         }
         if self.crashed {
@@ -282,7 +386,9 @@ impl World {
     }
 
     fn is_quiet(&self) -> bool {
-        self.acknowledged.iter().all(|acknowledged| *acknowledged) && self.database.pending.is_empty()
+        self.acknowledged.iter().all(|acknowledged| *acknowledged)
+            && self.database.pending.is_empty()
+            && self.given.iter().all(|given| given.taken.is_empty())
     }
 
     fn check(&self) {
@@ -364,8 +470,8 @@ impl Hands for Model<'_> {
     type Noted = i64;
     type Trouble = ();
 
-    fn attempt(&mut self, id: &i64, _: bool) -> Result<Attempt<()>, Failure> {
-        attempt(self.world, *id, |row| row.processing = false)
+    fn attempt(&mut self, id: &i64, last: bool) -> Result<Attempt<()>, Failure> {
+        attempt(self.world, *id, last)
     }
 
     fn conclude(&mut self, id: &i64, outcome: &Outcome) -> Result<(), Failure> {
@@ -412,19 +518,19 @@ impl Shell<MessageId> for Model<'_> {
 }
 
 /// The attempt of a message that was noted as under way.
-fn attempt(world: &mut World, id: i64, take_back: fn(&mut Row)) -> Result<Attempt<()>, Failure> {
+fn attempt(world: &mut World, id: i64, last: bool) -> Result<Attempt<()>, Failure> {
     let mut database = world.begin()?;
     let Row { message, attempts, .. } = database.pending[&id];
     if world.happens(0.05) {
         if let Some(row) = database.pending.get_mut(&id) {
             row.attempts -= 1;
-            take_back(row);
+            row.processing = false;
         }
         world.commit(database, false)?;
         return Ok(Attempt::Blocked(()));
     }
     let (outcome, fails) = world.handle(&mut database, message, attempts);
-    if matches!(outcome, Outcome::Again(_)) {
+    if !last && matches!(outcome, Outcome::Again(_)) {
         return Ok(Attempt::Again);
     }
     let processed = outcome == Outcome::Processed;
@@ -512,15 +618,15 @@ impl Shell<Kept> for Model<'_> {
     }
 }
 
-fn run(seed: u64, effect: Effect) {
-    let mut world = World::new(seed, effect);
+fn run(seed: u64, way: Way) {
+    let mut world = World::new(seed, way);
     (0..STEPS).for_each(|_| world.step());
     world.calm = true;
     let quiet = (0..CALM).any(|_| {
         world.step();
         world.is_quiet()
     });
-    assert!(quiet, "seed {seed}: {effect:?}: still at work: {:?}", world.database.pending);
+    assert!(quiet, "seed {seed}: {way:?}: still at work: {:?}", world.database.pending);
     world.check_end();
 }
 
@@ -528,8 +634,8 @@ fn run(seed: u64, effect: Effect) {
 fn each_message_is_in_effect_once_or_a_dead_letter_whatever_fails() {
     let first = std::env::var("SEA_MQ_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     for seed in first..first + 100 {
-        for effect in [Effect::Handler, Effect::Lanes] {
-            run(seed, effect);
+        for way in [Way::Itself, Way::Stored, Way::Pool(1), Way::Pool(3)] {
+            run(seed, way);
         }
     }
 }
