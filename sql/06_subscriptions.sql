@@ -92,7 +92,7 @@ COMMENT ON COLUMN sea_mq.subscriptions.max_retrying IS 'Messages that wait for a
 COMMENT ON COLUMN sea_mq.subscriptions.start_from IS 'Where it began, as given: new, all, a stream sequence or a time';
 COMMENT ON COLUMN sea_mq.subscriptions.start_at IS 'Messages stored before this are left out; NULL for no such bound';
 COMMENT ON COLUMN sea_mq.subscriptions.start_sequence IS 'Messages before this stream sequence are left out; NULL for no such bound';
-COMMENT ON COLUMN sea_mq.subscriptions.workers IS 'Processes that handle in parallel; events of one aggregate stay in order';
+COMMENT ON COLUMN sea_mq.subscriptions.workers IS 'How many messages are handled at the same time; events of one aggregate stay in order';
 COMMENT ON COLUMN sea_mq.subscriptions.timeout IS 'Longest run of the handler, a day at most; NULL: sea_mq.handler_timeout';
 COMMENT ON COLUMN sea_mq.subscriptions.retry_delay IS 'Pause before the second attempt, doubled before each further one; NULL: sea_mq.retry_delay';
 COMMENT ON COLUMN sea_mq.subscriptions.retry_delay_max IS 'Longest pause between attempts; NULL: sea_mq.retry_delay_max';

@@ -90,7 +90,7 @@ SELECT pg_catalog.pg_extension_config_dump('sea_mq.inbox_id', '');
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.inbox_pending', '');
 
 COMMENT ON TABLE sea_mq.inbox_pending IS 'Messages that wait: to be received, for another attempt, or while they are processed. Query sea_mq.inbox_messages instead';
-COMMENT ON COLUMN sea_mq.inbox_pending.lane IS 'Which of the subscription''s workers handles it, from 0; follows from the aggregate';
+COMMENT ON COLUMN sea_mq.inbox_pending.lane IS 'Which of the subscription''s lanes it is in, from 0; follows from the aggregate';
 COMMENT ON COLUMN sea_mq.inbox_pending.due_at IS 'When it may be handled; 1970 before the first attempt of what the consumer stored';
 COMMENT ON COLUMN sea_mq.inbox_pending.lease_until IS 'Until when the application that received it has it; NULL while a worker has it';
 COMMENT ON COLUMN sea_mq.inbox_pending.event_at IS 'When the stream stored it; inside the database: when it was emitted';

@@ -485,7 +485,7 @@ CREATE FUNCTION sea_mq.lane(aggregate_type text, aggregate_id text, message_id t
 LANGUAGE sql IMMUTABLE AS $$
     SELECT (abs(hashtextextended(coalesce($1 || '/' || $2, $3), 0) % $4))::smallint
 $$;
-COMMENT ON FUNCTION sea_mq.lane IS 'Which of a subscription''s workers handles a message: the same for all of an aggregate';
+COMMENT ON FUNCTION sea_mq.lane IS 'Which of a subscription''s lanes a message is in: the same for all of an aggregate';
 
 CREATE FUNCTION sea_mq.assign_lanes(subscription text, lanes integer) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -517,6 +517,13 @@ BEGIN
             RAISE EXCEPTION 'message % is not this attempt''s any more', id
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'What the handler did is undone.';
         END IF;
+        RETURN;
+    END IF;
+    -- A copy of it that names another aggregate was handled in another lane meanwhile.
+    IF sqlstate = '23505' AND EXISTS (SELECT FROM sea_mq.inbox_log l
+        WHERE l.message_id = message.message_id AND l.subscription = message.subscription)
+    THEN
+        DELETE FROM sea_mq.inbox_pending p WHERE p.id = conclude.id;
         RETURN;
     END IF;
     CASE outcome

@@ -346,3 +346,15 @@ pub fn set_launcher(latch: Option<*mut pg_sys::Latch>) {
         shared.launcher.store(latch.unwrap_or(std::ptr::null_mut()), Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_takes_what_the_documentation_says() {
+        // docs/settings.md: sea_mq.max_databases.
+        let size = size_of::<Database>();
+        assert!((1..=6 << 10).contains(&size), "{size}");
+    }
+}

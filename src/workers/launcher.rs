@@ -231,7 +231,8 @@ impl Launcher {
         let me = unsafe { pg_sys::MyProcPid };
         let worker = super::start(role, pg_sys::Oid::from(database), me);
         let asked = worker.is_some();
-        if !asked && !(lacked && matches!(role, Role::Handler(_))) {
+        let is_missed = role.kind().standing || !lacked;
+        if !asked && is_missed {
             warning!(
                 "sea_mq launcher: no worker slot is free for the {} of database {database}; raise max_worker_processes",
                 role.kind().name

@@ -190,7 +190,7 @@ fn leave(role: Role, database: Option<&Database>, next: Life) {
     let seat = database.seat(role);
     let left = seat.advance(Life::Running, next);
     // Somebody may have installed the extension meanwhile and found this process still in its seat.
-    if left && next == Life::Absent && matches!(session::transaction(extension), Ok(Some(_))) {
+    if left && next == Life::Absent && role.kind().standing && matches!(session::transaction(extension), Ok(Some(_))) {
         seat.advance(Life::Absent, Life::Wanted);
     }
     shmem::wake_launcher();

@@ -14,6 +14,9 @@ use sea_mq_model::domain::message::Message;
 use sea_mq_model::domain::outcome::{Failure, Outcome};
 use sea_mq_model::pipeline::{self, Accept, Shell, Tally, Transaction, Turn};
 
+/// SQLSTATE `unique_violation`.
+const UNIQUE_VIOLATION: &str = "23505";
+
 /// The pipeline's shell for them. `save` runs in the transaction of those that are handled together, as the worker.
 pub struct Delivered<F: FnMut(&Tally)> {
     save: F,
@@ -82,22 +85,33 @@ struct Batch<'a> {
     failed: Vec<(Message, Outcome)>,
 }
 
+impl Batch<'_> {
+    fn has(&self, message: &Message) -> bool {
+        self.attempts.scratch.within(|| self.probe.holds(&message.message_id, &self.subscription.name))
+    }
+}
+
 impl Transaction<Message> for Batch<'_> {
     fn accept(&mut self, message: &Message) -> Accept {
         if is_for_another(message, self.subscription) {
             return Accept::Pass;
         }
-        let (id, name) = (&message.message_id, &self.subscription.name);
-        let known = !self.seen.insert(id.clone()) || self.attempts.scratch.within(|| self.probe.holds(id, name));
+        let known = !self.seen.insert(message.message_id.clone()) || self.has(message);
         if known { Accept::Known } else { Accept::New }
     }
 
     fn attempt(&mut self, message: &Message) -> Outcome {
         let Self { subscription, attempts, writer, begun_at, .. } = self;
         let record = |row: &done::Row| writer.append_processed(&subscription.name, row, *begun_at);
-        let (message, outcome) = attempts.run(message, subscription, 1, record);
-        self.refused = (outcome != Outcome::Processed).then_some(message);
-        outcome
+        let (attempted, outcome) = attempts.run(message, subscription, 1, record);
+        self.refused = (outcome != Outcome::Processed).then_some(attempted);
+        match outcome {
+            // Another lane has just handled a copy of it that names another aggregate.
+            Outcome::Failed(failure) if failure.sqlstate == UNIQUE_VIOLATION && self.has(message) => {
+                Outcome::Again(failure)
+            }
+            outcome => outcome,
+        }
     }
 
     fn failed(&mut self, message: &Message, outcome: Outcome) {
@@ -130,6 +144,8 @@ fn note(subscription: &Subscription, lane: i16, message: &Message) -> Result<Opt
     };
     match store(message) {
         Ok(id) => Ok(id.map(|id| (id, message.clone()))),
+        // Another lane has just noted a copy of it that names another aggregate.
+        Err(failure) if failure.sqlstate == UNIQUE_VIOLATION => Ok(None),
         // Data exceptions and limits of PostgreSQL, as for what is nested too deeply: what cannot be stored as it is.
         Err(failure) if ["22", "54"].iter().any(|class| failure.sqlstate.starts_with(class)) => {
             let mut message = message.clone();

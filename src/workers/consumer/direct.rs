@@ -17,8 +17,8 @@ use sea_mq_model::domain::subject::covers;
 use sea_mq_model::pipeline::task::Report;
 use sea_mq_model::pipeline::{Lane, Plan, Tally};
 
-/// For how long a subscription waits for one that goes first and has not got the message yet.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+/// For how long a subscription waits for one that goes first and has not handled the message yet.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Takes the next messages that were delivered for a lane, and says how they are to be handled.

@@ -41,7 +41,8 @@ impl Worker {
     pub(super) fn serve_handler(&mut self, place: usize, moment: Option<&Moment>) -> Result<bool, Failed> {
         let now = Instant::now();
         let subscription = Rc::clone(&self.served[place].subscription);
-        if subscription.paused || self.served[place].is_held_up(now) {
+        let served = &self.served[place];
+        if subscription.paused || served.is_held_up(now) || served.is_changing() {
             return Ok(false);
         }
         let mut more = false;

@@ -39,6 +39,8 @@ pub struct Served {
     pub waiting: usize,
     /// Those of them that wait for another attempt.
     retrying: usize,
+    /// Whether some wait for their first one.
+    has_firsts: bool,
     /// No message waits for its first attempt with a smaller number. Looks enter the index there: what was handled stays in it for
     /// as long as any snapshot is older. The consumer alone stores such messages, one transaction after the other.
     floor: i64,
@@ -65,6 +67,7 @@ impl Served {
             lanes: Vec::new(),
             waiting: 0,
             retrying: 0,
+            has_firsts: false,
             floor: 0,
             floor_since: Instant::now(),
             blocked_until: None,
@@ -100,6 +103,11 @@ impl Served {
             && !self.is_held_up(now)
             && self.waiting < self.subscription.max_ack_pending
             && self.retry_room() > 0
+    }
+
+    /// Whether it waits until nothing is under way, to have another number of workers.
+    pub fn is_changing(&self) -> bool {
+        self.subscription.workers != self.subscription.wanted_workers && !self.has_firsts
     }
 
     /// How many more messages may fail and wait for another attempt.
@@ -191,7 +199,7 @@ impl Served {
     pub fn look(&mut self) -> Result<(), Failed> {
         let floor = self.floor();
         let found = session::transaction(|| subscriptions::waiting(&self.subscription, floor))?;
-        (self.waiting, self.retrying) = (found.messages, found.retrying);
+        (self.waiting, self.retrying, self.has_firsts) = (found.messages, found.retrying, found.first.is_some());
         self.floor = found.first.unwrap_or_else(|| floor.max(waiting::greatest_stored() + 1));
         let floor = self.open_floor();
         let asks = self.subscription.effect() == Effect::Handler && self.waiting > 0;

@@ -271,7 +271,8 @@ impl Worker {
         let can_begin = !self.is_pooled() || self.pool.free().is_some();
         let served = self.served.iter().filter(|_| active).flat_map(|served| {
             let Subscription { id, workers, paused, .. } = &*served.subscription;
-            let lanes = (0..(*workers).max(1)).filter(|lane| can_begin && !paused && !self.pool.has(*id, *lane));
+            let lanes = (0..(*workers).max(1))
+                .filter(|lane| can_begin && !paused && !served.is_changing() && !self.pool.has(*id, *lane));
             let due = lanes.filter_map(|lane| served.due_at(lane)).min();
             let held = served.held_since.map(|since| since + super::direct::PATIENCE);
             [due, served.blocked_until.filter(|at| *at > now), held]

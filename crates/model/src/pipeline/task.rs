@@ -110,7 +110,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 mod tests {
     use super::*;
 
-    fn task(batch: Batch) -> Task<'_> {
+    fn task(batch: Batch<'_>) -> Task<'_> {
         let (care, plan) = (Care::default(), Plan::Together(64));
         Task {
             subscription: 7,

@@ -46,6 +46,7 @@ mod operate;
 mod order;
 mod payload_limits;
 mod permissions;
+mod pool;
 mod problems;
 mod pull;
 mod random_statements;
