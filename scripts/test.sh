@@ -141,8 +141,8 @@ part_short_e2e() {
 }
 
 # What speaks of nats-server: these modules.
-readonly broker=(account_limits addresses atomic_batches backlog budget cloud_events clusters connection drift failure far foreign identity inbox limits marks
-    message payload_limits permissions problems removed renames republish slow_lines streams subscriptions verify)
+readonly broker=(account_limits addresses atomic_batches backlog budget cloud_events clusters connection drift failure far foreign identity inbox leaf limits marks
+    message payload_limits permissions problems removed renames republish slow_lines streams subscriptions switched verify)
 
 # without MINOR NAME…: what that nats-server does not have, and has not to be tried with it.
 without() {

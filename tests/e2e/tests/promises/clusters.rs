@@ -126,3 +126,9 @@ async fn a_leader_that_is_ended_is_no_news_until_another_is_missing_for_long() {
     let mut nodes = Nodes::start("leader_ends").await;
     assert_quiet_when(&mut nodes, Broker::stop, 11).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_retired_is_no_news() {
+    let mut nodes = Nodes::start("leader_retires").await;
+    assert_quiet_when(&mut nodes, Broker::retire, 11).await;
+}
