@@ -163,10 +163,13 @@ part_broker() {
     part_e2e "${broker[@]/%/::}" "${skipped[@]}"
 }
 
-# One cluster, one nats-server and one gateway for all of them; then the console in a browser.
+# One cluster, one nats-server and one gateway for all of them; then the console in a browser, and generated requests.
 part_gateway() {
     cargo test --workspace --bin sea-mq --test gateway -- --test-threads=4 "$@"
-    [ $# -gt 0 ] || scripts/console.sh
+    if [ $# = 0 ]; then
+        scripts/console.sh
+        RUNS=2 scripts/schemathesis.sh
+    fi
 }
 
 # Every fault alone, and some seeds that are always the same; `make chaos` runs others.

@@ -215,7 +215,8 @@ pub enum Request {
     /// once, not after `ack_wait`. No more than `window` messages wait for their `Ack`, and no more than `bytes` bytes of
     /// them, of this and of every other `Consume` of the session; for those that wait long, the broker is told within
     /// `ack_wait` that they are in progress. Of those bytes no more than `line` are on their way at a time, of this and of
-    /// every other `Consume`. A message that is larger than that comes alone, one in the whole session.
+    /// every other `Consume`. A message that is larger than that comes alone, one in the whole session. `fewer_pending`: as in
+    /// [`ConsumerSpec`], should the consumer have to be changed.
     Consume {
         subscription: SubscriptionId,
         stream: String,

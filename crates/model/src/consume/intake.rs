@@ -519,7 +519,10 @@ pub(super) mod tests {
             let Some(Request::ReadConsumer { spec }) = intake.look() else { panic!() };
             spec.max_ack_pending
         };
-        assert_eq!([looked_for(true, 7), looked_for(false, 7), looked_for(true, 60), looked_for(true, -1)], [7, 50, 50, 50]);
+        assert_eq!(
+            [looked_for(true, 7), looked_for(false, 7), looked_for(true, 60), looked_for(true, -1)],
+            [7, 50, 50, 50]
+        );
     }
 
     #[test]

@@ -77,7 +77,8 @@ pub async fn run(session: &Session, format: Format, endpoints: Option<Endpoints>
             Ok(ExitCode::SUCCESS)
         }
         Some(Endpoints::Redeliver { endpoint, event }) => {
-            let call = Call::of("sea_mq.redeliver").with("event_id", "uuid", &event).with("endpoint", "text", &endpoint);
+            let call =
+                Call::of("sea_mq.redeliver").with("event_id", "uuid", &event).with("endpoint", "text", &endpoint);
             session.rows(&call.value()).await?;
             output::row(format, &json!({"event_id": event, "endpoint": endpoint}));
             Ok(ExitCode::SUCCESS)

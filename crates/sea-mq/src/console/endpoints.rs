@@ -86,7 +86,8 @@ pub async fn endpoint(Viewer(ctx): Viewer, Path(name): Path<String>) -> Response
         list.facts = facts(&row, &FACTS);
         let at = |verb: &str| ctx.app.link(&format!("/endpoints/{}/{verb}", segment(&name)));
         let (verb, button) = if row["state"] == "paused" { ("resume", "Let it go on") } else { ("pause", "Pause") };
-        let form = |action, button: &str, danger, hidden| Form { action, hidden, button: button.into(), danger, get: false };
+        let form =
+            |action, button: &str, danger, hidden| Form { action, hidden, button: button.into(), danger, get: false };
         list.forms.push(form(at(verb), button, verb == "pause", Vec::new()));
         if let Some(event) = tried.iter().find(|row| row["status"] == "exhausted" || row["status"] == "failed") {
             let hidden = vec![Field { label: "", name: "event_id", value: text(&event["event_id"]) }];

@@ -52,8 +52,7 @@ pub const CHANGED: Shape = Shape {
         KEEP_RESPONSE,
     ],
 };
-pub const ENDPOINT_REF: Shape =
-    Shape { name: "EndpointReference", members: &[must("endpoint", "text", "Its name")] };
+pub const ENDPOINT_REF: Shape = Shape { name: "EndpointReference", members: &[must("endpoint", "text", "Its name")] };
 pub const ENDPOINT: Shape = Shape {
     name: "Endpoint",
     members: &[
@@ -137,8 +136,7 @@ pub const DELIVERY_REF: Shape = Shape {
     name: "DeliveryReference",
     members: &[must("event_id", "uuid", "Id of the event"), must("endpoint", "text", "The endpoint")],
 };
-pub const REDELIVERY: Shape =
-    Shape { name: "OfEndpoint", members: &[must("endpoint", "text", "The endpoint")] };
+pub const REDELIVERY: Shape = Shape { name: "OfEndpoint", members: &[must("endpoint", "text", "The endpoint")] };
 pub const REDELIVERIES: Shape = Shape {
     name: "NewRedeliveries",
     members: &[
@@ -150,7 +148,11 @@ pub const DELIVERIES: Shape = Shape {
     name: "Deliveries",
     members: &[
         must("event_id", "uuid", "Id of the event"),
-        must("deliveries", "jsonb", "One for each endpoint that gets it: endpoint, status, attempts, http_status, error, times"),
+        must(
+            "deliveries",
+            "jsonb",
+            "One for each endpoint that gets it: endpoint, status, attempts, http_status, error, times",
+        ),
     ],
 };
 pub const DELIVERY: Shape = Shape {

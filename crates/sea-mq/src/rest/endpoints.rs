@@ -167,7 +167,11 @@ async fn named(ctx: Ctx, call: Call, name: &str) -> Result<Response, Problem> {
 }
 
 /// With a value it is set; without one, a new one to sign with is made and shown, once.
-async fn secret(ctx: Ctx, Path(endpoint): Path<String>, Optional(mut body): Optional<Object>) -> Result<Response, Problem> {
+async fn secret(
+    ctx: Ctx,
+    Path(endpoint): Path<String>,
+    Optional(mut body): Optional<Object>,
+) -> Result<Response, Problem> {
     NEW_SECRET.check(&body)?;
     let of_value = body.contains_key("value");
     let (rest, function) = if of_value {

@@ -57,8 +57,7 @@ const QUERY: &[Query] = &[
 ];
 
 pub fn operations() -> Vec<Operation> {
-    let (lookers, makers) =
-        (&["producer", "consumer", "operator", "monitor"], &["producer", "consumer", "operator"]);
+    let (lookers, makers) = (&["producer", "consumer", "operator", "monitor"], &["producer", "consumer", "operator"]);
     vec![
         Operation::get("/entity-links", get(list))
             .says("Links between entities")
@@ -70,10 +69,7 @@ pub fn operations() -> Vec<Operation> {
             .roles(makers)
             .body(NEW)
             .answers(Answer::Object(LINK_REF)),
-        Operation::get("/entity-links/{link}", get(show))
-            .says("A link")
-            .roles(lookers)
-            .answers(Answer::Object(LINK)),
+        Operation::get("/entity-links/{link}", get(show)).says("A link").roles(lookers).answers(Answer::Object(LINK)),
         Operation::delete("/entity-links/{link}", delete(drop_one)).says("Remove a link").roles(makers),
     ]
 }

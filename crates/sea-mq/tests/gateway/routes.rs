@@ -196,18 +196,20 @@ fn fixture(operation: &str, db: &mut postgres::Client) -> Fixture {
         "get_endpoints" => ("/endpoints?limit=5".into(), None),
         "post_endpoints" => (
             "/endpoints".into(),
-            Some(json!({"endpoint": name("e"), "kind": "webhook", "url": "https://a.example/", "rate": 2.5, "filter": ["Made"]})),
+            Some(
+                json!({"endpoint": name("e"), "kind": "webhook", "url": "https://a.example/", "rate": 2.5, "filter": ["Made"]}),
+            ),
         ),
         "get_endpoints_endpoint" | "delete_endpoints_endpoint" => (format!("/endpoints/{}", endpoint(db)), None),
         "patch_endpoints_endpoint" => (format!("/endpoints/{}", endpoint(db)), Some(json!({"max_in_flight": 3}))),
         "put_endpoints_endpoint_pause" | "delete_endpoints_endpoint_pause" => {
             (format!("/endpoints/{}/pause", endpoint(db)), None)
         }
-        "post_endpoints_endpoint_secrets" => (format!("/endpoints/{}/secrets", endpoint(db)), Some(json!({"grace": "1 h"}))),
-        "post_endpoints_endpoint_checks" => (format!("/endpoints/{}/checks", endpoint(db)), None),
-        "get_endpoints_endpoint_deliveries" => {
-            (format!("/endpoints/{}/deliveries", delivery(db).1), None)
+        "post_endpoints_endpoint_secrets" => {
+            (format!("/endpoints/{}/secrets", endpoint(db)), Some(json!({"grace": "1 h"})))
         }
+        "post_endpoints_endpoint_checks" => (format!("/endpoints/{}/checks", endpoint(db)), None),
+        "get_endpoints_endpoint_deliveries" => (format!("/endpoints/{}/deliveries", delivery(db).1), None),
         "post_endpoints_endpoint_deliveries" => (
             format!("/endpoints/{}/deliveries", endpoint(db)),
             Some(json!({"event_type": "Made", "payload": {"n": 1}, "context": "orders"})),
@@ -225,8 +227,11 @@ fn fixture(operation: &str, db: &mut postgres::Client) -> Fixture {
             (format!("/deliveries/{event}/cancellations"), Some(json!({"endpoint": endpoint})))
         }
         "get_entity_links" => ("/entity-links?limit=5&link_type=reference".into(), None),
-        "post_entity_links" => ("/entity-links".into(), Some(json!({"source_module": "orders", "source_type": "order", "source_id": name("s"),
-            "target_module": "billing", "target_type": "invoice", "target_id": 7, "metadata": {"why": "test"}}))),
+        "post_entity_links" => (
+            "/entity-links".into(),
+            Some(json!({"source_module": "orders", "source_type": "order", "source_id": name("s"),
+            "target_module": "billing", "target_type": "invoice", "target_id": 7, "metadata": {"why": "test"}})),
+        ),
         "get_entity_links_link" | "delete_entity_links_link" => {
             let sql = "SELECT sea_mq.create_link('orders', 'order', $1, 'billing', 'invoice', '1')";
             let id: uuid::Uuid = db.query_one(sql, &[&name("s")]).expect("linked").get(0);

@@ -94,10 +94,9 @@ async fn a_default_subscription_works_with_the_limit_of_an_account() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_default_subscription_works_with_the_limit_of_a_stream() {
     let stage = Stage::new("few_stream").await.described().await;
-    let mut config = until_some("the stream", SOON, async || {
-        Some(stage.broker.stream(EVENTS).await?.cached_info().config.clone())
-    })
-    .await;
+    let mut config =
+        until_some("the stream", SOON, async || Some(stage.broker.stream(EVENTS).await?.cached_info().config.clone()))
+            .await;
     config.consumer_limits = Some(ConsumerLimits { max_ack_pending: FEW, ..Default::default() });
     stage.broker.jetstream().update_stream(config).await.expect("cannot limit the consumers");
     assert_goes_on_with_few(&stage).await;
@@ -131,7 +130,8 @@ async fn more_unacknowledged_messages_than_allowed_are_refused_to_whoever_asks_f
     let db = stage.connect().await;
     make_recorder(&db).await;
     emit_numbers(&db, 1, 5).await;
-    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', start_from => 'all', max_ack_pending => 1000)").await;
+    db.run("SELECT sea_mq.subscribe('app__all', 'orders', 'record', start_from => 'all', max_ack_pending => 1000)")
+        .await;
     until_state(
         &db,
         "app__all",
