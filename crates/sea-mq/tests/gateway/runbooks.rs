@@ -30,7 +30,7 @@ fn prepared() -> postgres::Client {
          INSERT INTO sea_mq.dlq_messages (id, context, original_subject, subscription, event_type, event_version, aggregate_type, aggregate_id,
              payload, headers, reason, failure_count, error, last_failed_at, dlq_message_id) OVERRIDING SYSTEM VALUE
          SELECT n, 'shipping', 'orders.event.placed.v1', 'shipping__orders', 'placed', 1, 'order', n::text, '{\"n\": 1}', '{}', 'poison', 1,
-             'connection refused', now(), n::text FROM generate_series(17, 25) n;",
+             CASE n WHEN 19 THEN 'the order is not known' ELSE 'connection refused' END, now(), n::text FROM generate_series(17, 25) n;",
     )
     .expect("prepared");
     until("the subscription is active", || {

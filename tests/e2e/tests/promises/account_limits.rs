@@ -1,7 +1,7 @@
 //! What an account or a server does not have room for, or does not have at all, is named as such.
 
 use async_nats::jetstream::consumer::pull;
-use async_nats::jetstream::stream::ConsumerLimits;
+use async_nats::jetstream::stream::{Config, ConsumerLimits};
 use harness::{Accounts, BrokerOptions, Database, EVENTS, Stage, StageOptions, until, until_some};
 use serde_json::{Value, json};
 
@@ -29,6 +29,9 @@ async fn limited(name: &str, limits: &Value) -> Stage {
 async fn an_account_without_room_for_a_stream_is_named() {
     let stage = limited("limit_streams", &json!({ "streams": 1 })).await;
     let db = stage.connect().await;
+    // The account is full before: of two streams that are made at once, the server may take both.
+    let theirs = Config { name: "THEIRS".into(), subjects: vec!["theirs".into()], ..Default::default() };
+    let _ = stage.broker.jetstream().create_stream(theirs).await;
     emit_numbers(&db, 1, 5).await;
     let status = stage.until_problem("problem LIKE 'stream ORDERS_%: %maximum%streams%'").await;
     assert!(status["hint"].as_str().is_some_and(|hint| hint.contains("account's limits")), "{status}");

@@ -116,7 +116,11 @@ async fn assert_quiet_when(nodes: &mut Nodes, end: impl FnOnce(&mut Broker) + Se
     end(&mut nodes.brokers[leader]);
     let next = look.await;
     nodes.until_handled(next - 1).await;
-    println!("handled {:?} after the leader was asked to end", begin.elapsed().saturating_sub(QUIET));
+    let longest = "SELECT round(extract(epoch FROM max(m.processed_at - o.created_at)) * 1000)::bigint
+        FROM sea_mq.inbox_messages m JOIN sea_mq.outbox_events o ON o.id::text = m.message_id
+        WHERE (m.payload ->> 'n')::bigint >= $1";
+    let longest: i64 = db.value(longest, &[&from]).await;
+    println!("while the leader ended, an event took {longest} ms at most until it was handled");
     nodes.brokers[leader].launch();
     nodes.brokers[leader].until_ready().await;
 }

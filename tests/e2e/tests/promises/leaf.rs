@@ -25,7 +25,8 @@ async fn start(name: &str) -> Leaf {
     let hub = BrokerOptions {
         jetstream: "domain: hub".into(),
         server_name: Some("hub".into()),
-        configuration: format!("leafnodes {{ listen: \"127.0.0.1:{}\" }}", port.number()),
+        // Told of it, the leaf would go around the line.
+        configuration: format!("leafnodes {{ listen: \"127.0.0.1:{}\", no_advertise: true }}", port.number()),
         ..BrokerOptions::default()
     };
     let options = StageOptions { broker: hub, no_url: true, ..StageOptions::default() };
@@ -34,7 +35,7 @@ async fn start(name: &str) -> Leaf {
     let options = BrokerOptions {
         jetstream: "domain: leaf".into(),
         server_name: Some("leaf".into()),
-        configuration: format!("leafnodes {{ reconnect: 1, remotes: [{{ url: \"{}\" }}] }}", link.url()),
+        configuration: format!("leafnodes {{ reconnect: \"1s\", remotes: [{{ url: \"{}\" }}] }}", link.url()),
         ..BrokerOptions::default()
     };
     let mut leaf = Broker::new(&stage.directory.path().join("leaf"), options);
