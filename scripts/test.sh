@@ -141,8 +141,8 @@ part_short_e2e() {
 }
 
 # What speaks of nats-server: these modules.
-readonly broker=(account_limits addresses atomic_batches backlog budget cloud_events clusters connection drift failure far foreign identity inbox limits marks
-    message payload_limits permissions problems removed renames republish slow_lines streams subscriptions verify)
+readonly broker=(account_limits addresses atomic_batches backlog budget cloud_events clusters connection drift failure far foreign identity inbox leaf limits marks
+    message payload_limits permissions problems removed renames republish slow_lines streams subscriptions switched verify)
 
 # without MINOR NAME…: what that nats-server does not have, and has not to be tried with it.
 without() {
@@ -163,10 +163,13 @@ part_broker() {
     part_e2e "${broker[@]/%/::}" "${skipped[@]}"
 }
 
-# One cluster, one nats-server and one gateway for all of them; then the console in a browser.
+# One cluster, one nats-server and one gateway for all of them; then the console in a browser, and generated requests.
 part_gateway() {
     cargo test --workspace --bin sea-mq --test gateway -- --test-threads=4 "$@"
-    [ $# -gt 0 ] || scripts/console.sh
+    if [ $# = 0 ]; then
+        scripts/console.sh
+        RUNS=2 scripts/schemathesis.sh
+    fi
 }
 
 # Every fault alone, and some seeds that are always the same; `make chaos` runs others.

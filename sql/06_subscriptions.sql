@@ -56,6 +56,7 @@ CREATE TABLE sea_mq.subscriptions (
     max_deliver integer NOT NULL CHECK (max_deliver = -1 OR max_deliver > 0),
     ack_wait interval NOT NULL CHECK (ack_wait >= '1 s' AND ack_wait <= '1 day'),
     max_ack_pending integer NOT NULL CHECK (max_ack_pending > 0),
+    max_ack_pending_given boolean NOT NULL DEFAULT true,
     start_from text NOT NULL,
     start_at timestamptz CHECK (start_at >= '1970-01-01 00:00:00+00' AND start_at < '2262-01-01 00:00:00+00'),
     start_sequence bigint CHECK (start_sequence > 0),
@@ -88,6 +89,7 @@ COMMENT ON COLUMN sea_mq.subscriptions.priority IS 'Of several handlers of one e
 COMMENT ON COLUMN sea_mq.subscriptions.max_deliver IS 'Attempts before a message is a dead letter; -1 for no limit';
 COMMENT ON COLUMN sea_mq.subscriptions.ack_wait IS 'Time after which the broker delivers again what was neither acknowledged nor reported as in progress; a day at most';
 COMMENT ON COLUMN sea_mq.subscriptions.max_ack_pending IS 'Messages under way at most: delivered, waiting to be received, or waiting for another attempt. The broker sends no more ahead';
+COMMENT ON COLUMN sea_mq.subscriptions.max_ack_pending_given IS 'Whether somebody gave that number: then the broker has to allow it. Otherwise it is the default, and fewer will do';
 COMMENT ON COLUMN sea_mq.subscriptions.max_retrying IS 'Messages that wait for another attempt at most; then nothing new is tried. NULL: 50, or max_ack_pending if that is less';
 COMMENT ON COLUMN sea_mq.subscriptions.start_from IS 'Where it began, as given: new, all, a stream sequence or a time';
 COMMENT ON COLUMN sea_mq.subscriptions.start_at IS 'Messages stored before this are left out; NULL for no such bound';
@@ -110,7 +112,8 @@ CREATE TABLE sea_mq.subscription_health (
     hint text,
     since timestamptz NOT NULL DEFAULT now(),
     lanes smallint,
-    stream_max_age interval
+    stream_max_age interval,
+    max_ack_pending bigint
 ) WITH (fillfactor = 50);
 
 -- How far each subscription has come in its stream, and what it has done so far: appended by the consumer in the transaction of each batch, in a ring as that of sea_mq.cursor_log.
@@ -176,7 +179,7 @@ COMMENT ON COLUMN sea_mq.cursors.updated_at IS 'When it was saved';
 
 CREATE VIEW sea_mq.subscription_state AS
 SELECT h.subscription, h.state, h.error_kind, h.error, h.hint, h.since, h.lanes, p.stream_created_us,
-    coalesce(p.stream_sequence, 0) AS stream_sequence, h.stream_max_age, p.pending, coalesce(p.processed, 0) AS processed,
+    coalesce(p.stream_sequence, 0) AS stream_sequence, h.stream_max_age, h.max_ack_pending, p.pending, coalesce(p.processed, 0) AS processed,
     coalesce(p.skipped, 0) AS skipped, coalesce(p.failed, 0) AS failed, coalesce(p.dead, 0) AS dead,
     coalesce(p.duplicates, 0) AS duplicates, coalesce(p.redelivered, 0) AS redelivered, p.last_processed_at
 FROM sea_mq.subscription_health h
@@ -194,6 +197,7 @@ COMMENT ON COLUMN sea_mq.subscription_state.lanes IS 'Number of workers in force
 COMMENT ON COLUMN sea_mq.subscription_state.stream_created_us IS 'Creation time of the stream (microseconds since 1970 UTC)';
 COMMENT ON COLUMN sea_mq.subscription_state.stream_sequence IS 'All up to this stream sequence is in the inbox: where to go on should the consumer be lost in NATS';
 COMMENT ON COLUMN sea_mq.subscription_state.stream_max_age IS 'How long the stream keeps messages; NULL: for ever, or not known';
+COMMENT ON COLUMN sea_mq.subscription_state.max_ack_pending IS 'Unacknowledged messages that the broker lets it have at most; NULL: not known';
 COMMENT ON COLUMN sea_mq.subscription_state.pending IS 'Messages not delivered yet, as the broker said last';
 COMMENT ON COLUMN sea_mq.subscription_state.processed IS 'Messages handled so far';
 COMMENT ON COLUMN sea_mq.subscription_state.skipped IS 'Messages skipped so far';
@@ -467,7 +471,7 @@ COMMENT ON FUNCTION sea_mq.start_time IS 'The time that a start_from names. Erro
 
 CREATE FUNCTION sea_mq.subscribe(
     subscription text, source text, handler regproc DEFAULT NULL, filter text DEFAULT NULL, priority integer DEFAULT 0,
-    max_deliver integer DEFAULT 20, ack_wait interval DEFAULT '120 s', max_ack_pending integer DEFAULT 1000,
+    max_deliver integer DEFAULT 20, ack_wait interval DEFAULT '120 s', max_ack_pending integer DEFAULT NULL,
     start_from text DEFAULT 'new', workers integer DEFAULT 1, timeout interval DEFAULT NULL,
     retry_delay interval DEFAULT NULL, retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL,
     contracts text DEFAULT 'off', max_retrying integer DEFAULT NULL)
@@ -500,6 +504,8 @@ BEGIN
         RAISE EXCEPTION 'the context whose dead letter queue is to be used is not known'
             USING ERRCODE = 'undefined_object', HINT = 'Set it for the database, ALTER DATABASE ... SET sea_mq.context = ''billing'', or pass context => ''billing''.';
     END IF;
+    new.max_ack_pending := coalesce(subscribe.max_ack_pending, 1000);
+    new.max_ack_pending_given := subscribe.max_ack_pending IS NOT NULL;
     new.start_from := subscribe.start_from;
     new.start_at := CASE WHEN subscribe.start_from = 'new' THEN clock_timestamp()
         WHEN subscribe.start_from = 'all' OR subscribe.start_from ~ '^[0-9]+$' THEN NULL
@@ -507,10 +513,10 @@ BEGIN
     new.start_sequence := CASE WHEN subscribe.start_from ~ '^[0-9]+$' THEN subscribe.start_from::bigint END;
     SELECT s.* INTO old FROM sea_mq.subscriptions s WHERE s.subscription = new.subscription;
     IF FOUND THEN
-        IF (old.stream, old.subject_filter, old.handler, old.priority, old.max_deliver, old.ack_wait, old.max_ack_pending,
+        IF (old.stream, old.subject_filter, old.handler, old.priority, old.max_deliver, old.ack_wait, old.max_ack_pending, old.max_ack_pending_given,
                 old.start_from, old.workers, old.timeout, old.retry_delay, old.retry_delay_max, old.context, old.contracts, old.max_retrying)
             IS DISTINCT FROM (new.stream, new.subject_filter, new.handler, subscribe.priority, subscribe.max_deliver,
-                subscribe.ack_wait, subscribe.max_ack_pending, subscribe.start_from, subscribe.workers, subscribe.timeout,
+                subscribe.ack_wait, new.max_ack_pending, new.max_ack_pending_given, subscribe.start_from, subscribe.workers, subscribe.timeout,
                 subscribe.retry_delay, subscribe.retry_delay_max, new.context, subscribe.contracts, subscribe.max_retrying)
             OR NOT sea_mq.may_be(sea_mq.caller(), old.owner_oid)
         THEN
@@ -529,10 +535,11 @@ BEGIN
         PERFORM sea_mq.claim_name(new.subscription);
     END IF;
     INSERT INTO sea_mq.subscriptions (subscription, source, stream, source_context, subject_filter, handler, owner, context, filter,
-        priority, max_deliver, ack_wait, max_ack_pending, start_from, start_at, start_sequence, workers, timeout, retry_delay,
+        priority, max_deliver, ack_wait, max_ack_pending, max_ack_pending_given, start_from, start_at, start_sequence, workers, timeout, retry_delay,
         retry_delay_max, contracts, max_retrying)
     VALUES (new.subscription, new.source, new.stream, new.source_context, new.subject_filter, new.handler,
-        pg_get_userbyid(new.owner_oid), new.context, new.filter, subscribe.priority, subscribe.max_deliver, subscribe.ack_wait, subscribe.max_ack_pending, new.start_from,
+        pg_get_userbyid(new.owner_oid), new.context, new.filter, subscribe.priority, subscribe.max_deliver, subscribe.ack_wait, new.max_ack_pending,
+        new.max_ack_pending_given, new.start_from,
         new.start_at, new.start_sequence, subscribe.workers, subscribe.timeout, subscribe.retry_delay, subscribe.retry_delay_max,
         subscribe.contracts, subscribe.max_retrying);
     PERFORM sea_mq.begin_subscription(new.subscription, subscribe.start_from = 'new');
@@ -551,7 +558,8 @@ COMMENT ON FUNCTION sea_mq.subscribe IS
 effect, as the role that subscribes; without one, messages wait for sea_mq.receive. filter: an event type, a type and a version
 (order_created.v2) or a subject with wildcards. start_from: new, all, a stream sequence or a time. contracts: off, warn or enforce
 (what breaks its registered contract, or has none, is poison). max_retrying: how many messages may wait for another attempt before
-nothing new is tried (50). Returns the subscription''s name. Repeating the same call is a
+nothing new is tried (50). max_ack_pending: how many messages may be under way; NULL: 1000, or as many as the broker allows if those
+are fewer. Returns the subscription''s name. Repeating the same call is a
 no-op. Errors: 22004, 22023, 42710 (another one has that name), 42P13 (not a handler), 42501, 42704 (no context)';
 
 CREATE FUNCTION sea_mq.begin_subscription(subscription text, from_now boolean) RETURNS void
@@ -636,6 +644,7 @@ BEGIN
         max_deliver = coalesce(alter_subscription.max_deliver, s.max_deliver),
         ack_wait = coalesce(alter_subscription.ack_wait, s.ack_wait),
         max_ack_pending = coalesce(alter_subscription.max_ack_pending, s.max_ack_pending),
+        max_ack_pending_given = alter_subscription.max_ack_pending IS NOT NULL OR s.max_ack_pending_given,
         workers = coalesce(alter_subscription.workers, s.workers),
         timeout = coalesce(alter_subscription.timeout, s.timeout),
         retry_delay = coalesce(alter_subscription.retry_delay, s.retry_delay),

@@ -27,7 +27,7 @@ SELECT s.subscription, s.source, s.stream, s.subject_filter, s.handler, coalesce
     coalesce(t.failed, 0) + coalesce(y.failed, 0) AS failures, coalesce(t.dead, 0) + coalesce(y.dead, 0) AS dead,
     coalesce(t.duplicates, 0) AS duplicates, coalesce(t.redelivered, 0) AS redelivered,
     greatest(t.last_processed_at, y.at) AS last_processed_at, t.stream_sequence AS last_sequence,
-    coalesce(m.messages, 0) AS removed
+    coalesce(m.messages, 0) AS removed, CASE WHEN t.max_ack_pending > 0 THEN least(t.max_ack_pending, s.max_ack_pending) ELSE s.max_ack_pending END AS max_ack_pending
 FROM sea_mq.subscriptions s
 LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
 LEFT JOIN sea_mq.removed_messages m ON m.subscription = s.subscription
@@ -66,6 +66,7 @@ COMMENT ON COLUMN sea_mq.subscription_status.redelivered IS 'Deliveries so far t
 COMMENT ON COLUMN sea_mq.subscription_status.last_processed_at IS 'When the last message was handled';
 COMMENT ON COLUMN sea_mq.subscription_status.last_sequence IS 'All up to this stream sequence is in the inbox';
 COMMENT ON COLUMN sea_mq.subscription_status.removed IS 'Messages that were removed from the stream before the subscription got them; see sea_mq.removed_messages';
+COMMENT ON COLUMN sea_mq.subscription_status.max_ack_pending IS 'Messages that may be under way at once: as described, or as many as the broker allows if those are fewer and nobody asked for more';
 
 CREATE VIEW sea_mq.inbox_status AS
 SELECT count(s.subscription) AS subscriptions, count(*) FILTER (WHERE s.state = 'active') AS active,

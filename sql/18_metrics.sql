@@ -50,12 +50,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
     UNION ALL
     SELECT m.name, m.type, m.help, jsonb_build_object('subscription', s.subscription, 'stream', s.stream), m.value
     FROM sea_mq.subscription_status s
-    JOIN sea_mq.subscriptions d ON d.subscription = s.subscription
     CROSS JOIN LATERAL (VALUES
         ('sea_mq_subscription_active', 'gauge', 'Whether the subscription receives', (s.state = 'active')::integer),
         ('sea_mq_subscription_pending_messages', 'gauge', 'Messages in the stream that are not delivered yet', coalesce(s.pending, 0)),
         ('sea_mq_subscription_ack_pending_messages', 'gauge', 'Messages under way: delivered, and not done', s.received + s.processing + s.retrying),
-        ('sea_mq_subscription_max_ack_pending_messages', 'gauge', 'Messages that may be under way at once', d.max_ack_pending),
+        ('sea_mq_subscription_max_ack_pending_messages', 'gauge', 'Messages that may be under way at once', s.max_ack_pending),
         ('sea_mq_subscription_oldest_waiting_seconds', 'gauge', 'How long the oldest message has been under way',
             coalesce(greatest(extract(epoch FROM clock_timestamp() - s.oldest_waiting_at), 0), 0)),
         ('sea_mq_subscription_processed_messages_total', 'counter', 'Messages handled', s.processed),

@@ -10,6 +10,7 @@
 //! - [`inbox`]: subscriptions working off a stream ([`subscription`]), against raw pulling and acknowledging ([`pull`])
 //! - [`contracts`]: what a check against its contract adds to an `emit`
 //! - [`capture`]: what it costs a bulk change that its table is captured, against a row trigger and an outbox table
+//! - [`gateway`]: REST, metrics and tails of `sea-mq serve`, and what it adds to a statement
 //! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing; [`chart`] draws what `make soak`
 //!   records
 //!
@@ -25,6 +26,7 @@ pub mod conventional;
 pub mod drain;
 pub mod figures;
 pub mod footprint;
+pub mod gateway;
 pub mod handled;
 pub mod inbox;
 pub mod latency;
@@ -67,6 +69,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Inbox => inbox::measure(options).await?,
             PartName::Contracts => contracts::measure(options).await?,
             PartName::Capture => capture::measure(options).await?,
+            PartName::Gateway => gateway::measure(options).await?,
         };
         report.add(measured);
     }

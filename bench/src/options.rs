@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 
 /// How the program is called.
-pub const USAGE: &str = "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture]… [OPTION]…
+pub const USAGE: &str =
+    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway]… [OPTION]…
   --amount N       how much: events of a drain; with latency alone, seconds at each rate; with writer, contracts
                    or capture alone, rounds; with inbox alone, messages
   --repetitions N  how often the drain and the inbox are repeated (3)
@@ -24,6 +25,7 @@ pub enum PartName {
     Inbox,
     Contracts,
     Capture,
+    Gateway,
 }
 
 impl PartName {
@@ -37,6 +39,7 @@ impl PartName {
             "inbox" => Some(Self::Inbox),
             "contracts" => Some(Self::Contracts),
             "capture" => Some(Self::Capture),
+            "gateway" => Some(Self::Gateway),
             _ => None,
         }
     }
@@ -83,6 +86,7 @@ impl Default for Options {
                 PartName::Inbox,
                 PartName::Contracts,
                 PartName::Capture,
+                PartName::Gateway,
             ],
             drain_events: 200_000,
             repetitions: 3,

@@ -29,6 +29,8 @@ pub struct Subscription {
     pub priority: i64,
     pub ack_wait: Duration,
     pub max_ack_pending: usize,
+    /// Nobody has given that number: where the broker allows fewer, so many will do.
+    pub fewer_pending: bool,
     /// So many messages may wait for another attempt; then nothing new is tried.
     pub max_retrying: usize,
     pub start: DeliverFrom,
@@ -63,6 +65,7 @@ impl Subscription {
             // Attempts are counted here: a limit of the broker's would make it give messages up without a word.
             max_deliver: -1,
             max_ack_pending: i64::try_from(self.max_ack_pending).unwrap_or(i64::MAX),
+            fewer_pending: self.fewer_pending,
             deliver_from: self.start,
             owner: self.owner,
             take_over: self.take_over,
@@ -108,7 +111,7 @@ pub fn all() -> All {
                 WHEN s.max_ack_pending < 1 THEN 'max_ack_pending'
                 WHEN s.max_retrying < 1 THEN 'max_retrying'
                 WHEN s.workers NOT BETWEEN 1 AND 6 THEN 'workers' END,
-            coalesce(s.max_retrying, least(s.max_ack_pending, 50))
+            coalesce(s.max_retrying, least(s.max_ack_pending, 50)), NOT s.max_ack_pending_given
          FROM sea_mq.subscriptions s CROSS JOIN sea_mq.installation i LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
          ORDER BY s.priority DESC, s.subscription",
         &[],
@@ -171,6 +174,7 @@ fn described(row: &TextRow) -> Subscription {
         priority: spi::parsed(row, 6),
         ack_wait: Duration::from_millis(spi::parsed(row, 7)),
         max_ack_pending: spi::parsed(row, 8),
+        fewer_pending: spi::flag(row, 22),
         max_retrying: spi::parsed(row, 21),
         start,
         from_now: spi::flag(row, 17),
@@ -326,6 +330,13 @@ pub fn save_max_age(name: &str, max_age: Option<Duration>) {
          WHERE subscription = $1 AND stream_max_age IS DISTINCT FROM make_interval(secs => $2::float8 / 1000)",
         &[Arg::Text(name), Arg::OptionalInt8(max_age.map(millis))],
     );
+}
+
+/// Notes how many unacknowledged messages the broker lets a subscription have. Returns whether they are others than before.
+pub fn save_allowed(name: &str, max_ack_pending: i64) -> bool {
+    let sql = "UPDATE sea_mq.subscription_health SET max_ack_pending = $2
+        WHERE subscription = $1 AND max_ack_pending IS DISTINCT FROM $2 RETURNING 1";
+    !spi::execute(sql, &[Arg::Text(name), Arg::Int8(max_ack_pending)]).is_empty()
 }
 
 /// Adds to what was removed from the stream before the subscription got it.

@@ -21,6 +21,7 @@ pub fn open() -> Vec<ConsumerSpec> {
         ack_wait: Duration::from_millis(spi::parsed(row, 3)),
         max_deliver: spi::parsed(row, 4),
         max_ack_pending: spi::parsed(row, 5),
+        fewer_pending: false,
         deliver_from: if spi::flag(row, 6) { DeliverFrom::All } else { DeliverFrom::New },
         owner: spi::optional(row, 8).unwrap_or_default(),
         take_over: spi::flag(row, 7),

@@ -49,12 +49,15 @@ before(async () => {
         if (at < 3) await api("POST", `/leases/${lease.id}/rejections`, { reason: "an order without an address cannot be packed" });
         else await api("POST", `/leases/${lease.id}/completions`);
     }
+    // Nobody is there: what is sent is refused by the name.
+    await api("POST", "/endpoints", { endpoint: "acme", kind: "webhook", url: "https://acme.invalid/hook", source: "orders" });
     letter = (await api("GET", `/dead-letters?subscription=${subscription}`)).items[0].id;
 });
 
 after(async () => {
     await browser?.close();
     await api("DELETE", `/subscriptions/${subscription}`);
+    await api("DELETE", "/endpoints/acme?discard_pending=true");
 });
 
 /** A context in which somebody has logged in, and what the browser complained of. */
@@ -76,7 +79,7 @@ const pages = () => [
     ["overview", "/", "Overview"], ["streams", "/streams", "Streams"], ["stream", "/streams/ORDERS_EVENTS", "ORDERS_EVENTS"],
     ["subscriptions", "/subscriptions", "Subscriptions"], ["subscription", `/subscriptions/${subscription}`, subscription],
     ["dead-letters", "/dead-letters", "Dead letters"], ["dead-letter", `/dead-letters/${letter}`, `Dead letter ${letter}`],
-    ["contracts", "/contracts", "Contracts"],
+    ["contracts", "/contracts", "Contracts"], ["endpoints", "/endpoints", "Endpoints"], ["endpoint", "/endpoints/acme", "acme"],
 ];
 
 for (const scheme of ["light", "dark"]) {

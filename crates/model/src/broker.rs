@@ -119,6 +119,8 @@ pub struct ConsumerSpec {
     pub ack_wait: Duration,
     pub max_deliver: i64,
     pub max_ack_pending: i64,
+    /// Nobody has asked for that many: where the account, the stream or the server allows fewer, so many will do.
+    pub fewer_pending: bool,
     /// Where a consumer that does not exist yet begins. One that exists goes on where it is.
     pub deliver_from: DeliverFrom,
     /// The installation that the consumer is for, kept in its metadata under [`OWNER_KEY`].
@@ -213,7 +215,8 @@ pub enum Request {
     /// once, not after `ack_wait`. No more than `window` messages wait for their `Ack`, and no more than `bytes` bytes of
     /// them, of this and of every other `Consume` of the session; for those that wait long, the broker is told within
     /// `ack_wait` that they are in progress. Of those bytes no more than `line` are on their way at a time, of this and of
-    /// every other `Consume`. A message that is larger than that comes alone, one in the whole session.
+    /// every other `Consume`. A message that is larger than that comes alone, one in the whole session. `fewer_pending`: as in
+    /// [`ConsumerSpec`], should the consumer have to be changed.
     Consume {
         subscription: SubscriptionId,
         stream: String,
@@ -222,6 +225,7 @@ pub enum Request {
         bytes: usize,
         line: usize,
         ack_wait: Duration,
+        fewer_pending: bool,
     },
     /// Changes `line` of every `Consume` of the session. No answer.
     SetLine { line: usize },
@@ -370,6 +374,8 @@ pub struct ConsumerInfo {
     pub ack_pending: u64,
     /// Not delivered yet.
     pub pending: u64,
+    /// Unacknowledged messages that it may have at most; -1 for no limit.
+    pub max_ack_pending: i64,
     /// Creation time of its stream in microseconds since the Unix epoch: a stream created anew has another.
     pub stream_created_us: i64,
     /// For how long the stream keeps a message, and may deliver it again; `None` for ever.

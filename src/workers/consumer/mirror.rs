@@ -30,6 +30,7 @@ pub(super) fn described(stream: MirroredStream, owner: Uuid) -> Described {
             ack_wait: Duration::from_secs(30),
             max_deliver: -1,
             max_ack_pending: 1000,
+            fewer_pending: true,
             deliver_from: DeliverFrom::All,
             owner,
             take_over: false,

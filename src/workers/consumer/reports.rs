@@ -106,11 +106,18 @@ impl Worker {
         };
         let Some(fault) = fault else {
             if let Some(info) = info {
-                let Subscription { id, name, .. } = &*served.subscription;
-                session::transaction(|| {
+                let Subscription { id, name, max_ack_pending, .. } = &*served.subscription;
+                let allowed = info.max_ack_pending;
+                let other = session::transaction(|| {
                     subscriptions::save_max_age(name, info.stream_max_age);
                     progress::save_info(*id, &info);
+                    subscriptions::save_allowed(name, allowed)
                 })?;
+                if other && usize::try_from(allowed).is_ok_and(|allowed| allowed < *max_ack_pending) {
+                    log!(
+                        "sea_mq consumer: the broker allows subscription {name} {allowed} unacknowledged messages, not {max_ack_pending}; it goes on with these"
+                    );
+                }
             }
             if served.subscription.take_over {
                 session::transaction(|| subscriptions::taken_over(&served.subscription.name))?;

@@ -16,6 +16,7 @@ use crate::workers::process::Work;
 use sea_mq_io::nats::{self, NatsIo};
 use sea_mq_model::broker::{Fault, FaultKind, Request, SinkId, Stored};
 use sea_mq_model::relay::Phase;
+use sea_mq_model::relay::sink::Ordering;
 
 /// Ids looked up at once.
 const IDS_AT_ONCE: usize = 10_000;
@@ -63,12 +64,13 @@ impl Worker {
     pub(super) fn judge(&mut self, sink: SinkId, messages: Vec<Stored>) -> Result<(), Failed> {
         let Some(known) = self.relay.sink(sink) else { return Ok(()) };
         let (own, proven) = (known.is_own(), known.is_proven());
+        let known_shared = known.ordering() == Ordering::Shared;
         let (stream, created) = (known.described().spec.name.clone(), known.settled().stream_created_us.unwrap_or(0));
         // Where the lease cannot be had, another relay beside this one is a publisher like any other.
         let leased = matches!(self.cleared, Some((Some(_), _)));
         let is_ours = |message: &Stored| own && message.counted && (leased || !proven);
         let (ours, foreign): (Vec<_>, Vec<_>) = unknown(messages)?.into_iter().partition(is_ours);
-        if !foreign.is_empty() {
+        if !foreign.is_empty() && !known_shared {
             self.share(sink)?;
         }
         let accepted = session::transaction(|| installation::accepted_up_to(sink, created))?;

@@ -221,6 +221,11 @@ impl Broker {
         self.options.minor = Some(minor);
     }
 
+    /// Other settings of JetStream, from the next start on.
+    pub fn limit(&mut self, jetstream: &str) {
+        self.options.jetstream = jetstream.to_owned();
+    }
+
     /// SIGHUP, after another configuration was written.
     ///
     /// # Panics

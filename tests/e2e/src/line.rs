@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Bytes that are carried at a time.
 const PIECE: usize = 16 << 10;
 
-/// A line between clients and a server with a rate and a delay; ends with its value.
+/// A line between clients and a server with a rate and a delay, which can be cut; ends with its value.
 pub struct Line {
     port: u16,
     state: Arc<State>,
@@ -26,6 +27,8 @@ struct State {
     free_at: AtomicU64,
     began: Instant,
     connections: AtomicUsize,
+    /// It carries nothing, and breaks what is connected.
+    cut: watch::Sender<bool>,
 }
 
 impl Drop for Line {
@@ -46,6 +49,7 @@ impl Line {
             free_at: AtomicU64::new(0),
             began: Instant::now(),
             connections: AtomicUsize::new(0),
+            cut: watch::Sender::new(false),
         });
         let shared = Arc::clone(&state);
         let listening = tokio::spawn(async move {
@@ -63,6 +67,15 @@ impl Line {
 
     pub fn set_rate(&self, rate: u64) {
         self.state.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// Breaks all connections, and every new one until [`Self::mend`].
+    pub fn cut(&self) {
+        self.state.cut.send_replace(true);
+    }
+
+    pub fn mend(&self) {
+        self.state.cut.send_replace(false);
     }
 
     /// How many connections were made so far.
@@ -87,6 +100,7 @@ impl State {
 }
 
 async fn connect(client: TcpStream, to: u16, state: Arc<State>) {
+    let mut cut = state.cut.subscribe();
     let Ok(socket) = TcpSocket::new_v4() else { return };
     // What the line has not carried is to wait at the server and not in the kernel.
     let _ = socket.set_recv_buffer_size(64 << 10);
@@ -95,6 +109,7 @@ async fn connect(client: TcpStream, to: u16, state: Arc<State>) {
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
     tokio::select! {
+        _ = cut.wait_for(|cut| *cut) => {}
         () = pump(client_reads, server_writes, &state, false) => {}
         () = pump(server_reads, client_writes, &state, true) => {}
     }

@@ -54,10 +54,10 @@ pub(super) async fn ensure(api: &Api, spec: &ConsumerSpec) -> Result<ConsumerInf
     let _exclusive = api.exclusive(&spec.stream, &spec.name).await;
     let (consumer, stream) = look(api, spec).await?;
     let state = match consumer {
-        None => create(api, &created(spec, &start(spec, &stream))).await?,
+        None => create(api, spec, created(spec, &start(spec, &stream))).await?,
         Some(consumer) => match updated(&consumer.config, spec, &stream)? {
             _ if is_ahead(api, spec, &consumer, &stream).await? => recreate(api, spec).await?,
-            Some(config) => update(api, &spec.stream, &spec.name, &config).await?,
+            Some(config) => update_as_allowed(api, Updated::of(spec), &config).await?,
             None => consumer,
         },
     };
@@ -129,19 +129,62 @@ async fn is_ahead(api: &Api, spec: &ConsumerSpec, consumer: &State, stream: &Str
 
 async fn recreate(api: &Api, spec: &ConsumerSpec) -> Result<State, Fault> {
     delete(api, &spec.stream, &spec.name, spec.owner).await?;
-    create(api, &created(spec, &DeliverFrom::All)).await
+    create(api, spec, created(spec, &DeliverFrom::All)).await
 }
 
 /// One that somebody else has created meanwhile is not changed.
-async fn create(api: &Api, config: &Creation<'_>) -> Result<State, Fault> {
-    let Creation { stream, name, config } = config;
-    let body = json!({ "stream_name": stream, "config": config, "action": "create" });
-    read(&api.call(&subject(stream, name, config), &body).await?)
+async fn create(api: &Api, spec: &ConsumerSpec, config: Map<String, Value>) -> Result<State, Fault> {
+    let ConsumerSpec { stream, name, .. } = spec;
+    let create = async |config: Map<String, Value>| {
+        let body = json!({ "stream_name": stream, "config": config, "action": "create" });
+        read(&api.call(&subject(stream, name, &config), &body).await?)
+    };
+    match create(config.clone()).await {
+        Err(fault) if spec.fewer_pending && fault.kind == FaultKind::ConsumerLimit => create(as_allowed(&config)).await,
+        answer => answer,
+    }
+}
+
+/// The configuration with as many unacknowledged messages as account, stream and server allow: the server fills in the least of
+/// its own default and their limits.
+fn as_allowed(config: &Map<String, Value>) -> Map<String, Value> {
+    let mut config = config.clone();
+    config.remove("max_ack_pending");
+    config
+}
+
+/// A consumer that is changed.
+pub(super) struct Updated<'a> {
+    pub(super) stream: &'a str,
+    pub(super) name: &'a str,
+    /// As in [`ConsumerSpec`].
+    pub(super) fewer_pending: bool,
+}
+
+impl<'a> Updated<'a> {
+    fn of(spec: &'a ConsumerSpec) -> Self {
+        Self { stream: &spec.stream, name: &spec.name, fewer_pending: spec.fewer_pending }
+    }
+}
+
+/// Changes the configuration, and where nobody has asked for as many unacknowledged messages, takes as many as are allowed.
+pub(super) async fn update_as_allowed(
+    api: &Api,
+    consumer: Updated<'_>,
+    config: &Map<String, Value>,
+) -> Result<State, Fault> {
+    let Updated { stream, name, fewer_pending } = consumer;
+    match update(api, stream, name, config).await {
+        Err(fault) if fewer_pending && fault.kind == FaultKind::ConsumerLimit => {
+            update(api, stream, name, &as_allowed(config)).await
+        }
+        answer => answer,
+    }
 }
 
 /// Changes the configuration of a consumer that exists. One that is gone is not created anew: that would begin where it
 /// once began.
-pub(super) async fn update(api: &Api, stream: &str, name: &str, config: &Map<String, Value>) -> Result<State, Fault> {
+async fn update(api: &Api, stream: &str, name: &str, config: &Map<String, Value>) -> Result<State, Fault> {
     let body = json!({ "stream_name": stream, "config": config, "action": "update" });
     read(&api.call(&subject(stream, name, config), &body).await?)
 }
@@ -163,6 +206,7 @@ fn read(answer: &Value) -> Result<State, Fault> {
         ack_floor: number("/ack_floor/stream_seq"),
         ack_pending: number("/num_ack_pending"),
         pending: number("/num_pending"),
+        max_ack_pending: config.get("max_ack_pending").and_then(Value::as_i64).unwrap_or(-1),
         paused_until_us: paused_until(answer),
         ..ConsumerInfo::default()
     };
@@ -287,14 +331,8 @@ fn changeable(spec: &ConsumerSpec) -> Map<String, Value> {
     config
 }
 
-/// A consumer to be created.
-struct Creation<'a> {
-    stream: &'a str,
-    name: &'a str,
-    config: Map<String, Value>,
-}
-
-fn created<'a>(spec: &'a ConsumerSpec, start: &DeliverFrom) -> Creation<'a> {
+/// The configuration of a consumer to be created.
+fn created(spec: &ConsumerSpec, start: &DeliverFrom) -> Map<String, Value> {
     let mut config = changeable(spec);
     config.insert("durable_name".into(), json!(spec.name));
     config.insert("name".into(), json!(spec.name));
@@ -319,7 +357,7 @@ fn created<'a>(spec: &'a ConsumerSpec, start: &DeliverFrom) -> Creation<'a> {
         },
     };
     config.insert("deliver_policy".into(), json!(policy));
-    Creation { stream: &spec.stream, name: &spec.name, config }
+    config
 }
 
 fn rfc3339(us: i64) -> Option<String> {
@@ -435,6 +473,7 @@ mod tests {
             ack_wait: Duration::from_secs(120),
             max_deliver: 20,
             max_ack_pending: 50,
+            fewer_pending: false,
             deliver_from: DeliverFrom::All,
             owner: OWN,
             take_over: false,
@@ -444,7 +483,7 @@ mod tests {
     }
 
     fn config(start: DeliverFrom) -> Map<String, Value> {
-        created(&spec(), &start).config
+        created(&spec(), &start)
     }
 
     #[test]
@@ -464,7 +503,7 @@ mod tests {
     #[test]
     fn consumer_of_another_installation_is_left_alone_until_it_is_taken_over() {
         let other = ConsumerSpec { owner: OTHER, ..spec() };
-        let found = created(&spec(), &DeliverFrom::All).config;
+        let found = created(&spec(), &DeliverFrom::All);
         assert_eq!(updated(&found, &other, &stream()).unwrap_err().kind, FaultKind::ConsumerOwned);
         let taken = updated(&found, &ConsumerSpec { take_over: true, ..other.clone() }, &stream()).unwrap().unwrap();
         assert_eq!(updated(&taken, &other, &stream()), Ok(None));

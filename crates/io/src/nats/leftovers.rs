@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
-use super::consumers::{self, State};
+use super::consumers::{self, State, Updated};
 use super::delivery::{self, Arrival, Arrived};
 use super::inbound::Memory;
 use super::inbox::{EXPIRES, Inbox};
@@ -166,7 +166,8 @@ enum End {
 }
 
 async fn update(api: &Api, order: &Order, config: &Map<String, Value>) -> Result<State, Fault> {
-    consumers::update(api, &order.stream, &order.consumer, config).await
+    let consumer = Updated { stream: &order.stream, name: &order.consumer, fewer_pending: order.fewer_pending };
+    consumers::update_as_allowed(api, consumer, config).await
 }
 
 /// The configuration with what would break the promises of pulling put right: an acknowledgement wait that we do not know

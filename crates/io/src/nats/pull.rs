@@ -34,6 +34,8 @@ pub(super) struct Order {
     pub(super) consumer: String,
     pub(super) window: usize,
     pub(super) ack_wait: Duration,
+    /// Nobody has asked for as many unacknowledged messages as the consumer has.
+    pub(super) fewer_pending: bool,
 }
 
 /// What the pull shares with the session, which settles its messages and ends it.

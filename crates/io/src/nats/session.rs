@@ -236,8 +236,9 @@ impl Session<'_> {
 
     fn start(&mut self, request: Request) {
         match request {
-            Request::Consume { subscription, stream, consumer, window, bytes, line, ack_wait } => {
-                self.inbound.consume(Order { subscription, stream, consumer, window, ack_wait }, bytes, line);
+            Request::Consume { subscription, stream, consumer, window, bytes, line, ack_wait, fewer_pending } => {
+                let order = Order { subscription, stream, consumer, window, ack_wait, fewer_pending };
+                self.inbound.consume(order, bytes, line);
             }
             Request::ReadLimit => {
                 self.reporter.sizes.borrow_mut().forget();

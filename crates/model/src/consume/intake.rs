@@ -331,6 +331,7 @@ impl Intake {
             bytes,
             line,
             ack_wait: spec.ack_wait,
+            fewer_pending: spec.fewer_pending,
         };
         count.into_iter().chain([consume]).collect()
     }
@@ -361,7 +362,15 @@ impl Intake {
 
     /// Asks how the consumer is.
     pub fn look(&self) -> Option<Request> {
-        self.is_consuming().then(|| Request::ReadConsumer { spec: Box::new(self.described.spec.clone()) })
+        self.is_consuming().then(|| Request::ReadConsumer { spec: Box::new(self.allowed()) })
+    }
+
+    /// The consumer as the broker allows it to be.
+    fn allowed(&self) -> ConsumerSpec {
+        let spec = &self.described.spec;
+        let found = self.info.map_or(0, |info| info.max_ack_pending);
+        let fewer = spec.fewer_pending && found > 0 && found < spec.max_ack_pending;
+        ConsumerSpec { max_ack_pending: if fewer { found } else { spec.max_ack_pending }, ..spec.clone() }
     }
 
     /// The consumer as it is found. Returns what is to be asked of it.
@@ -460,6 +469,7 @@ pub(super) mod tests {
             ack_wait: Duration::from_secs(120),
             max_deliver: -1,
             max_ack_pending: 50,
+            fewer_pending: false,
             deliver_from: DeliverFrom::All,
             owner: Uuid::nil(),
             take_over: false,
@@ -624,6 +634,23 @@ pub(super) mod tests {
         assert_eq!(intake.advance(&taken, 5), at(5));
         // It fails at its commit, and what is handled then is the first message alone.
         assert_eq!(intake.advance(&taken, 1), at(1));
+    }
+
+    #[test]
+    fn what_the_broker_allows_is_no_drift_where_nobody_asked_for_more() {
+        let looked_for = |fewer_pending, found| {
+            let mut intake = Intake::new(described(false));
+            intake.described.spec.fewer_pending = fewer_pending;
+            up(&mut intake);
+            let info = ConsumerInfo { max_ack_pending: found, ..ConsumerInfo::default() };
+            intake.ready(info, 1000, 100, Instant::now());
+            let Some(Request::ReadConsumer { spec }) = intake.look() else { panic!() };
+            spec.max_ack_pending
+        };
+        assert_eq!(
+            [looked_for(true, 7), looked_for(false, 7), looked_for(true, 60), looked_for(true, -1)],
+            [7, 50, 50, 50]
+        );
     }
 
     #[test]

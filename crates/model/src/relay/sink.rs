@@ -412,8 +412,9 @@ impl Sink {
         }
         // What was recorded is no news; the tail that a refill reads begins before it, and before what the log knows.
         let recorded = self.settled.stream_sequence;
+        // In a stream of our own a relay of ours counts; whoever does not count there, or anywhere, is somebody else.
         let is_doubtful =
-            |message: &&Stored| message.sequence > recorded && (self.suspicious || (self.own && message.counted));
+            |message: &&Stored| message.sequence > recorded && (self.suspicious || self.own || !message.counted);
         let doubtful: Vec<Stored> = messages.iter().filter(is_doubtful).cloned().collect();
         self.tail = Tail::new(messages, self.settled.position.batch.is_some());
         self.last_sequence = last_sequence;

@@ -3,6 +3,7 @@
 mod check;
 mod dlq;
 mod doctor;
+mod endpoints;
 mod events;
 mod look;
 mod output;
@@ -67,6 +68,11 @@ enum Command {
     Streams,
     /// Subscriptions and how they are
     Subscriptions,
+    /// Endpoints and how they are; show, check, pause, resume, deliveries, redeliver
+    Endpoints {
+        #[command(subcommand)]
+        what: Option<endpoints::Endpoints>,
+    },
     /// What a stream stores, as it is stored
     Tail(look::Tail),
     /// Dead letters: list, show, replay, discard
@@ -145,6 +151,7 @@ async fn asking(command: Command, format: Format, connection: Option<&str>) -> V
         Command::Status { watch } => look::status(&session, format, watch).await,
         Command::Streams => look::streams(&session, format).await,
         Command::Subscriptions => look::subscriptions(&session, format).await,
+        Command::Endpoints { what } => endpoints::run(&session, format, what).await,
         Command::Tail(arguments) => look::tail(&session, format, &arguments).await,
         Command::Verify { stream } => look::verify(&session, format, &stream).await,
         Command::Republish(arguments) => look::republish(&session, format, &arguments).await,

@@ -17,7 +17,7 @@ use crate::rest::request::{Ctx, Names};
 
 type Fields = Form<HashMap<String, String>>;
 
-async fn done(ctx: Ctx, here: &'static str, ask: Ask, to: String) -> Response {
+pub async fn done(ctx: Ctx, here: &'static str, ask: Ask, to: String) -> Response {
     match ctx.rows(Access::Write, Names::InPath, ask).await {
         Ok(_) => Redirect::to(&ctx.app.link(&to)).into_response(),
         Err(problem) => trouble(&ctx, here, &problem),

@@ -2,6 +2,7 @@
 
 mod act;
 mod assets;
+mod endpoints;
 mod history;
 mod login;
 mod pages;
@@ -37,6 +38,11 @@ pub fn router() -> Router<Arc<App>> {
         .route("/dead-letters/{id}/replay", post(act::replay))
         .route("/dead-letters/{id}/discard", post(act::discard))
         .route("/contracts", get(pages::contracts))
+        .route("/endpoints", get(endpoints::endpoints))
+        .route("/endpoints/{name}", get(endpoints::endpoint))
+        .route("/endpoints/{name}/pause", post(endpoints::pause))
+        .route("/endpoints/{name}/resume", post(endpoints::resume))
+        .route("/endpoints/{name}/redeliver", post(endpoints::redeliver))
         .route("/login", get(login::form).post(login::login))
         .route("/logout", post(login::logout))
         .route("/data/rates", get(history::rates))

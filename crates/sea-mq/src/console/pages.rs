@@ -21,7 +21,11 @@ use crate::serve::log;
 type Search = Query<HashMap<String, String>>;
 
 /// A page, or the one that says why there is none.
-async fn page<T: Template>(ctx: &Ctx, here: &'static str, made: impl Future<Output = Result<T, Problem>>) -> Response {
+pub async fn page<T: Template>(
+    ctx: &Ctx,
+    here: &'static str,
+    made: impl Future<Output = Result<T, Problem>>,
+) -> Response {
     match made.await {
         Ok(page) => html(&page),
         Err(problem) => trouble(ctx, here, &problem),

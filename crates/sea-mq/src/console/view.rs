@@ -18,12 +18,13 @@ pub struct Frame {
     here: &'static str,
 }
 
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("/", "Overview"),
     ("/streams", "Streams"),
     ("/subscriptions", "Subscriptions"),
     ("/dead-letters", "Dead letters"),
     ("/contracts", "Contracts"),
+    ("/endpoints", "Endpoints"),
 ];
 
 impl Frame {
@@ -47,7 +48,7 @@ impl Frame {
         self
     }
 
-    pub fn pages(&self) -> [(&'static str, &'static str); 5] {
+    pub fn pages(&self) -> [(&'static str, &'static str); 6] {
         PAGES
     }
 

@@ -169,11 +169,20 @@ pub async fn transaction(
         client.query_typed(&ask.sql, &params),
         client.batch_execute("COMMIT"),
     );
-    begun?;
+    begun.map_err(|error| on_standby(error.into()))?;
     known.map_err(|error| refused(error.into(), identity))?;
     let rows = rows?;
     ended?;
     rows.iter().map(|row| Ok(row.try_get::<_, Option<String>>(0)?.unwrap_or_else(|| "null".into()))).collect()
+}
+
+/// A standby does not begin what may write, and calls that a feature that it has not.
+fn on_standby(error: DbError) -> DbError {
+    if error.sqlstate != SqlState::FEATURE_NOT_SUPPORTED.code() {
+        return error;
+    }
+    let hint = Some("This server is a standby: ask the gateway of the primary.".into());
+    DbError { sqlstate: SqlState::READ_ONLY_SQL_TRANSACTION.code().into(), hint, ..error }
 }
 
 /// What `SET ROLE` says is about the caller, and nothing else in that statement can fail.

@@ -1,6 +1,9 @@
 //! REST: `/v1`.
 
 pub mod dead_letters;
+mod endpoint_shapes;
+pub mod endpoints;
+pub mod entity_links;
 pub mod event_types;
 pub mod events;
 pub mod openapi;
@@ -34,6 +37,8 @@ pub fn operations() -> Vec<Operation> {
         dead_letters::operations(),
         event_types::operations(),
         partners::operations(),
+        endpoints::operations(),
+        entity_links::operations(),
         status::operations(),
     ]
     .into_iter()

@@ -85,7 +85,7 @@ fn simple(kind: &str, required: bool) -> ObjectBuilder {
     let (kind, format) = match kind {
         "boolean" => (Type::Boolean, None),
         "integer" | "bigint" => (Type::Integer, None),
-        "number" => (Type::Number, None),
+        "number" | "double precision" => (Type::Number, None),
         "uuid" => (Type::String, Some(SchemaFormat::Custom("uuid".into()))),
         "timestamptz" => (Type::String, Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))),
         _ => (Type::String, None),

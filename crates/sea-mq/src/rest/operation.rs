@@ -83,6 +83,8 @@ impl Member {
                 ("boolean", _) => Some("must be true or false"),
                 ("integer" | "bigint", Value::Number(number)) if number.is_i64() => None,
                 ("integer" | "bigint", _) => Some("must be a whole number"),
+                ("double precision", Value::Number(_)) => None,
+                ("double precision", _) => Some("must be a number"),
                 (kind, Value::Array(_)) if kind.ends_with("[]") => None,
                 (kind, _) if kind.ends_with("[]") => Some("must be an array"),
                 (_, Value::String(text)) if text.contains('\0') => Some("must not contain the character 0"),

@@ -120,6 +120,7 @@ pub const SUBSCRIPTION: Shape = Shape {
         may("last_processed_at", "timestamptz", "When the last message was handled"),
         may("last_sequence", "bigint", "All up to this stream sequence is in the inbox"),
         may("removed", "bigint", "Messages removed before it got them"),
+        may("max_ack_pending", "bigint", "Messages that may be under way at once"),
     ],
 };
 pub const SUBSCRIPTION_REF: Shape =

@@ -44,6 +44,7 @@ fn every_page_is_shown_to_who_has_logged_in_and_to_nobody_else() {
         "/subscriptions",
         "/dead-letters",
         "/contracts",
+        "/endpoints",
         &format!("/dead-letters/{id}"),
         "/dead-letters/replay?subscription=nobody",
         "/login",

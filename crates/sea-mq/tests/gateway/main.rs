@@ -1,10 +1,13 @@
 //! `sea-mq serve`, against real servers.
 
+mod between;
 mod command;
 mod conduct;
 mod console;
 mod life;
 mod monitoring;
 mod routes;
+mod runbooks;
 mod shared;
+mod snapshots;
 mod who;

@@ -54,6 +54,25 @@ fn lease(db: &mut postgres::Client, owner: &str) -> i64 {
     id
 }
 
+/// An endpoint that is paused: nothing is sent to it.
+fn endpoint(db: &mut postgres::Client) -> String {
+    let name = name("endpoint");
+    db.batch_execute(&format!(
+        "SELECT sea_mq.create_endpoint('{name}', 'webhook', 'https://a.example/', source => 'orders', connect_timeout => '1 s',
+            timeout => '1 s', filter => '{{nothing}}');
+         SELECT sea_mq.pause_endpoint('{name}')"
+    ))
+    .expect("an endpoint");
+    name
+}
+
+/// An event that waits for an endpoint, and the endpoint.
+fn delivery(db: &mut postgres::Client) -> (uuid::Uuid, String) {
+    let endpoint = endpoint(db);
+    let sql = "SELECT sea_mq.deliver($1, 'Made', '{}', context => 'orders')";
+    (db.query_one(sql, &[&endpoint]).expect("to be delivered").get(0), endpoint)
+}
+
 fn fixture(operation: &str, db: &mut postgres::Client) -> Fixture {
     let event = || json!({"aggregate_type": "order", "aggregate_id": 7, "event_type": "Made", "payload": {"n": 1}, "context": "orders"});
     let run =
@@ -173,6 +192,50 @@ fn fixture(operation: &str, db: &mut postgres::Client) -> Fixture {
         }
         "post_partners_partner_messages" => {
             (format!("/partners/{}/messages", name("partner")), Some(json!({"id": name("m"), "kind": "x"})))
+        }
+        "get_endpoints" => ("/endpoints?limit=5".into(), None),
+        "post_endpoints" => (
+            "/endpoints".into(),
+            Some(
+                json!({"endpoint": name("e"), "kind": "webhook", "url": "https://a.example/", "rate": 2.5, "filter": ["Made"]}),
+            ),
+        ),
+        "get_endpoints_endpoint" | "delete_endpoints_endpoint" => (format!("/endpoints/{}", endpoint(db)), None),
+        "patch_endpoints_endpoint" => (format!("/endpoints/{}", endpoint(db)), Some(json!({"max_in_flight": 3}))),
+        "put_endpoints_endpoint_pause" | "delete_endpoints_endpoint_pause" => {
+            (format!("/endpoints/{}/pause", endpoint(db)), None)
+        }
+        "post_endpoints_endpoint_secrets" => {
+            (format!("/endpoints/{}/secrets", endpoint(db)), Some(json!({"grace": "1 h"})))
+        }
+        "post_endpoints_endpoint_checks" => (format!("/endpoints/{}/checks", endpoint(db)), None),
+        "get_endpoints_endpoint_deliveries" => (format!("/endpoints/{}/deliveries", delivery(db).1), None),
+        "post_endpoints_endpoint_deliveries" => (
+            format!("/endpoints/{}/deliveries", endpoint(db)),
+            Some(json!({"event_type": "Made", "payload": {"n": 1}, "context": "orders"})),
+        ),
+        "post_endpoints_endpoint_redeliveries" => {
+            (format!("/endpoints/{}/redeliveries", endpoint(db)), Some(json!({"since": "2026-01-01"})))
+        }
+        "get_deliveries_event" => (format!("/deliveries/{}", delivery(db).0), None),
+        "post_deliveries_event_redeliveries" => {
+            let (event, endpoint) = delivery(db);
+            (format!("/deliveries/{event}/redeliveries"), Some(json!({"endpoint": endpoint})))
+        }
+        "post_deliveries_event_cancellations" => {
+            let (event, endpoint) = delivery(db);
+            (format!("/deliveries/{event}/cancellations"), Some(json!({"endpoint": endpoint})))
+        }
+        "get_entity_links" => ("/entity-links?limit=5&link_type=reference".into(), None),
+        "post_entity_links" => (
+            "/entity-links".into(),
+            Some(json!({"source_module": "orders", "source_type": "order", "source_id": name("s"),
+            "target_module": "billing", "target_type": "invoice", "target_id": 7, "metadata": {"why": "test"}})),
+        ),
+        "get_entity_links_link" | "delete_entity_links_link" => {
+            let sql = "SELECT sea_mq.create_link('orders', 'order', $1, 'billing', 'invoice', '1')";
+            let id: uuid::Uuid = db.query_one(sql, &[&name("s")]).expect("linked").get(0);
+            (format!("/entity-links/{id}"), None)
         }
         "get_status" => ("/status".into(), None),
         "get_problems" => ("/problems".into(), None),

@@ -116,7 +116,11 @@ async fn assert_quiet_when(nodes: &mut Nodes, end: impl FnOnce(&mut Broker) + Se
     end(&mut nodes.brokers[leader]);
     let next = look.await;
     nodes.until_handled(next - 1).await;
-    println!("handled {:?} after the leader was asked to end", begin.elapsed().saturating_sub(QUIET));
+    let longest = "SELECT round(extract(epoch FROM max(m.processed_at - o.created_at)) * 1000)::bigint
+        FROM sea_mq.inbox_messages m JOIN sea_mq.outbox_events o ON o.id::text = m.message_id
+        WHERE (m.payload ->> 'n')::bigint >= $1";
+    let longest: i64 = db.value(longest, &[&from]).await;
+    println!("while the leader ended, an event took {longest} ms at most until it was handled");
     nodes.brokers[leader].launch();
     nodes.brokers[leader].until_ready().await;
 }
@@ -125,4 +129,10 @@ async fn assert_quiet_when(nodes: &mut Nodes, end: impl FnOnce(&mut Broker) + Se
 async fn a_leader_that_is_ended_is_no_news_until_another_is_missing_for_long() {
     let mut nodes = Nodes::start("leader_ends").await;
     assert_quiet_when(&mut nodes, Broker::stop, 11).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_retired_is_no_news() {
+    let mut nodes = Nodes::start("leader_retires").await;
+    assert_quiet_when(&mut nodes, Broker::retire, 11).await;
 }
