@@ -47,10 +47,11 @@ impl Worker {
     }
 
     pub(super) fn wake_handlers(&self, subscription: &Subscription) {
-        if subscription.effect() == Effect::Lanes
-            && let Some(database) = self.process.database
-        {
-            database.note(Reasons::LANES);
+        let Some(database) = self.process.database else { return };
+        match subscription.effect() {
+            Effect::Lanes => database.note(Reasons::LANES),
+            Effect::Pull => database.note(Reasons::MESSAGES),
+            Effect::Handler => {}
         }
     }
 }
