@@ -45,12 +45,17 @@ DECLARE
     seen sea_mq.event := sea_mq.external_view(ROW(sea_mq.as_uuid(m.message_id), m.message_id, m.subscription, m.source_context, m.event_type,
         m.event_version, m.subject, coalesce(m.aggregate_type, ''), coalesce(m.aggregate_id, ''), m.payload, m.headers, m.headers ->> 'X-Correlation-Id',
         m.headers ->> 'X-Causation-Id', m.headers ->> 'X-Sea-Visibility', m.attempts, m.stream_seq, m.event_at)::sea_mq.event, audience);
+    inside boolean := audience IN ('internal', 'sensitive');
+    made jsonb;
 BEGIN
     IF seen IS NULL OR seen.message_id IS NULL THEN
         RETURN NULL;
     END IF;
-    RETURN sea_mq.render_event(to_jsonb(seen) || jsonb_build_object('source_context', coalesce(seen.source_context, ''),
+    -- What ties events together is for those inside.
+    seen.correlation_id := CASE WHEN inside THEN m.headers ->> 'X-Correlation-Id' ELSE seen.correlation_id END;
+    made := sea_mq.render_event(to_jsonb(seen) || jsonb_build_object('source_context', coalesce(seen.source_context, ''),
         'created_at', to_char(m.event_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')), 'cloudevents');
+    RETURN CASE WHEN inside AND m.headers ? 'traceparent' THEN jsonb_set(made, '{headers,traceparent}', m.headers -> 'traceparent') ELSE made END;
 END $$;
 COMMENT ON FUNCTION sea_mq.call_body IS 'What is sent of a message: {body, headers}, or NULL if the audience may not see it; for internal use';
 
@@ -105,7 +110,9 @@ COMMENT ON FUNCTION sea_mq.next_call IS 'Milliseconds until the next retry of a 
 
 -- The service''s events go out with the mark that its message is processed, as the subscription''s owner may emit them.
 CREATE FUNCTION sea_mq.emit_answer(m sea_mq.inbox_pending, events jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- What is set for them ends with the function.
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET sea_mq.context = '' SET sea_mq.correlation_id = '' SET sea_mq.causation_id = ''
+SET sea_mq.traceparent = '' AS $$
 DECLARE
     s sea_mq.subscriptions;
 BEGIN

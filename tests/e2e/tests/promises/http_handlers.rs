@@ -25,7 +25,7 @@ async fn stage(name: &str, no_url: bool) -> (Stage, Database) {
 async fn handled_by(db: &Database, name: &str, url: &str, more: &str) {
     db.run(&format!(
         "SELECT sea_mq.create_endpoint('{name}', 'http', '{url}', filter => '{{}}', audience => 'internal', timeout => '5 s');
-         SELECT sea_mq.subscribe('billing__{name}', 'orders', endpoint => '{name}', start_from => 'all'{more})"
+         SELECT sea_mq.subscribe('billing__{name}', 'orders', endpoint => '{name}', context => 'billing', start_from => 'all'{more})"
     ))
     .await;
 }
