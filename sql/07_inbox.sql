@@ -372,7 +372,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'As in sea_mq.receive(''billing__orders'', 10, ''30 s'').';
     END IF;
     PERFORM sea_mq.check_lease(lease);
-    IF NOT EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.subscription = receive.subscription AND s.handler IS NULL) THEN
+    IF NOT EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.subscription = receive.subscription AND s.handler IS NULL AND s.endpoint IS NULL) THEN
         RAISE EXCEPTION 'there is no subscription "%" without a handler', subscription
             USING ERRCODE = 'undefined_object', HINT = 'Make it with sea_mq.subscribe(subscription, source), without a handler.';
     END IF;
@@ -411,7 +411,7 @@ DECLARE
     message sea_mq.inbox_pending;
 BEGIN
     SELECT p.* INTO message FROM sea_mq.inbox_pending p
-    JOIN sea_mq.subscriptions s ON s.subscription = p.subscription AND s.handler IS NULL
+    JOIN sea_mq.subscriptions s ON s.subscription = p.subscription AND s.handler IS NULL AND s.endpoint IS NULL
     WHERE p.id = taken.id AND p.attempts > 0 FOR UPDATE OF p;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'message % is not under way', id

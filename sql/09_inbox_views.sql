@@ -18,10 +18,11 @@ $$;
 COMMENT ON FUNCTION sea_mq.inbox_size IS 'Bytes that the done part of the inbox takes, indexes included, and its dead tuples';
 
 CREATE VIEW sea_mq.subscription_status AS
-SELECT s.subscription, s.source, s.stream, s.subject_filter, s.handler, coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner_oid), s.owner) AS owner, s.priority, s.workers,
-    CASE WHEN s.paused THEN 'paused' WHEN r.running THEN coalesce(t.state, 'pending') ELSE 'stopped' END AS state,
-    CASE WHEN r.running THEN t.error_kind END AS error_kind, CASE WHEN r.running THEN t.error ELSE 'the consumer is not running' END AS error,
-    CASE WHEN r.running THEN t.hint ELSE 'See sea_mq.problems.' END AS hint, t.since,
+SELECT s.subscription, s.source, s.stream, s.subject_filter, s.handler, s.endpoint, coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner_oid), s.owner) AS owner, s.priority, s.workers,
+    CASE WHEN s.paused THEN 'paused' WHEN c.state IS NOT NULL THEN c.state WHEN r.running THEN coalesce(t.state, 'pending') ELSE 'stopped' END AS state,
+    CASE WHEN c.state IS NOT NULL THEN c.error_kind WHEN r.running THEN t.error_kind END AS error_kind,
+    CASE WHEN c.state IS NOT NULL THEN c.error WHEN r.running THEN t.error ELSE 'the consumer is not running' END AS error,
+    CASE WHEN c.state IS NOT NULL THEN c.hint WHEN r.running THEN t.hint ELSE 'See sea_mq.problems.' END AS hint, coalesce(c.since, t.since) AS since,
     t.pending, w.received, w.processing, w.failed AS retrying, w.oldest_at AS oldest_waiting_at, w.next_attempt_at,
     coalesce(t.processed, 0) + coalesce(y.processed, 0) AS processed, coalesce(t.skipped, 0) + coalesce(y.skipped, 0) AS skipped,
     coalesce(t.failed, 0) + coalesce(y.failed, 0) AS failures, coalesce(t.dead, 0) + coalesce(y.dead, 0) AS dead,
@@ -31,6 +32,7 @@ SELECT s.subscription, s.source, s.stream, s.subject_filter, s.handler, coalesce
 FROM sea_mq.subscriptions s
 LEFT JOIN sea_mq.subscription_state t ON t.subscription = s.subscription
 LEFT JOIN sea_mq.removed_messages m ON m.subscription = s.subscription
+LEFT JOIN sea_mq.call_health c ON c.subscription = s.subscription AND c.state <> 'active' AND t.state = 'active'
 CROSS JOIN LATERAL sea_mq.inbox_counts(s.subscription) w
 -- What was recorded last may be long ago, or in the database that this one was copied from.
 CROSS JOIN (SELECT count(*) > 0 AS running FROM sea_mq.workers() p WHERE p.backend_type = 'sea_mq consumer') r
@@ -42,11 +44,12 @@ COMMENT ON COLUMN sea_mq.subscription_status.subscription IS 'Subscription';
 COMMENT ON COLUMN sea_mq.subscription_status.source IS 'Context or stream, as given';
 COMMENT ON COLUMN sea_mq.subscription_status.stream IS 'Stream that it reads';
 COMMENT ON COLUMN sea_mq.subscription_status.subject_filter IS 'Subjects that it receives';
-COMMENT ON COLUMN sea_mq.subscription_status.handler IS 'Function that handles; NULL: messages wait for sea_mq.receive';
+COMMENT ON COLUMN sea_mq.subscription_status.handler IS 'Function that handles; NULL: an endpoint does, or messages wait for sea_mq.receive';
+COMMENT ON COLUMN sea_mq.subscription_status.endpoint IS 'Endpoint that handles, in the place of a function';
 COMMENT ON COLUMN sea_mq.subscription_status.owner IS 'Role that the handler runs as';
 COMMENT ON COLUMN sea_mq.subscription_status.priority IS 'The greater number goes first';
 COMMENT ON COLUMN sea_mq.subscription_status.workers IS 'Processes that handle in parallel';
-COMMENT ON COLUMN sea_mq.subscription_status.state IS 'stopped (the consumer is not running), pending (not looked at yet), active, waiting (for the broker or the stream), blocked (the handler cannot be run), refused (by the broker) or paused';
+COMMENT ON COLUMN sea_mq.subscription_status.state IS 'stopped (the consumer is not running), pending (not looked at yet), active, waiting (for the broker or the stream), blocked (the handler cannot be run, or its service refuses all), refused (by the broker) or paused';
 COMMENT ON COLUMN sea_mq.subscription_status.error_kind IS 'Kind of the error, if there is one';
 COMMENT ON COLUMN sea_mq.subscription_status.error IS 'What is wrong';
 COMMENT ON COLUMN sea_mq.subscription_status.hint IS 'What to do about it';

@@ -193,6 +193,7 @@ FROM sea_mq.dlq_status d WHERE d.open > 0
 UNION ALL
 SELECT 6, format('more than 1000 messages wait for subscription %s', s.subscription), CASE
     WHEN b.paused THEN 'It is paused; sea_mq.resume_subscription ends that.'
+    WHEN b.endpoint IS NOT NULL THEN 'Raise max_in_flight of its endpoint, or make the service faster.'
     WHEN b.handler IS NULL THEN 'Receive more at a time or with more clients, or raise max_ack_pending.'
     ELSE 'Raise max_ack_pending or workers, or make the handler faster.' END
 FROM sea_mq.subscription_state s JOIN sea_mq.subscriptions b ON b.subscription = s.subscription WHERE s.pending > 1000

@@ -96,11 +96,22 @@ id. link_type: reference, cascade, aggregate_root, or one of your own. Errors: 2
 
 CREATE FUNCTION sea_mq.drop_link(id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    creator name := (SELECT l.created_by FROM sea_mq.entity_links l WHERE l.id = drop_link.id);
 BEGIN
+    IF creator IS NULL THEN
+        RETURN false;
+    ELSIF NOT (pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE')
+        OR sea_mq.may_be(sea_mq.caller(), (SELECT r.oid FROM pg_roles r WHERE r.rolname = creator)))
+    THEN
+        RAISE EXCEPTION 'the link was created by "%"', creator
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may drop it.';
+    END IF;
     DELETE FROM sea_mq.entity_links l WHERE l.id = drop_link.id;
     RETURN FOUND;
 END $$;
-COMMENT ON FUNCTION sea_mq.drop_link IS 'Removes a link; false if there was none';
+COMMENT ON FUNCTION sea_mq.drop_link IS
+'Removes a link; false if there was none. Error 42501: the caller is neither a member of the role that created it nor an operator';
 
 CREATE FUNCTION sea_mq.find_links_by_source(source_module text, source_type text, source_id text, link_type text DEFAULT NULL)
 RETURNS SETOF sea_mq.entity_links

@@ -52,14 +52,14 @@ CREATE FUNCTION sea_mq.deliver(endpoint text, event_type text, payload jsonb, ev
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_variable
 DECLARE
-    e sea_mq.endpoints;
+    e sea_mq.endpoint_definitions;
     ctx text;
     name text := sea_mq.event_name(event_type);
     id uuid := event_id;
     made jsonb;
     before sea_mq.delivery_pending;
 BEGIN
-    SELECT t.* INTO e FROM sea_mq.endpoints t WHERE t.endpoint = deliver.endpoint;
+    SELECT t.* INTO e FROM sea_mq.endpoint_definitions t WHERE t.endpoint = deliver.endpoint;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no endpoint "%"', endpoint USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.endpoints.';
     ELSIF event_type IS NULL OR payload IS NULL THEN
@@ -133,7 +133,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     p sea_mq.delivery_pending;
-    name text := (SELECT e.endpoint FROM sea_mq.endpoints e WHERE e.id = endpoint_id);
+    name text := (SELECT e.endpoint FROM sea_mq.endpoint_definitions e WHERE e.id = endpoint_id);
     letter bigint;
     payload jsonb;
 BEGIN
@@ -194,7 +194,7 @@ CREATE FUNCTION sea_mq.redeliver(event_id uuid, endpoint text) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_variable
 DECLARE
-    e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
     p sea_mq.delivery_pending;
     l sea_mq.outbox_log;
     made record;
@@ -228,7 +228,7 @@ is retained. Error 42704: no such endpoint, or the event is not retained';
 CREATE FUNCTION sea_mq.redeliver_all(endpoint text, since timestamptz, until timestamptz DEFAULT now()) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-    e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
     again bigint := 0;
     id uuid;
 BEGIN
@@ -252,7 +252,7 @@ CREATE FUNCTION sea_mq.cancel_delivery(event_id uuid, endpoint text) RETURNS boo
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_variable
 DECLARE
-    e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
     p sea_mq.delivery_pending;
 BEGIN
     DELETE FROM sea_mq.delivery_pending d WHERE d.endpoint_id = e.id AND d.event_id = cancel_delivery.event_id
@@ -277,7 +277,7 @@ BEGIN
         aggregate_id, body, headers, next_attempt_at)
     SELECT e.id, l.id, 'pending', nextval('sea_mq.outbox_seq'), concat_ws('/', l.aggregate_type, l.aggregate_id), l.context, l.event_type,
         l.event_version, l.aggregate_type, l.aggregate_id, convert_to(o.body, 'UTF8'), o.headers::jsonb, clock_timestamp()
-    FROM sea_mq.endpoints e
+    FROM sea_mq.endpoint_definitions e
     JOIN sea_mq.endpoint_readers r ON r.endpoint_id = e.id
     LEFT JOIN sea_mq.cursors p ON p.reader_kind = 'endpoint' AND p.reader = r.reader
     JOIN sea_mq.outbox_log l ON l.sink = sea_mq.sink_id(r.context, 'event')

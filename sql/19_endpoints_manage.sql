@@ -35,12 +35,12 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.come_home IS 'From now on the endpoints are served here; for internal use';
 
-CREATE FUNCTION sea_mq.endpoint_named(endpoint text) RETURNS sea_mq.endpoints
+CREATE FUNCTION sea_mq.endpoint_named(endpoint text) RETURNS sea_mq.endpoint_definitions
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    e sea_mq.endpoints;
+    e sea_mq.endpoint_definitions;
 BEGIN
-    SELECT t.* INTO e FROM sea_mq.endpoints t WHERE t.endpoint = endpoint_named.endpoint FOR UPDATE;
+    SELECT t.* INTO e FROM sea_mq.endpoint_definitions t WHERE t.endpoint = endpoint_named.endpoint FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no endpoint "%"', endpoint
             USING ERRCODE = 'undefined_object', HINT = 'See sea_mq.endpoints.';
@@ -102,7 +102,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.subjects_of IS 'The subjects that an endpoint''s filter stands for. Error 22023; for internal use';
 
-CREATE FUNCTION sea_mq.check_described(e sea_mq.endpoints) RETURNS sea_mq.endpoints
+CREATE FUNCTION sea_mq.check_described(e sea_mq.endpoint_definitions) RETURNS sea_mq.endpoint_definitions
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF e.kind = 'nats' AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller()) THEN
@@ -130,8 +130,8 @@ CREATE FUNCTION sea_mq.create_endpoint(
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    new sea_mq.endpoints;
-    old sea_mq.endpoints;
+    new sea_mq.endpoint_definitions;
+    old sea_mq.endpoint_definitions;
 BEGIN
     IF endpoint IS NULL OR kind IS NULL OR url IS NULL OR start_from IS NULL THEN
         RAISE EXCEPTION 'endpoint, kind, url and start_from must not be null'
@@ -142,7 +142,7 @@ BEGIN
         CASE WHEN start_from = 'new' THEN clock_timestamp() WHEN start_from <> 'all' THEN sea_mq.start_time(start_from) END,
         false, pg_get_userbyid(sea_mq.caller()), now(), now());
     new := sea_mq.check_described(new);
-    SELECT e.* INTO old FROM sea_mq.endpoints e WHERE e.endpoint = new.endpoint;
+    SELECT e.* INTO old FROM sea_mq.endpoint_definitions e WHERE e.endpoint = new.endpoint;
     IF FOUND THEN
         IF to_jsonb(old) - '{id,start_at,paused,created_by,created_at,updated_at}'::text[]
             <> to_jsonb(new) - '{id,start_at,paused,created_by,created_at,updated_at}'::text[] THEN
@@ -151,11 +151,11 @@ BEGIN
         END IF;
         RETURN new.endpoint;
     END IF;
-    IF NOT EXISTS (SELECT FROM sea_mq.endpoints) AND NOT sea_mq.is_home() THEN
+    IF NOT EXISTS (SELECT FROM sea_mq.endpoint_definitions) AND NOT sea_mq.is_home() THEN
         PERFORM sea_mq.come_home();
     END IF;
-    new.id := nextval('sea_mq.endpoints_id_seq');
-    INSERT INTO sea_mq.endpoints SELECT new.*;
+    new.id := nextval('sea_mq.endpoint_definitions_id_seq');
+    INSERT INTO sea_mq.endpoint_definitions SELECT new.*;
     PERFORM sea_mq.begin_reading(new, true);
     INSERT INTO sea_mq.endpoint_health (endpoint_id, state) VALUES (new.id, 'active');
     IF kind = 'webhook' THEN
@@ -177,7 +177,7 @@ Errors: 22004, 22023, 42501 (kind nats), 42710 (another one has that name)';
 
 -- A reader for each context that the endpoint gets events of. What is new begins where the log ends now; a context that comes later
 -- begins with its first event.
-CREATE FUNCTION sea_mq.begin_reading(e sea_mq.endpoints, is_new boolean) RETURNS void
+CREATE FUNCTION sea_mq.begin_reading(e sea_mq.endpoint_definitions, is_new boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     position jsonb := CASE WHEN is_new AND e.start_from = 'new' THEN sea_mq.log_position() END;
@@ -186,7 +186,7 @@ BEGIN
     FOR r IN
         INSERT INTO sea_mq.endpoint_readers (endpoint_id, context)
         SELECT e.id, c.context FROM (SELECT s.context FROM sea_mq.streams s WHERE s.kind = 'event' UNION SELECT e.source) c
-        WHERE c.context IS NOT NULL AND c.context = coalesce(e.source, c.context)
+        WHERE c.context IS NOT NULL AND c.context = coalesce(e.source, c.context) AND cardinality(e.subject_filters) > 0
         ON CONFLICT DO NOTHING RETURNING reader
     LOOP
         IF position IS NOT NULL THEN
@@ -206,7 +206,7 @@ CREATE FUNCTION sea_mq.alter_endpoint(
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
 BEGIN
     e.url := coalesce(url, e.url);
     e.filter := coalesce(filter, e.filter);
@@ -227,7 +227,7 @@ BEGIN
     e.max_size := coalesce(max_size, e.max_size);
     e.keep_response := coalesce(keep_response, e.keep_response);
     e := sea_mq.check_described(e);
-    UPDATE sea_mq.endpoints t SET url = e.url, filter = e.filter, subject_filters = e.subject_filters, audience = e.audience,
+    UPDATE sea_mq.endpoint_definitions t SET url = e.url, filter = e.filter, subject_filters = e.subject_filters, audience = e.audience,
         format = e.format, method = e.method, headers = e.headers, body = e.body, auth = e.auth, ordering = e.ordering,
         on_exhausted = e.on_exhausted, max_in_flight = e.max_in_flight, rate = e.rate, timeout = e.timeout,
         connect_timeout = e.connect_timeout, retry_schedule = e.retry_schedule, max_age = e.max_age, max_size = e.max_size,
@@ -246,9 +246,9 @@ waits for another attempt keeps its bytes. Errors: 22023, 42501, 42704';
 CREATE FUNCTION sea_mq.set_endpoint_paused(endpoint text, paused boolean) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
 BEGIN
-    UPDATE sea_mq.endpoints t SET paused = set_endpoint_paused.paused, updated_at = clock_timestamp() WHERE t.id = e.id;
+    UPDATE sea_mq.endpoint_definitions t SET paused = set_endpoint_paused.paused, updated_at = clock_timestamp() WHERE t.id = e.id;
     IF NOT set_endpoint_paused.paused THEN
         -- Whoever resumes it has looked.
         UPDATE sea_mq.endpoint_health h SET state = 'active', error_kind = NULL, error = NULL, hint = NULL, since = now() WHERE h.endpoint_id = e.id;
@@ -267,7 +267,7 @@ COMMENT ON FUNCTION sea_mq.resume_endpoint IS 'Goes on with an endpoint that was
 CREATE FUNCTION sea_mq.drop_endpoint(endpoint text, discard_pending boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
     waiting bigint;
 BEGIN
     SELECT count(*) INTO waiting FROM sea_mq.delivery_pending p WHERE p.endpoint_id = e.id AND p.status IN ('pending', 'retrying', 'parked');
@@ -275,16 +275,34 @@ BEGIN
         RAISE EXCEPTION 'endpoint "%" has % deliveries that wait', endpoint, waiting
             USING ERRCODE = 'object_in_use', HINT = 'Wait until they are delivered, or give them up with discard_pending => true.';
     END IF;
+    IF EXISTS (SELECT FROM sea_mq.subscriptions s WHERE s.endpoint = e.endpoint) THEN
+        RAISE EXCEPTION 'endpoint "%" handles subscription "%"', endpoint, (SELECT min(s.subscription) FROM sea_mq.subscriptions s WHERE s.endpoint = e.endpoint)
+            USING ERRCODE = 'object_in_use', HINT = 'Unsubscribe it, or name another endpoint with sea_mq.alter_subscription.';
+    END IF;
     DELETE FROM sea_mq.delivery_pending p WHERE p.endpoint_id = e.id;
     DELETE FROM sea_mq.endpoint_secrets s WHERE s.endpoint_id = e.id;
     DELETE FROM sea_mq.endpoint_readers r WHERE r.endpoint_id = e.id;
     DELETE FROM sea_mq.endpoint_health h WHERE h.endpoint_id = e.id;
-    DELETE FROM sea_mq.endpoints t WHERE t.id = e.id;
+    DELETE FROM sea_mq.dropped_deliveries d WHERE d.endpoint_id = e.id;
+    DELETE FROM sea_mq.endpoint_definitions t WHERE t.id = e.id;
     PERFORM sea_mq.dispatch_at_commit();
     RETURN e.endpoint;
 END $$;
 COMMENT ON FUNCTION sea_mq.drop_endpoint IS
-'Removes an endpoint. Refused while deliveries wait for another attempt, unless discard_pending is true. Errors: 42704, 55006';
+'Removes an endpoint. Refused while deliveries wait for another attempt, unless discard_pending is true, and while it handles a subscription.
+Errors: 42704, 55006';
+
+CREATE FUNCTION sea_mq.forget_dropped(endpoint text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
+    forgotten bigint;
+BEGIN
+    DELETE FROM sea_mq.dropped_deliveries d WHERE d.endpoint_id = e.id RETURNING d.events INTO forgotten;
+    RETURN coalesce(forgotten, 0);
+END $$;
+COMMENT ON FUNCTION sea_mq.forget_dropped IS
+'Ends the problem that events were dropped before an endpoint got them: sent in another way, or given up. Returns how many. Error 42704';
 
 CREATE FUNCTION sea_mq.put_secret(endpoint_id bigint, name text, value text, grace interval DEFAULT '0') RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -306,7 +324,7 @@ COMMENT ON FUNCTION sea_mq.put_secret IS 'Stores a secret; the one before is use
 CREATE FUNCTION sea_mq.rotate_secret(endpoint text, grace interval DEFAULT '24 h', scheme text DEFAULT 'v1') RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
     secret text := sea_mq.generate_secret(scheme = 'v1a');
 BEGIN
     IF scheme IS NULL OR scheme NOT IN ('v1', 'v1a') OR grace IS NULL OR grace > '1 year' THEN
@@ -314,7 +332,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'v1 is a secret that both sides know, v1a a key pair.';
     END IF;
     PERFORM sea_mq.put_secret(e.id, 'signing', secret, grace);
-    UPDATE sea_mq.endpoints t SET updated_at = clock_timestamp() WHERE t.id = e.id;
+    UPDATE sea_mq.endpoint_definitions t SET updated_at = clock_timestamp() WHERE t.id = e.id;
     PERFORM sea_mq.dispatch_at_commit();
     RETURN sea_mq.public_key(secret);
 END $$;
@@ -325,7 +343,7 @@ grace is over. Errors: 22023, 42704';
 CREATE FUNCTION sea_mq.set_secret(endpoint text, name text, value text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    e sea_mq.endpoints := sea_mq.endpoint_named(endpoint);
+    e sea_mq.endpoint_definitions := sea_mq.endpoint_named(endpoint);
 BEGIN
     IF name IS NULL OR value IS NULL THEN
         RAISE EXCEPTION 'name and value must not be null'
@@ -334,7 +352,7 @@ BEGIN
         PERFORM sea_mq.public_key(value);
     END IF;
     PERFORM sea_mq.put_secret(e.id, name, value);
-    UPDATE sea_mq.endpoints t SET updated_at = clock_timestamp() WHERE t.id = e.id;
+    UPDATE sea_mq.endpoint_definitions t SET updated_at = clock_timestamp() WHERE t.id = e.id;
     PERFORM sea_mq.dispatch_at_commit();
     RETURN name;
 END $$;

@@ -16,14 +16,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                 ORDER BY s.version DESC), '[]')
             FROM sea_mq.endpoint_secrets s WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())))::text,
         h.state
-    FROM sea_mq.endpoints e LEFT JOIN sea_mq.endpoint_health h ON h.endpoint_id = e.id ORDER BY e.id
+    FROM sea_mq.endpoint_definitions e LEFT JOIN sea_mq.endpoint_health h ON h.endpoint_id = e.id ORDER BY e.id
 $$;
 COMMENT ON FUNCTION sea_mq.endpoint_descriptions IS 'Endpoints for the dispatcher, as JSON; for internal use';
 
 CREATE FUNCTION sea_mq.begin_new_contexts() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT sea_mq.begin_reading(e, false) FROM sea_mq.endpoints e
-    WHERE EXISTS (SELECT FROM sea_mq.streams s WHERE s.kind = 'event' AND s.context = coalesce(e.source, s.context)
+    SELECT sea_mq.begin_reading(e, false) FROM sea_mq.endpoint_definitions e
+    WHERE cardinality(e.subject_filters) > 0 AND EXISTS (SELECT FROM sea_mq.streams s WHERE s.kind = 'event' AND s.context = coalesce(e.source, s.context)
         AND NOT EXISTS (SELECT FROM sea_mq.endpoint_readers r WHERE r.endpoint_id = e.id AND r.context = s.context))
 $$;
 COMMENT ON FUNCTION sea_mq.begin_new_contexts IS 'Gives endpoints readers for contexts that have come since; for internal use';
@@ -109,12 +109,22 @@ CREATE FUNCTION sea_mq.note_health(endpoint_id bigint, state text, kind text, er
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sea_mq.endpoint_health AS h (endpoint_id, state, error_kind, error, hint, in_flight, "window", retrying, p50, p99)
     SELECT $1, $2, $3, left($4, 1000), $5, $6, $7, $8, $9::double precision, $10::double precision
-    WHERE EXISTS (SELECT FROM sea_mq.endpoints e WHERE e.id = $1)
+    WHERE EXISTS (SELECT FROM sea_mq.endpoint_definitions e WHERE e.id = $1)
     ON CONFLICT ON CONSTRAINT endpoint_health_pkey DO UPDATE SET since = CASE WHEN h.state = excluded.state THEN h.since ELSE now() END, state = excluded.state,
         error_kind = excluded.error_kind, error = excluded.error, hint = excluded.hint, in_flight = excluded.in_flight,
         "window" = excluded."window", retrying = excluded.retrying, p50 = coalesce(excluded.p50, h.p50), p99 = coalesce(excluded.p99, h.p99)
 $$;
 COMMENT ON FUNCTION sea_mq.note_health IS 'Notes how an endpoint is doing; for internal use';
+
+CREATE FUNCTION sea_mq.note_dropped(endpoint_id bigint, events bigint, first_us bigint, last_us bigint) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO sea_mq.dropped_deliveries AS d (endpoint_id, events, first_at, last_at)
+    SELECT $1, $2, '2000-01-01 00:00:00+00'::timestamptz + $3 * interval '1 microsecond', '2000-01-01 00:00:00+00'::timestamptz + $4 * interval '1 microsecond'
+    WHERE EXISTS (SELECT FROM sea_mq.endpoint_definitions e WHERE e.id = $1)
+    ON CONFLICT ON CONSTRAINT dropped_deliveries_pkey DO UPDATE SET events = d.events + excluded.events, found_at = now(),
+        first_at = least(d.first_at, excluded.first_at), last_at = greatest(d.last_at, excluded.last_at)
+$$;
+COMMENT ON FUNCTION sea_mq.note_dropped IS 'Notes that events were dropped before an endpoint got them; for internal use';
 
 -- A slot is left after a third of the retention, and emptied when its turn comes again.
 CREATE FUNCTION sea_mq.turn_deliveries(retention_seconds bigint) RETURNS boolean

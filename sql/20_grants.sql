@@ -136,7 +136,7 @@ GRANT EXECUTE ON FUNCTION sea_mq.is_processed(text, text), sea_mq.is_processed(u
 
 GRANT EXECUTE ON FUNCTION sea_mq.create_endpoint, sea_mq.alter_endpoint, sea_mq.drop_endpoint, sea_mq.set_endpoint_paused,
     sea_mq.pause_endpoint, sea_mq.resume_endpoint, sea_mq.rotate_secret, sea_mq.set_secret, sea_mq.deliver, sea_mq.redeliver,
-    sea_mq.redeliver_all, sea_mq.cancel_delivery, sea_mq.check_endpoint TO sea_mq_operator;
+    sea_mq.redeliver_all, sea_mq.cancel_delivery, sea_mq.check_endpoint, sea_mq.forget_dropped TO sea_mq_operator;
 GRANT EXECUTE ON FUNCTION sea_mq.delivery_status TO sea_mq_operator, sea_mq_monitor, sea_mq_producer;
 GRANT EXECUTE ON FUNCTION sea_mq.reader_unread, sea_mq.endpoint_problems TO sea_mq_operator, sea_mq_monitor;
 GRANT SELECT ON sea_mq.endpoints, sea_mq.deliveries, sea_mq.endpoint_status TO sea_mq_operator, sea_mq_monitor;

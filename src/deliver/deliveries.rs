@@ -57,11 +57,35 @@ pub struct Undelivered<'a> {
     pub duration: Option<Duration>,
 }
 
+/// Events that were passed over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dropped {
+    pub events: i64,
+    /// When the first and the last of them were emitted (microseconds since 2000-01-01 UTC).
+    span: Option<(i64, i64)>,
+}
+
+impl Dropped {
+    pub fn add(&mut self, emitted_at: i64) {
+        self.events += 1;
+        let (first, last) = self.span.unwrap_or((emitted_at, emitted_at));
+        self.span = Some((first.min(emitted_at), last.max(emitted_at)));
+    }
+}
+
+/// Notes that events were passed over.
+pub fn note_dropped(endpoint: i64, dropped: &Dropped) {
+    if let Some((first, last)) = dropped.span {
+        let args = [endpoint, dropped.events, first, last].map(Arg::Int8);
+        spi::execute("SELECT sea_mq.note_dropped($1, $2, $3, $4)", &args);
+    }
+}
+
 fn list<T: std::fmt::Display>(values: &[T]) -> String {
     format!("{{{}}}", values.iter().map(T::to_string).collect::<Vec<_>>().join(","))
 }
 
-fn headers(json: Option<&str>) -> Vec<(String, String)> {
+pub(super) fn headers(json: Option<&str>) -> Vec<(String, String)> {
     let parsed: Option<std::collections::BTreeMap<String, String>> =
         json.and_then(|json| serde_json::from_str(json).ok());
     parsed.unwrap_or_default().into_iter().collect()

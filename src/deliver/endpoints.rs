@@ -83,7 +83,9 @@ pub fn now() -> String {
 
 /// Whether there is one.
 pub fn any() -> bool {
-    spi::query("SELECT EXISTS (SELECT FROM sea_mq.endpoints)", &[]).first().is_some_and(|row| spi::flag(row, 0))
+    spi::query("SELECT EXISTS (SELECT FROM sea_mq.endpoint_definitions)", &[])
+        .first()
+        .is_some_and(|row| spi::flag(row, 0))
 }
 
 /// Whether they are served here, and not where this database was copied from.
@@ -145,6 +147,7 @@ impl Described {
             timeout: Duration::from_millis(self.timeout_ms),
             connect_timeout: Duration::from_millis(self.connect_timeout_ms),
             keep_response: self.keep_response,
+            answer: None,
         };
         let Some(auth) = &self.auth else { return Ok(target) };
         let plain = |field: &str| auth.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -224,5 +227,8 @@ pub fn save_health(endpoint: i64, health: &Health) {
 
 /// A delivery was given up, and the endpoint is to pause then.
 pub fn pause(endpoint: i64) {
-    spi::execute("UPDATE sea_mq.endpoints SET paused = true WHERE id = $1 AND NOT paused", &[Arg::Int8(endpoint)]);
+    spi::execute(
+        "UPDATE sea_mq.endpoint_definitions SET paused = true WHERE id = $1 AND NOT paused",
+        &[Arg::Int8(endpoint)],
+    );
 }

@@ -73,6 +73,8 @@ static RETRY_DELAY_MAX: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 static INBOX_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
 static DLQ_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(2_592_000);
 static DELIVERY_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
+static ENDPOINT_BACKLOG_AGE: GucSetting<i32> = GucSetting::<i32>::new(604_800);
+static ENDPOINT_BACKLOG_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10 * 1024);
 static ENDPOINT_ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ENDPOINT_ALLOWED_NETWORKS: Text = Text::new(None);
 static ENDPOINT_PROXY: Text = Text::new(None);
@@ -373,6 +375,34 @@ fn define_endpoints() {
         315_360_000,
         GucFlags::UNIT_S,
     );
+    number(
+        c"sea_mq.endpoint_backlog_age",
+        c"How long events wait in the log for an endpoint, at least twice sea_mq.retention; 0: for ever.",
+        &ENDPOINT_BACKLOG_AGE,
+        0,
+        315_360_000,
+        GucFlags::UNIT_S,
+    );
+    number(
+        c"sea_mq.endpoint_backlog_size",
+        c"Size of the log at which the oldest events no longer wait for endpoints; 0: none.",
+        &ENDPOINT_BACKLOG_SIZE,
+        0,
+        i32::MAX,
+        GucFlags::UNIT_MB,
+    );
+}
+
+/// `None`: for ever.
+pub fn endpoint_backlog_age() -> Option<Duration> {
+    let age = ENDPOINT_BACKLOG_AGE.get();
+    (age > 0).then(|| Duration::from_secs(u64::from(age.unsigned_abs())).max(retention() * 2))
+}
+
+/// Bytes; `None` for no bound.
+pub fn endpoint_backlog_size() -> Option<u64> {
+    let megabytes = ENDPOINT_BACKLOG_SIZE.get();
+    (megabytes > 0).then(|| u64::from(megabytes.unsigned_abs()) << 20)
 }
 
 pub fn endpoint_allow_http() -> bool {

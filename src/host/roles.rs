@@ -20,6 +20,8 @@ impl Reasons {
     pub const STREAMS: Self = Self(1 << 3);
     /// A transaction has changed endpoints, or made deliveries.
     pub const ENDPOINTS: Self = Self(1 << 4);
+    /// Messages were stored that an endpoint may handle.
+    pub const MESSAGES: Self = Self(1 << 5);
 
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
@@ -93,7 +95,7 @@ const TABLE: [Kind; 4] = [
         count: 1,
         // Databases that have endpoints have one.
         standing: false,
-        hears: Reasons::EVENTS.and(Reasons::ENDPOINTS).and(Reasons::DESCRIPTIONS),
+        hears: Reasons::EVENTS.and(Reasons::ENDPOINTS).and(Reasons::DESCRIPTIONS).and(Reasons::MESSAGES),
         settings: BY_INDEX,
     },
 ];

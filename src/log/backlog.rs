@@ -27,10 +27,10 @@ pub fn bytes() -> u64 {
 }
 
 /// Of one sink: what the reader that is furthest behind has before it. A stream that gets nothing, since there is no broker,
-/// counts only where nobody else reads.
+/// counts only where nobody else reads; endpoints never do.
 pub fn bytes_of(sink: SinkId) -> u64 {
     let mut readers = cursors::holding(sink);
-    if readers.iter().any(|(_, hold)| *hold == Hold::UntilRead) {
+    if readers.iter().any(|(_, hold)| *hold != Hold::WhileFresh) {
         readers.retain(|(_, hold)| *hold == Hold::UntilRead);
     }
     let ahead_of = |at: Position| (0..SLOTS).map(|slot| bytes_in(slot, sink, &at)).sum();

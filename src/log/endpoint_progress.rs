@@ -9,7 +9,7 @@ const COLUMNS: usize = 7;
 const RING: Ring<i64, COLUMNS> = Ring {
     table: "endpoint_progress",
     current_sql: "SELECT slot FROM sea_mq.endpoint_progress ORDER BY number DESC LIMIT 1",
-    keys_sql: "SELECT id FROM sea_mq.endpoints",
+    keys_sql: "SELECT id FROM sea_mq.endpoint_definitions",
     key: PhantomData,
 };
 const ENDPOINT: usize = 2;

@@ -70,17 +70,34 @@ fn size(slot: i16) -> u64 {
 
 /// Whether no reader holds anything of the slot back, as far as the saved cursors say.
 fn is_spent(slot: i16) -> bool {
+    !is_held(slot, |_| true)
+}
+
+/// Whether a reader with such a hold holds anything of the slot back.
+fn is_held(slot: i16, counts: impl Fn(Hold) -> bool) -> bool {
     let now = outbox::now();
-    let is_held = |sink, (reader, hold)| {
-        outbox::slot_has_unread(slot, sink, &cursors::load(reader), &now)
+    let holds = |sink, (reader, hold)| {
+        counts(hold)
+            && outbox::slot_has_unread(slot, sink, &cursors::load(reader), &now)
             && match hold {
-                Hold::UntilRead => true,
+                Hold::UntilRead | Hold::UntilPassed => true,
                 Hold::WhileFresh => !ring::outlived(slot, sink),
             }
     };
-    outbox::sinks_in(slot)
-        .into_iter()
-        .all(|sink| !cursors::holding(sink).into_iter().any(|reader| is_held(sink, reader)))
+    outbox::sinks_in(slot).into_iter().any(|sink| cursors::holding(sink).into_iter().any(|reader| holds(sink, reader)))
+}
+
+/// Events emitted before this (microseconds since 2000-01-01 UTC) no longer wait for endpoints, if the log is as large as
+/// `most`: those of its oldest slot, if endpoints alone hold it back.
+pub fn crowded_out(most: u64) -> Option<i64> {
+    // Whoever learned late that the slot was closed has appended to it for a moment.
+    const LATE: i64 = 60_000_000;
+    if ring::bytes() < most {
+        return None;
+    }
+    let old = ring::closed_before(ring::current_slot(), gucs::retention());
+    let slot = old.into_iter().find(|&slot| !is_empty(slot))?;
+    if is_held(slot, |hold| hold != Hold::UntilPassed) { None } else { ring::closed_at(slot).map(|at| at + LATE) }
 }
 
 /// Empties a slot, unless something in it is unread or somebody uses it. Under the lock no transaction that wrote to the

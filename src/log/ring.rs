@@ -105,6 +105,20 @@ pub fn closed_before(current: i16, age: Duration) -> Vec<i16> {
     rows.iter().map(|row| spi::parsed(row, 0)).collect()
 }
 
+/// When a slot was closed (microseconds since 2000-01-01 UTC).
+pub fn closed_at(slot: i16) -> Option<i64> {
+    let sql =
+        "SELECT (extract(epoch FROM closed_at - '2000-01-01 00:00:00+00') * 1000000)::bigint FROM sea_mq.outbox_slots
+        WHERE slot = $1";
+    spi::query(sql, &[Arg::Int8(i64::from(slot))]).first().and_then(|row| spi::optional(row, 0))
+}
+
+/// What the log takes, indexes included.
+pub fn bytes() -> u64 {
+    let rows = spi::query("SELECT bytes FROM sea_mq.log_size()", &[]);
+    rows.first().and_then(|row| spi::optional(row, 0)).unwrap_or(0)
+}
+
 /// Whether a closed slot is older than a sink's stream would keep what is in it.
 pub fn outlived(slot: i16, sink: i64) -> bool {
     let rows = spi::query(

@@ -158,6 +158,7 @@ impl Worker {
             stored::store(&subscription, &messages, record).map_err(|failure| Failed(failure.message))?;
             chunk.settle(&places, places.len());
             served.look()?;
+            self.wake_dispatcher();
         }
         self.finish_chunk(place);
         Ok(!self.served[place].exhausted)

@@ -7,6 +7,7 @@ use super::attempt::{is_for_another, unfit};
 use super::direct;
 use super::worker::Worker;
 use crate::host::door::Manner;
+use crate::host::roles::Reasons;
 use crate::host::session::Failed;
 use crate::inbox::subscriptions::Subscription;
 use crate::inbox::waiting::{self, Standing};
@@ -42,8 +43,16 @@ impl Worker {
         intake.advanced(reached.get());
         let done = intake.settle(taken, handled);
         served.look()?;
+        self.wake_dispatcher();
         self.acknowledge(subscription.id, done.into_iter().map(|delivery| delivery.token).collect());
         Ok(true)
+    }
+
+    /// Has the dispatcher look whether an endpoint handles what was stored.
+    pub(super) fn wake_dispatcher(&self) {
+        if let Some(database) = self.process.database {
+            database.note(Reasons::MESSAGES);
+        }
     }
 }
 

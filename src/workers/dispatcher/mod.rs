@@ -8,7 +8,10 @@
 //!                                        ▲ delivery_pending: what is tried again, with its bytes
 //! ```
 
+mod calling;
+mod calls;
 mod pass;
+mod passing_over;
 mod reading;
 mod recording;
 mod served;

@@ -14,7 +14,7 @@ use crate::log::outbox;
 use sea_mq_io::http::target::{Answered, Attempt};
 use sea_mq_io::http::{Report, Request};
 use sea_mq_model::deliver::endpoint::{Item, Next, Outcome};
-use sea_mq_model::deliver::outcome::{Answer, Effect, judge};
+use sea_mq_model::deliver::outcome::{Effect, judge};
 use sea_mq_model::deliver::rotation::IN_FLIGHT;
 
 impl Worker {
@@ -25,7 +25,11 @@ impl Worker {
             match report {
                 None => return Ok(()),
                 Some(Report::Ended(why)) => return Err(Failed(format!("the I/O thread ended: {why}"))),
-                Some(Report::Answered { token, answered }) => self.answered(token, answered),
+                Some(Report::Answered { token, answered }) => {
+                    if !self.calls.answered(token, &answered) {
+                        self.answered(token, answered);
+                    }
+                }
             }
         }
     }
@@ -40,7 +44,7 @@ impl Worker {
         match judge(answered.answer).1 {
             Effect::Sound => served.trouble = None,
             Effect::None => {}
-            _ => served.trouble = Some(trouble(&answered)),
+            _ => served.trouble = Some(Trouble::of(&answered)),
         }
         let pauses = served.model.is_held() && !served.described.paused && outcome != Outcome::Delivered;
         let counted = !matches!(outcome, Outcome::Retry { counted: false, .. });
@@ -103,7 +107,7 @@ impl Worker {
             self.results.push(Recorded::without_attempt(id, &item, End::Parked));
         }
         for (place, item, retry) in fresh {
-            let content = self.served[place].contents.get(&item.event).map(|(_, content)| content.clone());
+            let content = self.served[place].contents.get(&item.event).map(|kept| kept.content.clone());
             if let Some(content) = content {
                 self.send_one(place, item, retry, content.body, content.headers);
             }
@@ -176,23 +180,8 @@ impl Worker {
         let active = self.held.is_none();
         let shown =
             self.served.iter().filter(|served| served.model.in_flight() > 0).map(|served| served.shown_at + SHOW);
-        let times = due.filter(|_| active).chain(shown).chain([self.poll_at]);
+        let calls = self.calls.due_at(now);
+        let times = due.chain(calls).filter(|_| active).chain(shown).chain([self.poll_at]);
         times.min().map_or(gucs::poll_interval(), |at| at.saturating_duration_since(now))
     }
-}
-
-fn trouble(answered: &Answered) -> Trouble {
-    let (kind, hint) = match answered.answer {
-        Answer::Fault(kind) => (kind.token().to_owned(), Some(kind.hint().to_owned())),
-        Answer::Status { code, .. } => {
-            let hint = match code {
-                401 | 403 => "Look whether its secrets are right, then call sea_mq.resume_endpoint.",
-                300..=399 | 404 | 405 => "Look whether its URL is right, then call sea_mq.resume_endpoint.",
-                410 => "It says that it is gone for good: drop it, or call sea_mq.resume_endpoint.",
-                _ => "Look into the endpoint's log; it is tried again by itself.",
-            };
-            (format!("http_{code}"), Some(hint.to_owned()))
-        }
-    };
-    Trouble { kind, error: answered.error.clone().unwrap_or_default(), hint }
 }

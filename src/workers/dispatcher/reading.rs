@@ -7,7 +7,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::recording::{End, Result as Recorded};
-use super::served::Served;
+use super::served::{Kept, Served};
 use super::worker::Worker;
 use crate::deliver::deliveries::{self, Content, Rendered};
 use crate::host::session::{self, Failed};
@@ -106,7 +106,7 @@ impl Worker {
                 (content, error)
             }
         };
-        served.contents.insert(event.id, (reader, content));
+        served.contents.insert(event.id, Kept { reader, content, emitted_at: event.created_at });
         match error {
             None => served.model.offer(item),
             Some(error) => {
@@ -129,7 +129,7 @@ fn content(event: &Event, body: &str, headers: Vec<(String, String)>) -> Content
     }
 }
 
-fn wants(served: &Served, logged: &Logged) -> bool {
+pub(super) fn wants(served: &Served, logged: &Logged) -> bool {
     let described = &served.described;
     let subject = logged.event.subject();
     described.start_us.is_none_or(|start| logged.event.created_at >= start)

@@ -105,8 +105,8 @@ impl Worker {
             End::GivenUp(_) | End::Unsendable(_) => served.tally.failed += 1,
             End::Retry { .. } | End::Parked => {}
         }
-        if let Some((reader, _)) = served.contents.get(&result.event)
-            && let Some(reader) = served.readers.get_mut(*reader)
+        if let Some(kept) = served.contents.get(&result.event)
+            && let Some(reader) = served.readers.get_mut(kept.reader)
         {
             reader.ledger.settle(result.seq);
         }
@@ -124,7 +124,7 @@ impl Worker {
         });
         let undelivered = |status_word, wait, error: Option<&str>| {
             let served = self.served.iter().find(|served| served.described.id == result.endpoint);
-            let content = served.and_then(|served| served.contents.get(&result.event)).map(|(_, content)| content);
+            let content = served.and_then(|served| served.contents.get(&result.event)).map(|kept| &kept.content);
             let what = Undelivered {
                 status: status_word,
                 attempted: answered.is_some(),

@@ -9,11 +9,12 @@ use uuid::Uuid;
 use crate::deliver::deliveries::Content;
 use crate::deliver::endpoints::{Described, Health as Shown};
 use crate::log::endpoint_progress::Tally;
-use sea_mq_io::http::target::Target;
+use sea_mq_io::http::target::{Answered, Target};
 use sea_mq_model::broker::SinkId;
 use sea_mq_model::deliver::endpoint::Endpoint;
 use sea_mq_model::deliver::health::State;
 use sea_mq_model::deliver::ledger::Ledger;
+use sea_mq_model::deliver::outcome::Answer;
 
 /// Attempts whose duration is remembered.
 const REMEMBERED: usize = 1000;
@@ -35,6 +36,34 @@ pub struct Trouble {
     pub hint: Option<String>,
 }
 
+impl Trouble {
+    /// What an answer says.
+    pub fn of(answered: &Answered) -> Self {
+        let (kind, hint) = match answered.answer {
+            Answer::Fault(kind) => (kind.token().to_owned(), Some(kind.hint().to_owned())),
+            Answer::Status { code, .. } => {
+                let hint = match code {
+                    401 | 403 => "Look whether its secrets are right, then call sea_mq.resume_endpoint.",
+                    300..=399 | 404 | 405 => "Look whether its URL is right, then call sea_mq.resume_endpoint.",
+                    410 => "It says that it is gone for good: drop it, or call sea_mq.resume_endpoint.",
+                    _ => "Look into the endpoint's log; it is tried again by itself.",
+                };
+                (format!("http_{code}"), Some(hint.to_owned()))
+            }
+        };
+        Self { kind, error: answered.error.clone().unwrap_or_default(), hint }
+    }
+}
+
+/// What is sent of an event of the log.
+pub struct Kept {
+    /// Place of the reader that has read it.
+    pub reader: usize,
+    pub content: Content,
+    /// Microseconds since 2000-01-01 UTC.
+    pub emitted_at: i64,
+}
+
 pub struct Served {
     pub described: Rc<Described>,
     /// As the I/O thread knows it.
@@ -43,7 +72,7 @@ pub struct Served {
     pub readers: Vec<Reader>,
     pub tally: Tally,
     /// What is sent of events that are not in the table, or not yet.
-    pub contents: HashMap<Uuid, (usize, Content)>,
+    pub contents: HashMap<Uuid, Kept>,
     /// The last answer that was none.
     pub trouble: Option<Trouble>,
     /// As it was saved.

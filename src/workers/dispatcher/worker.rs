@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pgrx::warning;
 use uuid::Uuid;
 
+use super::calls::{self, Calls};
 use super::recording::Result as Recorded;
 use super::served::{Reader, Served, Trouble};
 use crate::deliver::endpoints::{self, Described};
@@ -61,11 +62,16 @@ pub struct Worker {
     pub(super) rotation: Rotation,
     pub(super) flights: HashMap<u64, Flight>,
     pub(super) next_token: u64,
+    pub(super) calls: Calls,
     /// What became of deliveries and is not recorded yet.
     pub(super) results: Vec<Recorded>,
     pub(super) poll_at: Instant,
     pub(super) look_due: bool,
     house_at: Instant,
+    /// When it is looked next for events that have waited too long.
+    pub(super) pass_over_at: Instant,
+    /// Since when it delivers.
+    pub(super) begun_at: Instant,
     /// There is no endpoint.
     idle: bool,
 }
@@ -82,10 +88,13 @@ impl Worker {
             rotation: Rotation::default(),
             flights: HashMap::new(),
             next_token: 0,
+            calls: Calls::default(),
             results: Vec::new(),
             poll_at: now,
             look_due: false,
             house_at: now,
+            pass_over_at: now,
+            begun_at: now,
             idle: false,
         }
     }
@@ -159,7 +168,11 @@ impl Worker {
         for one in described {
             self.describe(one, changed, now)?;
         }
-        if self.held.is_none() { self.load_due(now) } else { Ok(()) }
+        if self.held.is_some() {
+            return Ok(());
+        }
+        self.load_due(now)?;
+        self.look_at_calls(now)
     }
 
     fn forget(&mut self, endpoint: i64) {
@@ -167,6 +180,7 @@ impl Worker {
         self.flights.retain(|_, flight| flight.endpoint != endpoint);
         self.results.retain(|result| result.endpoint != endpoint);
         self.request(Request::Forget { endpoint });
+        self.request(Request::Forget { endpoint: calls::target_number(endpoint) });
     }
 
     pub(super) fn request(&self, request: Request) {
@@ -204,7 +218,9 @@ impl Worker {
             && served.target.as_ref() != Some(&target)
         {
             served.target = Some(target.clone());
+            let called = Box::new(target.clone().for_calls());
             self.request(Request::Describe { endpoint: described.id, target: Box::new(target) });
+            self.request(Request::Describe { endpoint: calls::target_number(described.id), target: called });
         }
         Ok(())
     }
@@ -258,9 +274,11 @@ impl Work for Worker {
         self.flights.clear();
         self.results.clear();
         self.served.clear();
+        self.begin_calls()?;
         let io = http::spawn(network).map_err(|error| Failed(format!("cannot start the I/O thread: {error}")))?;
         self.io = Some(io);
         self.poll_at = Instant::now();
+        self.begun_at = self.poll_at;
         self.look()
     }
 
@@ -270,14 +288,18 @@ impl Work for Worker {
         self.take_in()?;
         self.notice(now)?;
         self.record()?;
+        self.record_calls()?;
         let mut more = false;
         if self.held.is_none() {
             more = self.read()?;
             more |= self.send()?;
             self.record()?;
+            self.call(now)?;
             self.keep_house(now)?;
         }
+        more |= self.pass_over(now)?;
         self.show(now)?;
+        self.show_calls(now)?;
         Ok(if more { Duration::ZERO } else { self.sleep() })
     }
 
@@ -291,7 +313,7 @@ impl Work for Worker {
     /// Waits, for a bounded time, for what is in flight, and records it.
     fn shut_down(&mut self) {
         let deadline = Instant::now() + gucs::shutdown_timeout();
-        while !self.flights.is_empty() && Instant::now() < deadline {
+        while !(self.flights.is_empty() && self.calls.is_idle()) && Instant::now() < deadline {
             let Some(io) = &self.io else { return };
             session::wait(Some(io.wake_fd()), Duration::from_millis(20));
             io.clear_wake();
@@ -300,7 +322,7 @@ impl Work for Worker {
                 return warning!("sea_mq dispatcher: while shutting down: {error}");
             }
         }
-        if let Err(error) = self.record() {
+        if let Err(error) = self.record().and_then(|()| self.record_calls()) {
             warning!("sea_mq dispatcher: while shutting down: {error}");
         }
     }
@@ -313,11 +335,16 @@ impl Work for Worker {
 impl Worker {
     /// Looks for changed descriptions and new events, if somebody says that there are some, or if it is time.
     fn notice(&mut self, now: Instant) -> Result<(), Failed> {
-        let reasons = self.process.take(Reasons::EVENTS.and(Reasons::ENDPOINTS).and(Reasons::DESCRIPTIONS));
+        let reasons = self
+            .process
+            .take(Reasons::EVENTS.and(Reasons::ENDPOINTS).and(Reasons::DESCRIPTIONS).and(Reasons::MESSAGES));
         let poll = now >= self.poll_at;
         if reasons.has(Reasons::EVENTS) || poll {
             let readers = self.served.iter_mut().flat_map(|served| &mut served.readers);
             readers.for_each(|reader| reader.exhausted = false);
+        }
+        if reasons.has(Reasons::MESSAGES) || poll {
+            self.calls.look_now(now);
         }
         let look = reasons.has(Reasons::ENDPOINTS) || reasons.has(Reasons::DESCRIPTIONS) || self.look_due;
         if !look && !poll {

@@ -85,12 +85,30 @@ FROM unnest('{standard,payload,template,cloudevents}'::text[]) AS f;
 -- Who may.
 CREATE ROLE sea_mq_ep_operator IN ROLE sea_mq_operator;
 CREATE ROLE sea_mq_ep_producer IN ROLE sea_mq_producer;
+CREATE ROLE sea_mq_ep_monitor IN ROLE sea_mq_monitor;
+-- What may hold a secret is for those who may change it; the text of an error for those who look after it.
+SELECT sea_mq.alter_endpoint('acme', url => 'https://acme.example/T0/B1?token=hidden', headers => '{"X-Key": "hidden"}',
+    auth => '{"type": "oauth2", "token_url": "https://a.example/t?k=hidden", "client_id": "c", "client_secret": "s"}');
+SELECT event_id AS event FROM sea_mq.delivery_pending LIMIT 1 \gset
+UPDATE sea_mq.delivery_pending SET error = 'it says hidden';
+SET ROLE sea_mq_ep_monitor;
+SELECT url, headers, body, auth FROM sea_mq.endpoints;
+SELECT error FROM sea_mq.delivery_status(:'event');
+SELECT count(*) FROM sea_mq.endpoints e WHERE e::text LIKE '%hidden%';
+SET ROLE sea_mq_ep_operator;
+SELECT url, headers, auth -> 'token_url' AS token_url FROM sea_mq.endpoints;
+SELECT error FROM sea_mq.delivery_status(:'event');
+SET ROLE sea_mq_ep_producer;
+SELECT status, error FROM sea_mq.delivery_status(:'event');
+RESET ROLE;
 SET ROLE sea_mq_ep_producer;
 \set VERBOSITY sqlstate
 SELECT sea_mq.create_endpoint('mine', 'webhook', 'https://a.example/');
 SELECT sea_mq.deliver('acme', 'InvoicePaid', '{}');
 SELECT * FROM sea_mq.endpoint_secrets;
 SELECT * FROM sea_mq.endpoints;
+SELECT * FROM sea_mq.endpoint_definitions;
+SELECT sea_mq.forget_dropped('acme');
 RESET ROLE;
 SET ROLE sea_mq_ep_operator;
 SELECT sea_mq.create_endpoint('mine', 'nats', 'nats://a.example:4222');
@@ -104,5 +122,5 @@ SELECT sea_mq.drop_endpoint('mine'), sea_mq.drop_endpoint('acme', discard_pendin
 RESET ROLE;
 SELECT count(*) FROM sea_mq.endpoint_secrets;
 SELECT count(*) FROM sea_mq.endpoint_readers;
-DROP ROLE sea_mq_ep_operator, sea_mq_ep_producer;
+DROP ROLE sea_mq_ep_operator, sea_mq_ep_producer, sea_mq_ep_monitor;
 DROP FUNCTION public.refused;

@@ -64,7 +64,23 @@ BEGIN;
 SELECT sea_mq.create_link('x', 'y', 'z', 'x', 'y', 'w') IS NOT NULL AS linked;
 ROLLBACK;
 SELECT count(*) FROM sea_mq.links_of('x', 'y', 'z');
+RESET ROLE;
+-- Only its creator and operators drop a link.
+CREATE ROLE sea_mq_links_other IN ROLE sea_mq_producer, sea_mq_consumer;
+CREATE ROLE sea_mq_links_operator IN ROLE sea_mq_operator;
+SET ROLE sea_mq_links_other;
+SELECT sea_mq.create_link('a', 'b', 'other', 'a', 'b', 'c') AS others \gset
+\set VERBOSITY sqlstate
+SELECT sea_mq.drop_link(:'first');
+\set VERBOSITY default
+SELECT sea_mq.drop_link(gen_random_uuid()) AS unknown;
+SET ROLE sea_mq_links_clerk;
 SELECT sea_mq.drop_link(:'first'), sea_mq.drop_link(:'first') AS again;
+SET ROLE sea_mq_links_operator;
+SELECT sea_mq.drop_link(:'others');
+RESET ROLE;
+DROP ROLE sea_mq_links_other, sea_mq_links_operator;
+SET ROLE sea_mq_links_clerk;
 RESET ROLE;
 
 -- A look-up goes by an index in both directions, however many links there are.

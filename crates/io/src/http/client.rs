@@ -130,7 +130,7 @@ impl Client {
         }
         let wait = response.headers().get(hyper::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let wait = wait.and_then(|value| retry_after(value, unix_time()));
-        Ok((code, wait, beginning(response).await?))
+        Ok((code, wait, beginning(response, self.target.answer.unwrap_or(ANSWER)).await?))
     }
 
     fn add_headers(&self, headers: &mut HeaderMap, attempt: &Attempt) -> Result<(), Fault> {
@@ -190,14 +190,14 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Fault> {
 }
 
 /// The beginning of an answer's body. The rest is not read: the connection is given up with it.
-pub async fn beginning(response: Response<Incoming>) -> Result<Vec<u8>, Fault> {
+pub async fn beginning(response: Response<Incoming>, most: usize) -> Result<Vec<u8>, Fault> {
     let mut body = response.into_body();
     let mut bytes = Vec::new();
-    while bytes.len() < ANSWER
+    while bytes.len() < most
         && let Some(frame) = body.frame().await
     {
         if let Ok(data) = frame.map_err(|error| Fault::of(&error))?.into_data() {
-            bytes.extend_from_slice(&data[..data.len().min(ANSWER - bytes.len())]);
+            bytes.extend_from_slice(&data[..data.len().min(most - bytes.len())]);
         }
     }
     Ok(bytes)

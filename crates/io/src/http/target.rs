@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use sea_mq_model::deliver::calls::ANSWER;
 use sea_mq_model::deliver::outcome::Answer;
 
 use super::tls::Identity;
@@ -46,6 +47,16 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// Whether the answer's body is kept where the delivery succeeds, too.
     pub keep_response: bool,
+    /// Bytes of an answer that are read; `None`: as many as a person wants to see.
+    pub answer: Option<usize>,
+}
+
+impl Target {
+    /// The same, as a service that handles messages: what it answers matters.
+    #[must_use]
+    pub fn for_calls(self) -> Self {
+        Self { method: "POST".into(), idempotency: true, keep_response: true, answer: Some(ANSWER), ..self }
+    }
 }
 
 /// Secrets are left out.

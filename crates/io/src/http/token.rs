@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::client::{Http, beginning};
+use super::client::{ANSWER, Http, beginning};
 use super::fault::Fault;
 
 /// A token is not used in the last moments of its life.
@@ -87,7 +87,7 @@ impl Token {
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
         let response = self.http.request(request).await.map_err(|error| Fault::of(&error))?;
         let status = response.status();
-        let body = beginning(response).await?;
+        let body = beginning(response, ANSWER).await?;
         // What passes by itself is not the credentials' fault.
         let kind = if status.is_client_error() { FaultKind::Credentials } else { FaultKind::Broken };
         let refused =

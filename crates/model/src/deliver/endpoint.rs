@@ -435,6 +435,13 @@ impl Endpoint {
         true
     }
 
+    /// Takes back those events of the log that were not sent yet and are `old`.
+    pub fn withdraw_fresh(&mut self, mut old: impl FnMut(Uuid) -> bool) -> Vec<Item> {
+        let (old, fresh): (VecDeque<Item>, VecDeque<Item>) = self.fresh.drain(..).partition(|item| old(item.event));
+        self.fresh = fresh;
+        old.into()
+    }
+
     /// When there is something to do, unless something happens before. Nothing, if it waits for an answer or for a person.
     pub fn due_at(&self, now: Instant) -> Option<Instant> {
         if self.held {

@@ -111,6 +111,17 @@ impl Health {
         }
     }
 
+    /// It refuses all that comes: as after many failures in a row.
+    pub fn close(&mut self, now: Instant) {
+        let wait = match self.state {
+            State::Probing { wait } => (wait * 2).min(PROBE_LAST),
+            // What was under way when it closed says nothing new.
+            State::Open { .. } => return,
+            _ => PROBE_FIRST,
+        };
+        self.state = State::Open { probe_at: now + wait, wait };
+    }
+
     /// Takes in an effect. Returns whether an outage is over.
     pub fn note(&mut self, effect: Effect, now: Instant) -> bool {
         let was_out = matches!(self.state, State::Open { .. } | State::Probing { .. });

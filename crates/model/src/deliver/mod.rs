@@ -5,9 +5,11 @@
 //! * [`schedule`], [`window`], [`rate`], [`health`], [`order`]: when the next attempt may be made;
 //! * [`endpoint`]: all of it for one endpoint; [`rotation`]: whose turn it is;
 //! * [`ledger`]: how far an endpoint has come in the log while answers come in any order;
-//! * [`body`], [`signature`]: what is sent.
+//! * [`body`], [`signature`]: what is sent;
+//! * [`calls`]: services that handle messages of the inbox.
 
 pub mod body;
+pub mod calls;
 pub mod endpoint;
 pub mod health;
 pub mod ledger;

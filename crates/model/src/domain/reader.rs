@@ -40,8 +40,10 @@ impl ReaderId {
 /// How long a reader holds back the rows that it has not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// Until it has read them.
+    /// Until it has read them. What waits counts as unpublished.
     UntilRead,
+    /// Until it has read them, or passes them over: what is outside is nobody's fault here, so it does not count.
+    UntilPassed,
     /// Not longer than its stream would have kept them: there is no broker, but one may come.
     WhileFresh,
 }
@@ -50,12 +52,12 @@ pub enum Hold {
 /// subscriptions of this database that read it. `others`: all readers but the stream.
 pub fn holding(sink: SinkId, has_broker: bool, others: Vec<ReaderId>) -> Vec<(ReaderId, Hold)> {
     let stream = (ReaderId::Stream(sink), if has_broker { Hold::UntilRead } else { Hold::WhileFresh });
-    let reads = |reader: &ReaderId| match reader {
-        ReaderId::Endpoint(_) => true,
-        ReaderId::Subscription(_) => !has_broker,
-        ReaderId::Stream(_) => false,
+    let hold = |reader: ReaderId| match reader {
+        ReaderId::Endpoint(_) => Some((reader, Hold::UntilPassed)),
+        ReaderId::Subscription(_) if !has_broker => Some((reader, Hold::UntilRead)),
+        ReaderId::Subscription(_) | ReaderId::Stream(_) => None,
     };
-    others.into_iter().filter(reads).map(|reader| (reader, Hold::UntilRead)).chain([stream]).collect()
+    others.into_iter().filter_map(hold).chain([stream]).collect()
 }
 
 #[cfg(test)]
@@ -73,7 +75,7 @@ mod tests {
     #[test]
     fn with_a_broker_the_stream_and_endpoints_hold_rows_back_and_subscriptions_read_the_stream() {
         let others = || vec![ReaderId::Subscription(1), ReaderId::Endpoint(2)];
-        let endpoint = (ReaderId::Endpoint(2), Hold::UntilRead);
+        let endpoint = (ReaderId::Endpoint(2), Hold::UntilPassed);
         assert_eq!(holding(7, true, others()), [endpoint, (ReaderId::Stream(7), Hold::UntilRead)]);
         let held = [(ReaderId::Subscription(1), Hold::UntilRead), endpoint, (ReaderId::Stream(7), Hold::WhileFresh)];
         assert_eq!(holding(7, false, others()), held);

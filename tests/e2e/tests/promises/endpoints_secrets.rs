@@ -34,7 +34,7 @@ async fn both_secrets_are_good_while_one_takes_the_other_s_place() {
 }
 
 /// What a program says of webhooks that it gets on its standard input.
-fn verified_by(program: &str, arguments: &[&str], lines: &str) -> String {
+pub(crate) fn said_by(program: &str, arguments: &[&str], lines: &str) -> String {
     let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let mut child = std::process::Command::new(program)
         .args(arguments)
@@ -73,6 +73,6 @@ async fn the_specifications_own_libraries_verify_what_is_sent() {
             lines += &format!("{}\n", json!({"secret": secret, "headers": one.headers, "body": body}));
         }
     }
-    assert_eq!(verified_by("python", &["docs/examples/verify_webhook.py"], &lines), "20");
-    assert_eq!(verified_by("node", &["docs/examples/verify_webhook.cjs"], &lines), "20");
+    assert_eq!(said_by("python", &["docs/examples/verify_webhook.py"], &lines), "20");
+    assert_eq!(said_by("node", &["docs/examples/verify_webhook.cjs"], &lines), "20");
 }

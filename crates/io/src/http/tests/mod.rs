@@ -1,5 +1,6 @@
 //! Against real servers on this machine: names, addresses, TLS, and everything that a server can do to a client.
 
+mod http2;
 mod names;
 mod servers;
 mod stand;

@@ -15,9 +15,9 @@ use super::stand::{Server, request};
 use super::*;
 use crate::http::tls::Identity;
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Issuer {
+pub(super) fn authority() -> Issuer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "test authority");
@@ -25,7 +25,7 @@ fn authority() -> Issuer {
 }
 
 /// A certificate of an authority, with its key.
-fn issued(issuer: &Issuer, name: &str, expired: bool) -> (String, String) {
+pub(super) fn issued(issuer: &Issuer, name: &str, expired: bool) -> (String, String) {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     if expired {
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -35,7 +35,7 @@ fn issued(issuer: &Issuer, name: &str, expired: bool) -> (String, String) {
     (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
 }
 
-fn config((certificate, key): (String, String), clients: Option<&Issuer>) -> Arc<ServerConfig> {
+pub(super) fn config((certificate, key): (String, String), clients: Option<&Issuer>) -> Arc<ServerConfig> {
     use tokio_rustls::rustls::pki_types::pem::PemObject;
     let provider = Arc::new(ring::default_provider());
     let builder =
@@ -69,13 +69,13 @@ async fn server(config: Arc<ServerConfig>) -> Server {
 }
 
 /// A network that trusts an authority.
-fn trusting(issuer: &Issuer, test: &str) -> Network {
+pub(super) fn trusting(issuer: &Issuer, test: &str) -> Network {
     let path = std::env::temp_dir().join(format!("sea_mq-{}-{test}.pem", std::process::id()));
     std::fs::write(&path, issuer.pem()).unwrap();
     Network { ca_file: Some(path), ..network() }
 }
 
-fn https(server: &Server) -> Target {
+pub(super) fn https(server: &Server) -> Target {
     target(format!("https://127.0.0.1:{}/", server.address.port()))
 }
 
