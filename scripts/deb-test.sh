@@ -19,7 +19,7 @@ again=$(mktemp -d)
 trap 'rm -rf "$again"' EXIT
 dpkg-deb --raw-extract "$new" "$again/tree"
 sed -i -E 's/^(Version: .*)/\1+again/' "$again/tree/DEBIAN/control"
-dpkg-deb --root-owner-group --build "$again/tree" "$again/again.deb" >/dev/null
+dpkg-deb --root-owner-group -Znone --build "$again/tree" "$again/again.deb" >/dev/null
 cp "${OLD:-$new}" "$again/old.deb"
 cp "$new" "$again/new.deb"
 [ -z "$command" ] || cp "$command" "$again/command.deb"

@@ -46,6 +46,12 @@ reproducibly() {
 
 # Builds the extension; its tree is then $tree.
 build_tree() {
+    if [ "$profile" != dist ] && [ "$pg_config" = "$SEA_MQ_PG_CONFIG" ]; then
+        # `make build` has it, or builds it.
+        scripts/build.sh
+        tree=$pg_prefix
+        return
+    fi
     tree=$root/target/${profile/#dev/debug}/sea_mq-pg$pg_major
     rm -rf "$tree"
     say "Building the extension for PostgreSQL $pg_major, profile $profile (some minutes the first time)"
@@ -60,7 +66,7 @@ stage() {
     strip --strip-unneeded "$1$2/sea_mq.so"
     install -D -m 0644 -t "$share" "$control" "$(dirname "$control")"/sea_mq--*.sql
     # Upgrade scripts, and the scripts of the versions that they begin with.
-    find sql/released sql/upgrade -name 'sea_mq--*.sql' -exec install -m 0644 -t "$share" {} +
+    find sql/released sql/upgrade -name 'sea_mq--*.sql' -exec install -m 0644 -t "$share" {} + 2>/dev/null || true
 }
 
 make_tree() {
@@ -116,7 +122,8 @@ Description: $4
 $5
 TEXT
     file=$packages/${package}_$version-${DEB_REVISION:-1}_$machine.deb
-    dpkg-deb --root-owner-group -Zxz --build "$directory" "$file" >/dev/null
+    # Packing hard is for what is shipped.
+    dpkg-deb --root-owner-group -Zxz "-z$([ "$profile" = dist ] && printf 6 || printf 1)" --build "$directory" "$file" >/dev/null
     rm -rf "$directory"
     say "${file#"$root"/}: $(($(stat --format=%s "$file") / 1024)) KiB, installed $size KiB"
 }

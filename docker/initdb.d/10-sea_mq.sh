@@ -7,6 +7,7 @@ ALTER DATABASE :"database" SET sea_mq.nats_url = :'nats_url';
 ALTER DATABASE :"database" SET sea_mq.context = :'context';
 \connect :"database"
 CREATE EXTENSION sea_mq;
+SELECT sea_mq.create_stream(:'context', replicas => :replicas) WHERE :replicas > 1 \g /dev/null
 CREATE ROLE sea_mq_gateway LOGIN NOINHERIT PASSWORD :'gateway';
 CREATE ROLE developer LOGIN PASSWORD :'developer';
 GRANT sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer TO developer;
