@@ -53,7 +53,7 @@ wait_for 90 is "count(*) = 0 FROM sea_mq.outbox_events WHERE NOT published" || d
 wait_for 120 is "count(*) = 30 FROM handled" || die "$(old -At -c 'SELECT count(*) FROM handled') were handled, not 30"
 must "count(DISTINCT id) = count(*) FROM handled"
 must "open = 1 FROM sea_mq.dlq_status"
-must "count(*) = 1 FROM sea_mq.event_types WHERE context = 'orders'"
+must "count(*) = 1 FROM sea_mq.event_types WHERE context = 'orders' AND event_type = 'order_paid'"
 must "count(*) = 1 FROM sea_mq.endpoints"
 old -c "INSERT INTO customers VALUES (2, 'Grace')"
 wait_for 30 is "count(*) = 2 FROM sea_mq.outbox_events WHERE event_type = 'customer_created' AND published" || die "the table is captured no more"

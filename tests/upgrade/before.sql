@@ -11,7 +11,7 @@ SELECT sea_mq.subscribe('old__orders', 'orders', 'handle', start_from => 'all');
 SELECT sea_mq.register_event('orders', 'OrderPaid', 1, '{"type": "object"}');
 CREATE TABLE customers (id int PRIMARY KEY, name text);
 SELECT sea_mq.capture_table('customers', 'customer', 'id');
-SELECT sea_mq.create_endpoint('partner', 'webhook', 'https://192.0.2.1/hook', source => 'orders', audience => 'internal');
+SELECT sea_mq.create_endpoint('partner', 'webhook', 'https://partner.invalid/hook', source => 'orders', audience => 'internal');
 SELECT sea_mq.emit('order', n::text, 'OrderCreated', '{}') FROM generate_series(1, 20) n;
 SELECT sea_mq.emit('order', '21', 'OrderCreated', '{"kind": "poison"}');
 SELECT sea_mq.emit('order', '22', 'OrderCreated', '{"kind": "later"}');
