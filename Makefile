@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e gateway clients fuzz chaos soak bench matrix broker short check lint lint-contracts fmt docs package clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e gateway clients fuzz chaos soak bench matrix broker short check lint lint-contracts fmt docs upgrade upgrade-script package deb deb-command deb-test container clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
@@ -79,8 +79,26 @@ fmt: setup  ## format the code
 docs: setup ## API documentation of the crate, in target/doc
 	@. scripts/lib.sh && cargo doc "$${cargo_features[@]}" --no-deps --document-private-items
 
-package: setup ## the extension's files as an installation tree, under target/release
-	@. scripts/lib.sh && cargo pgrx package --package sea_mq "$${cargo_features[@]}" --pg-config "$$SEA_MQ_PG_CONFIG"
+upgrade: build ## from the last released version to this one: data, catalogue, and what a server does between restart and UPDATE
+	@scripts/upgrade-test.sh
+
+upgrade-script: ## make sql/upgrade/ anew of what differs between the last released version and sql/
+	@scripts/upgrade.py write
+
+package: setup ## the extension as an installation tree, for the system's PostgreSQL or that of PG_CONFIG=/path/to/pg_config
+	@PG_CONFIG='$(PG_CONFIG)' scripts/package.sh tree
+
+deb: setup ## the Debian package postgresql-PG-sea-mq, in target/packages
+	@PG_CONFIG='$(PG_CONFIG)' scripts/package.sh deb
+
+deb-command: setup ## the Debian package sea-mq, the command
+	@scripts/package.sh command
+
+deb-test: ## install, remove, reinstall and upgrade the packages in clean containers: PG=15 in bookworm, PG=17 in trixie
+	@scripts/deb-test.sh
+
+container: setup ## build the image, run compose.yaml, emit, restart everything, read the logs; PROFILE=dev for a quick build
+	@PROFILE='$(PROFILE)' scripts/container.sh
 
 clean: stop ## remove everything that was built or installed here
 	@. scripts/lib.sh && rm -rf target "$$state" "$$dev"

@@ -20,4 +20,6 @@ if ! cargo pgrx install --profile "${PROFILE:-release}" --package sea_mq "${carg
     tail -n 60 "$log" >&2
     die "the extension does not build for PostgreSQL $pg_major"
 fi
+# What cargo pgrx does not know of: the scripts of released versions, and those that lead on from them.
+install -m 0644 -t "$("$SEA_MQ_PG_CONFIG" --sharedir)/extension" sql/released/sea_mq--*.sql sql/upgrade/sea_mq--*.sql
 touch --reference="$started" "$stamp"

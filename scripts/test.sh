@@ -24,10 +24,11 @@ forbid() {
 
 part_lint() {
     scripts/storeys.py
+    scripts/upgrade.py check
     cargo clippy --quiet --workspace "${cargo_features[@]}" --all-targets -- -D warnings
     cargo clippy --quiet --package sea_mq-contracts --features command --all-targets -- -D warnings
     cargo run --quiet --package sea_mq-contracts --features command -- lint schemas/events
-    shellcheck --external-sources scripts/*.sh .ci/run
+    shellcheck --external-sources scripts/*.sh .ci/run docker/*.sh docker/initdb.d/*.sh tests/packages/*.sh
     local files
     # The compiler keeps PostgreSQL and NATS out of where they do not belong: only the extension depends on pgrx, only io on async-nats.
     mapfile -t files < <(find crates -name '*.rs' ! -path crates/io/src/wake.rs ! -path crates/io/src/handle.rs)

@@ -4,8 +4,27 @@ COMMENT ON SCHEMA sea_mq IS 'sea_mq: transactional messaging over NATS JetStream
 CREATE SCHEMA sea_mq_inside;
 COMMENT ON SCHEMA sea_mq_inside IS 'What functions of sea_mq do as the extension''s owner; nobody else has a right on it';
 
+CREATE FUNCTION sea_mq.library_version() RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'library_version_wrapper';
+COMMENT ON FUNCTION sea_mq.library_version IS
+'Version of the library that this session has loaded. The version of the SQL is in pg_extension; sea_mq.problems says when they differ';
+
+CREATE FUNCTION sea_mq.check_library() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- While a script runs, this is the version that it leads to.
+    needed text := (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'sea_mq');
+BEGIN
+    IF string_to_array(sea_mq.library_version(), '.')::integer[] < string_to_array(needed, '.')::integer[] THEN
+        RAISE EXCEPTION 'the SQL is of version % and the library of version %', needed, sea_mq.library_version()
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                HINT = format('Install version %s of the library (the package of this server''s major), restart the server, and say it again.', needed);
+    END IF;
+END $$;
+COMMENT ON FUNCTION sea_mq.check_library IS 'Refuses a script that is newer than the library; for internal use';
+
 DO $$
 BEGIN
+    PERFORM sea_mq.check_library();
     IF current_setting('server_encoding') <> 'UTF8' THEN
         RAISE EXCEPTION 'sea_mq needs a database with the encoding UTF8, this one has %', current_setting('server_encoding')
             USING ERRCODE = 'feature_not_supported', HINT = 'NATS subjects, headers and JSON are UTF-8.';

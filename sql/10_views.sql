@@ -109,6 +109,13 @@ SELECT 2, format('the %s has failed %s times since %s: %s', f.worker, f.failures
     'It tries again by itself. If that does not help, look for sea_mq in the server''s log; once the cause is mended, it goes on.'
 FROM sea_mq.worker_failures() f WHERE f.failures > 2
 UNION ALL
+SELECT CASE WHEN v.library < v.script THEN 1 ELSE 5 END,
+    format('the library is version %s and the SQL of this database %s', array_to_string(v.library, '.'), array_to_string(v.script, '.')),
+    CASE WHEN v.library < v.script THEN format('Install version %s of the library and restart the server.', array_to_string(v.script, '.'))
+        ELSE 'ALTER EXTENSION sea_mq UPDATE; in this database. Until then it works as before.' END
+FROM (SELECT string_to_array(sea_mq.library_version(), '.')::integer[] AS library, string_to_array(e.extversion, '.')::integer[] AS script
+    FROM pg_catalog.pg_extension e WHERE e.extname = 'sea_mq') v WHERE v.library <> v.script
+UNION ALL
 SELECT 1, format('emit refuses events: about %s MB are not published yet, and sea_mq.max_outbox_size is %s MB', b.bytes >> 20, m.bytes >> 20),
     'Mend what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
 FROM (SELECT pg_size_bytes(current_setting('sea_mq.max_outbox_size')) AS bytes) m

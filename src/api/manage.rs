@@ -46,6 +46,9 @@ sql_function!(broker_settings_wrapper, pg_finfo_broker_settings_wrapper, |call| 
 
 sql_function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, |_call| pg_sys::Datum::from(shmem::preloaded()));
 
+// The library that this process has loaded; after an installation that is not yet the one on disk.
+sql_function!(library_version_wrapper, pg_finfo_library_version_wrapper, |_call| text_datum(env!("CARGO_PKG_VERSION")));
+
 sql_function!(has_broker_wrapper, pg_finfo_has_broker_wrapper, |_call| {
     pg_sys::Datum::from(as_owner(installation::has_broker))
 });
