@@ -218,7 +218,10 @@ impl Worker {
         let Some(place) = self.place(id) else { return Ok(()) };
         let served = &mut self.served[place];
         served.lane_mut(lane.number).care = report.care;
-        served.raise_floor(report.floor);
+        if lane.is_only() {
+            // Of several lanes, another one may have something to do before that.
+            served.raise_floor(report.floor);
+        }
         let was_due = served.lane_mut(lane.number).due_at.is_some_and(|at| at <= Instant::now());
         match brought {
             Brought::Nothing => {}
