@@ -7,6 +7,7 @@
 //! - [`latency`]: from the return of COMMIT to the message in the stream, against the floor of its ingredients; and
 //!   ([`handled`]) from a commit to the handler's commit in another database
 //! - [`writer`]: a transaction with `emit`, against the same one with a conventional outbox table
+//! - [`neighbours`]: what a slow handler costs the subscriptions beside it
 //! - [`inbox`]: subscriptions working off a stream ([`subscription`]), against raw pulling and acknowledging ([`pull`])
 //! - [`contracts`]: what a check against its contract adds to an `emit`
 //! - [`capture`]: what it costs a bulk change that its table is captured, against a row trigger and an outbox table
@@ -31,6 +32,7 @@ pub mod handled;
 pub mod inbox;
 pub mod latency;
 pub mod machine;
+pub mod neighbours;
 mod options;
 mod pace;
 pub mod plot;
@@ -70,6 +72,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Contracts => contracts::measure(options).await?,
             PartName::Capture => capture::measure(options).await?,
             PartName::Gateway => gateway::measure(options).await?,
+            PartName::Neighbours => neighbours::measure(options).await?,
         };
         report.add(measured);
     }

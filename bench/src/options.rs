@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 /// How the program is called.
 pub const USAGE: &str =
-    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway]… [OPTION]…
+    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours]… [OPTION]…
   --amount N       how much: events of a drain; with latency alone, seconds at each rate; with writer, contracts
                    or capture alone, rounds; with inbox alone, messages
   --repetitions N  how often the drain and the inbox are repeated (3)
@@ -26,6 +26,7 @@ pub enum PartName {
     Contracts,
     Capture,
     Gateway,
+    Neighbours,
 }
 
 impl PartName {
@@ -40,6 +41,7 @@ impl PartName {
             "contracts" => Some(Self::Contracts),
             "capture" => Some(Self::Capture),
             "gateway" => Some(Self::Gateway),
+            "neighbours" => Some(Self::Neighbours),
             _ => None,
         }
     }
@@ -66,6 +68,8 @@ pub struct Options {
     pub clients: Vec<u32>,
     /// Messages that a subscription handles.
     pub inbox_messages: u32,
+    /// Messages of a handler that waits.
+    pub waiting_messages: u32,
     /// Rows of a captured table.
     pub captured_rows: u32,
     /// Events that the large log of the burden retains.
@@ -87,6 +91,7 @@ impl Default for Options {
                 PartName::Contracts,
                 PartName::Capture,
                 PartName::Gateway,
+                PartName::Neighbours,
             ],
             drain_events: 200_000,
             repetitions: 3,
@@ -97,6 +102,7 @@ impl Default for Options {
             seconds: 5,
             clients: vec![1, 8, 32],
             inbox_messages: 200_000,
+            waiting_messages: 5000,
             captured_rows: 100_000,
             retained_events: 10_000_000,
             footprint_events: 20_000,
@@ -182,6 +188,7 @@ impl Options {
         self.retained_events = 20_000;
         self.footprint_events = 500;
         self.inbox_messages = 5000;
+        self.waiting_messages = 200;
         self.captured_rows = 5000;
         self.rounds = 2;
         self.seconds = 1;
