@@ -46,6 +46,7 @@ END $$;
 SELECT message_id, attempt, body FROM pg_temp.take(2);
 SELECT headers FROM pg_temp.take(10);
 SELECT count(*) FROM pg_temp.take(10);
+SELECT sea_mq.next_call('hh__orders') IS NULL AS nothing_is_due;
 -- What an answer does.
 SELECT pg_temp.answer(0, '{"outcome": "processed", "events": [
     {"aggregate_type": "invoice", "aggregate_id": "i-0", "event_type": "InvoiceMade", "payload": {}},
@@ -58,6 +59,7 @@ SELECT pg_temp.answer(2, '{"outcome": "poison", "reason": "no such customer", "d
 SELECT pg_temp.answer(3, '{"outcome": "processed", "events": [{"event_type": "X"}]}');
 SELECT pg_temp.answer(4, '{"outcome": "retry", "reason": "busy", "retry_in": 7200}');
 SELECT message_id, date_trunc('hour', next_attempt_at - now() + interval '1 min') AS next FROM sea_mq.inbox_messages WHERE message_id = 'hh-4';
+SELECT sea_mq.next_call('hh__orders') BETWEEN 1000 AND 3600000 AS later;
 -- One that failed holds up its aggregate; the others go on.
 SELECT message_id, attempt FROM pg_temp.take(10);
 SELECT pg_temp.answer(5, '{"outcome": "retry", "reason": "busy", "retry_in": "no interval"}');
