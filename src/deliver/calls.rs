@@ -54,10 +54,13 @@ pub fn take(subscription: &str, endpoint: i64, max: usize) -> Vec<Call> {
     rows.iter().map(call).collect()
 }
 
+/// Nobody looks more often than this for what is due and cannot be taken.
+const LEAST: u64 = 20;
+
 /// How long until the next retry is due.
 pub fn due_in(subscription: &str) -> Option<Duration> {
     let rows = spi::query("SELECT sea_mq.next_call($1)", &[Arg::Text(subscription)]);
-    rows.first().and_then(|row| spi::optional::<u64>(row, 0)).map(Duration::from_millis)
+    rows.first().and_then(|row| spi::optional::<u64>(row, 0)).map(|wait| Duration::from_millis(wait.max(LEAST)))
 }
 
 /// Records what became of messages.
