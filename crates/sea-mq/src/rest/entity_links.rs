@@ -82,7 +82,7 @@ async fn list(ctx: Ctx, Search(query): Search<HashMap<String, String>>) -> Resul
     for end in ["source", "target"] {
         let given = ["module", "type", "id"].map(|part| query.contains_key(&format!("{end}_{part}")));
         if given.contains(&true) && given.contains(&false) {
-            return Err(Problem::invalid(&format!("{end}_module, {end}_type and {end}_id go together")));
+            return Err(Problem::invalid(format!("{end}_module, {end}_type and {end}_id go together")));
         }
     }
     let mut ask = Ask::new("").with(limit + 1);

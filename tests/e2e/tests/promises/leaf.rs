@@ -22,16 +22,20 @@ struct Leaf {
 /// A hub with the streams, in its domain, and a leaf node with JetStream of its own, to which relay and consumer connect.
 async fn start(name: &str) -> Leaf {
     let port = Port::claim();
+    let link = Line::start(port.number(), u64::MAX >> 24, Duration::from_millis(5)).await;
     let hub = BrokerOptions {
         jetstream: "domain: hub".into(),
         server_name: Some("hub".into()),
-        // Told of it, the leaf would go around the line.
-        configuration: format!("leafnodes {{ listen: \"127.0.0.1:{}\", no_advertise: true }}", port.number()),
+        // The leaf is told of it, and would go around the line.
+        configuration: format!(
+            "leafnodes {{ listen: \"127.0.0.1:{}\", advertise: \"{}\", no_advertise: true }}",
+            port.number(),
+            link.url().trim_start_matches("nats://")
+        ),
         ..BrokerOptions::default()
     };
     let options = StageOptions { broker: hub, no_url: true, ..StageOptions::default() };
     let stage = options.setting("sea_mq.nats_jetstream_domain", "hub").start(name).await;
-    let link = Line::start(port.number(), u64::MAX >> 24, Duration::from_millis(5)).await;
     let options = BrokerOptions {
         jetstream: "domain: leaf".into(),
         server_name: Some("leaf".into()),
