@@ -25,8 +25,9 @@ keep_preload() {
     local argument
     arguments=()
     for argument in "$@"; do
-        if [[ $argument =~ ^(-c|--)?shared[_-]preload[_-]libraries=(.*)$ ]] && [[ ! ${BASH_REMATCH[2]} =~ (^|[^a-z_])sea_mq([^a-z_]|$) ]]; then
-            argument+=${BASH_REMATCH[2]:+,}sea_mq
+        if [[ $argument =~ ^(-c|--)?shared[_-]preload[_-]libraries= ]] && [[ ! ${argument#*=} =~ (^|[^a-z_])sea_mq([^a-z_]|$) ]]; then
+            if [ -n "${argument#*=}" ]; then argument+=,; fi
+            argument+=sea_mq
             say "the command line sets shared_preload_libraries; sea_mq is added to it"
         fi
         arguments+=("$argument")
@@ -75,8 +76,10 @@ make_database_cluster() {
 # The server without TCP while the files run, so that nobody takes it for ready.
 run_initdb_d() {
     local user=$1 database=$2 file
+    # pg_ctl hands them to a shell.
+    local options=("${arguments[@]:1}" -c listen_addresses=)
     local psql=(psql --no-psqlrc --set=ON_ERROR_STOP=1 --username="$user")
-    PGUSER=$user pg_ctl start --silent --wait --pgdata="$PGDATA" --options="$(printf '%q ' "${arguments[@]:1}" -c listen_addresses=)" ||
+    PGUSER=$user pg_ctl start --silent --wait --pgdata="$PGDATA" --options="${options[*]@Q}" ||
         die "the new server does not start" "See the lines above."
     [ "$database" = postgres ] || "${psql[@]}" --dbname=postgres --quiet --set="name=$database" <<<'CREATE DATABASE :"name";'
     export PGUSER=$user PGDATABASE=$database POSTGRES_USER=$user POSTGRES_DB=$database
