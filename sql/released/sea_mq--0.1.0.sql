@@ -7095,7 +7095,7 @@ COMMENT ON FUNCTION sea_mq.take_calls IS 'Takes messages that an endpoint is to 
 
 CREATE FUNCTION sea_mq.next_call(subscription text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-    SELECT ceil(extract(epoch FROM greatest(min(p.due_at) - clock_timestamp(), '0')) * 1000)::bigint
+    SELECT CASE WHEN min(p.due_at) IS NOT NULL THEN ceil(extract(epoch FROM greatest(min(p.due_at) - clock_timestamp(), '0')) * 1000)::bigint END
     FROM sea_mq.inbox_pending p WHERE p.subscription = $1 AND p.status = 'failed'
 $$;
 COMMENT ON FUNCTION sea_mq.next_call IS 'Milliseconds until the next retry of a subscription is due; for internal use';
