@@ -102,7 +102,7 @@ check_settings() {
     libraries=$("${arguments[@]}" -C shared_preload_libraries 2>/dev/null) || return 0
     workers=$("${arguments[@]}" -C max_worker_processes 2>/dev/null) || return 0
     [[ $libraries =~ (^|[^a-z_])sea_mq([^a-z_]|$) ]] ||
-        say "warning: sea_mq is not in shared_preload_libraries ('$libraries'), so events are stored and not published. ALTER SYSTEM SET shared_preload_libraries = '${libraries:+$libraries, }sea_mq'; and restart the container."
+        say "warning: sea_mq is not in shared_preload_libraries ('$libraries'), so events are stored and not published. ALTER SYSTEM SET shared_preload_libraries = ${libraries:+$libraries, }sea_mq; and restart the container."
     [ "$workers" -ge 4 ] ||
         say "warning: max_worker_processes is $workers, too few for sea_mq's launcher, relay, consumer and handlers. ALTER SYSTEM SET max_worker_processes = 16; and restart the container."
 }

@@ -149,7 +149,7 @@ accidents() {
     "$engine" exec "$name" psql -U postgres -q -c "ALTER SYSTEM SET shared_preload_libraries = 'auto_explain'" -c 'ALTER SYSTEM SET max_worker_processes = 2'
     "$engine" restart "$name" >/dev/null
     wait_for 60 "$engine" exec "$name" pg_isready --quiet --host=127.0.0.1 || die "it does not restart"
-    "$engine" logs "$name" 2>&1 | grep -q "ALTER SYSTEM SET shared_preload_libraries = 'auto_explain, sea_mq'" || die "nothing is said of the missing library"
+    "$engine" logs "$name" 2>&1 | grep -q "ALTER SYSTEM SET shared_preload_libraries = auto_explain, sea_mq;" || die "nothing is said of the missing library"
     "$engine" logs "$name" 2>&1 | grep -q 'ALTER SYSTEM SET max_worker_processes = 16' || die "nothing is said of too few workers"
     "$engine" rm --force "$name" >/dev/null
 }
