@@ -4,8 +4,27 @@ COMMENT ON SCHEMA sea_mq IS 'sea_mq: transactional messaging over NATS JetStream
 CREATE SCHEMA sea_mq_inside;
 COMMENT ON SCHEMA sea_mq_inside IS 'What functions of sea_mq do as the extension''s owner; nobody else has a right on it';
 
+CREATE FUNCTION sea_mq.library_version() RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'library_version_wrapper';
+COMMENT ON FUNCTION sea_mq.library_version IS
+'Version of the library that this session has loaded. The version of the SQL is in pg_extension; sea_mq.problems says when they differ';
+
+CREATE FUNCTION sea_mq.check_library() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- While a script runs, this is the version that it leads to.
+    needed text := (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'sea_mq');
+BEGIN
+    IF string_to_array(sea_mq.library_version(), '.')::integer[] < string_to_array(needed, '.')::integer[] THEN
+        RAISE EXCEPTION 'the SQL is of version % and the library of version %', needed, sea_mq.library_version()
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                HINT = format('Install version %s of the library (the package of this server''s major), restart the server, and say it again.', needed);
+    END IF;
+END $$;
+COMMENT ON FUNCTION sea_mq.check_library IS 'Refuses a script that is newer than the library; for internal use';
+
 DO $$
 BEGIN
+    PERFORM sea_mq.check_library();
     IF current_setting('server_encoding') <> 'UTF8' THEN
         RAISE EXCEPTION 'sea_mq needs a database with the encoding UTF8, this one has %', current_setting('server_encoding')
             USING ERRCODE = 'feature_not_supported', HINT = 'NATS subjects, headers and JSON are UTF-8.';
@@ -3502,6 +3521,13 @@ SELECT 2, format('the %s has failed %s times since %s: %s', f.worker, f.failures
         coalesce(f.error, 'its process ended; see the server''s log')),
     'It tries again by itself. If that does not help, look for sea_mq in the server''s log; once the cause is mended, it goes on.'
 FROM sea_mq.worker_failures() f WHERE f.failures > 2
+UNION ALL
+SELECT CASE WHEN v.library < v.script THEN 1 ELSE 5 END,
+    format('the library is version %s and the SQL of this database %s', array_to_string(v.library, '.'), array_to_string(v.script, '.')),
+    CASE WHEN v.library < v.script THEN format('Install version %s of the library and restart the server.', array_to_string(v.script, '.'))
+        ELSE 'ALTER EXTENSION sea_mq UPDATE; in this database. Until then it works as before.' END
+FROM (SELECT string_to_array(sea_mq.library_version(), '.')::integer[] AS library, string_to_array(e.extversion, '.')::integer[] AS script
+    FROM pg_catalog.pg_extension e WHERE e.extname = 'sea_mq') v WHERE v.library <> v.script
 UNION ALL
 SELECT 1, format('emit refuses events: about %s MB are not published yet, and sea_mq.max_outbox_size is %s MB', b.bytes >> 20, m.bytes >> 20),
     'Mend what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
@@ -7255,7 +7281,7 @@ GRANT INSERT, SELECT (id) ON sea_mq.outbox_events TO sea_mq_producer;
 
 GRANT SELECT ON sea_mq.outbox_events, sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems,
     sea_mq.status, sea_mq.streams, sea_mq.consumers, sea_mq.publish_failures, sea_mq.stream_divergences TO sea_mq_monitor, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.worker_problem, sea_mq.event_status,
+GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.library_version, sea_mq.worker_problem, sea_mq.event_status,
     sea_mq.install_report, sea_mq.event_name, sea_mq.context_name, sea_mq.sink_id TO sea_mq_monitor, sea_mq_operator;
 
 GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.rename_stream, sea_mq.drop_stream, sea_mq.create_consumer,

@@ -1,2 +1,0 @@
--- The encoding does not change, and the library was looked at above.
--- 1a284f090969
