@@ -111,6 +111,6 @@ async fn the_log_does_not_grow_for_an_endpoint_alone() {
         db.value("SELECT dropped FROM sea_mq.endpoint_status", &[]).await,
         db.value("SELECT count(*) FROM sea_mq.delivery_pending", &[]).await,
     );
-    assert!(dropped + waiting < emitted, "{dropped} of {emitted}, {waiting} wait");
+    assert!(dropped + waiting <= emitted, "{dropped} of {emitted}, {waiting} wait");
     until_true(&db, "the log is given back", "SELECT count(*) < 600 FROM sea_mq.outbox_log").await;
 }
