@@ -89,6 +89,9 @@ test("leases are renewed", async () => {
 test("stop ends after what is in hand", async () => {
   const { subscription, emitNumbers, effects, record } = await subscribed("stopped");
   await emitNumbers(1, 2, 3, 4, 5, 6);
+  // Otherwise the first batch may be a smaller one.
+  const stored = "SELECT FROM sea_mq.inbox_messages WHERE subscription = $1";
+  while ((await pool.query(stored, [subscription])).rowCount < 6) await new Promise((resolve) => setTimeout(resolve, 20));
   const worker = new Worker(pool, subscription, async (client, message) => {
     await record(client, message);
     if (message.payload === 2) worker.stop();
