@@ -222,7 +222,7 @@ impl Worker {
             // Of several lanes, another one may have something to do before that.
             served.raise_floor(report.floor);
         }
-        let was_due = served.lane_mut(lane.number).due_at.is_some_and(|at| at <= Instant::now());
+        let was_due = served.is_due(lane.number, Instant::now());
         match brought {
             Brought::Nothing => {}
             Brought::Delivered(taken) => self.settle_delivered(place, taken, &report, here)?,

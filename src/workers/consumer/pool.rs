@@ -100,8 +100,7 @@ impl Pool {
     /// Whether there can be processes: the library is preloaded, they are wanted, and the server has a slot for one.
     pub fn is_there(&self, now: Instant) -> bool {
         let Some(database) = self.database.filter(|_| gucs::handler_processes() > 0) else { return false };
-        let mut seats = Role::handlers().map(|role| database.seat(role));
-        seats.any(|seat| seat.has_process())
+        self.has_process()
             || self.waits_since.is_none_or(|since| now.saturating_duration_since(since) < START)
                 && !database.seat(Role::Handler(0)).lacks_slot.load(std::sync::atomic::Ordering::Acquire)
     }
@@ -131,10 +130,17 @@ impl Pool {
         self.waits_since.map(|since| since + PATIENCE)
     }
 
-    /// No task waits for a process.
+    /// No task waits for a process. Where none has come, that is remembered: the consumer goes on by itself until there is one, and
+    /// does not wait for it again and again.
     pub fn is_enough(&mut self) {
-        self.waits_since = None;
         self.more = 0;
+        if self.has_process() {
+            self.waits_since = None;
+        }
+    }
+
+    fn has_process(&self) -> bool {
+        self.database.is_some_and(|database| Role::handlers().any(|role| database.seat(role).has_process()))
     }
 
     /// Gives a task, as bytes, to a process that was free. What it brought along comes back if that fails.

@@ -277,7 +277,7 @@ impl Worker {
             let held = served.held_since.map(|since| since + super::direct::PATIENCE);
             [due, served.blocked_until.filter(|at| *at > now), held]
         });
-        let pool = self.pool.due_at().filter(|_| active);
+        let pool = self.pool.due_at().filter(|_| active && self.waits);
         let look = self.look_due.then_some(self.looked_at + LOOK);
         let house = active.then_some(self.house_at);
         let times = served.chain([Some(self.poll_at), look, house, pool, self.consumer.due_at()]);
