@@ -195,14 +195,32 @@ elif [ $# = 0 ]; then
     parts=(fmt lint unit regress isolation e2e gateway chaos)
 fi
 
+# left_of PART: the processes that it has started and not ended, by what their environment says.
+left_of() { grep -lzsx "SEA_MQ_PART=$1" /proc/[0-9]*/environ | cut -d/ -f3 || true; }
+nobody_left() { [ -z "$(left_of "$1")" ]; }
+
+# Runs a part in a process of its own, so that it ends at its first error. A process that it leaves would keep our output
+# open, and whoever reads that would wait for ever: it is named and killed, and the part has failed.
+run_part() {
+    local status=0 left
+    SEA_MQ_PART=$1-$$ "${BASH_SOURCE[0]}" part "$@" || status=$?
+    if ! wait_for 5 nobody_left "$1-$$"; then
+        mapfile -t left < <(left_of "$1-$$")
+        warn "$1 has left these processes:"
+        ps -o pid=,args= -p "$(IFS=, && printf '%s' "${left[*]}")" >&2 || true
+        kill -KILL "${left[@]}" || true
+        status=1
+    fi
+    return "$status"
+}
+
 failed=() closing=()
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for part in "${parts[@]}"; do
     say "$part"
     begin=$SECONDS
-    # In a process of its own, so that it ends at its first error.
-    if "${BASH_SOURCE[0]}" part "$part" "${arguments[@]}" 2>&1 | tee "$log"; then result=ok; else
+    if run_part "$part" "${arguments[@]}" 2>&1 | tee "$log"; then result=ok; else
         result=FAILED
         failed+=("$part")
     fi

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 
 /// The operating system user that servers run as. PostgreSQL refuses to run as root.
 pub fn server_user() -> Option<&'static str> {
@@ -51,7 +51,7 @@ pub fn run(command: &mut Command) -> String {
 }
 
 /// A server process. It gets `last_signal` when this process dies, even of SIGKILL: the kernel sees to that, so that an
-/// interrupted test run leaves nothing behind.
+/// interrupted test run leaves nothing behind. What it has started itself, as a wrapper does, ends with it.
 pub struct Process {
     child: Child,
     log: PathBuf,
@@ -100,6 +100,13 @@ impl Process {
     }
 }
 
+/// A program of `folder` that is killed with the test, whatever it has started.
+pub fn service(folder: &Path, command: &[&str], log: &Path) -> Process {
+    let folder = folder.to_string_lossy();
+    let arguments: Vec<String> = ["-C", &folder].iter().chain(command).map(ToString::to_string).collect();
+    Process::start(Path::new("env"), &arguments, false, Signal::KILL, log)
+}
+
 /// Waits until `condition` holds; false when it has not within `limit`.
 pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let begin = Instant::now();
@@ -121,6 +128,8 @@ impl Drop for Process {
                 self.wait(Duration::from_secs(10));
             }
         }
+        // It leads a group of its own. No such group: nobody is left.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         if std::thread::panicking() {
             eprintln!("--- the end of {}", self.log.display());
             eprintln!("{}", tail(&self.log, 40));

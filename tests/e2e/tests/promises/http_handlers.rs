@@ -1,11 +1,12 @@
 //! Handlers that are HTTP services: what they get, what their answers mean, and what is promised when something is killed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use harness::{Database, Port, Receiver, Reply, Stage, StageOptions, kill, until, until_some};
+use harness::{Database, Port, Receiver, Reply, Stage, StageOptions, kill, service, until, until_some};
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
@@ -351,30 +352,20 @@ async fn a_service_gets_no_more_than_its_audience_may_see_and_only_operators_nam
     .await;
 }
 
-/// A process that ends with the test.
-struct Service(std::process::Child);
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The services in docs/examples do what their comments say.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_examples_handle_messages() {
-    let (_stage, db) = stage("http_examples", true).await;
-    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples"));
+    let (stage, db) = stage("http_examples", true).await;
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples"));
     let programs =
         [("python", vec!["handle_orders.py"]), ("node", vec!["--experimental-strip-types", "handle_orders.ts"])];
     let mut services = Vec::new();
     for (program, arguments) in programs {
         let claimed = Port::claim();
         let port = claimed.number().to_string();
-        let mut command = std::process::Command::new(program);
-        command.args(arguments).arg(&port).current_dir(folder);
-        services.push((Service(command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))), claimed));
+        let log = stage.directory.path().join(format!("{program}.log"));
+        let service = service(folder, &[&[program], &arguments[..], &[&port]].concat(), &log);
+        services.push((service, claimed));
         until(&format!("the {program} service listens"), SOON * 3, async || {
             tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await.is_ok()
         })
