@@ -85,6 +85,24 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.may_be IS 'Whether one role can act as another; false if one of them does not exist; for internal use';
 
+-- Roles are known by their OIDs, which a dump does not have: this is for what it brings, and for nothing that decides later.
+CREATE FUNCTION sea_mq.role_named(name name) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT r.oid FROM pg_roles r WHERE r.rolname = $1';
+COMMENT ON FUNCTION sea_mq.role_named IS 'The role of a name; NULL if there is none; for internal use';
+
+CREATE FUNCTION sea_mq.pin_creator() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.created_by_oid := sea_mq.role_named(NEW.created_by);
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION sea_mq.pin_creator IS 'Trigger function: which role created it';
+-- The owner, and operators, may do what concerns it.
+CREATE FUNCTION sea_mq.may_manage(creator oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE') OR sea_mq.may_be(sea_mq.caller(), $1)
+$$;
+COMMENT ON FUNCTION sea_mq.may_manage IS 'Whether the caller is an operator or a member of the role that created something; for internal use';
+
 -- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them anew.
 CREATE FUNCTION sea_mq.table_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'table_changed_wrapper';

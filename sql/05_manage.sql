@@ -330,9 +330,7 @@ BEGIN
         TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
         PERFORM sea_mq.move_cursor(c.reader_kind, c.reader, '1:1:') FROM sea_mq.cursors c;
         PERFORM sea_mq.forget_stream(p.sink, from_start => false) FROM sea_mq.stream_progress p;
-        -- Roles and functions have other OIDs here.
-        UPDATE sea_mq.subscriptions s SET owner_oid = sea_mq.role_named(s.owner), handler_oid = sea_mq.find_handler(s.handler);
-        UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
+        PERFORM sea_mq.pin_names(strange => true);
     END IF;
     RETURN moved;
 END $$;
@@ -353,9 +351,8 @@ BEGIN
     UPDATE sea_mq.installation SET fenced = NULL, cleared_server = NULL, adopting = true;
     UPDATE sea_mq.stream_divergences SET accepted_at = now() WHERE accepted_at IS NULL;
     UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
-    -- Roles and functions have other OIDs in another cluster.
-    UPDATE sea_mq.subscriptions s SET take_over = true, owner_oid = sea_mq.role_named(s.owner), handler_oid = sea_mq.find_handler(s.handler);
-    UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
+    PERFORM sea_mq.pin_names(strange => false);
+    UPDATE sea_mq.subscriptions s SET take_over = true;
     UPDATE sea_mq.consumers SET take_over = true, state = CASE state WHEN 'removing' THEN state ELSE 'pending' END;
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.come_home();

@@ -306,10 +306,6 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.find_handler IS 'The function f(sea_mq.event) of a qualified name; NULL if there is none; for internal use';
 
-CREATE FUNCTION sea_mq.role_named(name name) RETURNS oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT r.oid FROM pg_roles r WHERE r.rolname = $1';
-COMMENT ON FUNCTION sea_mq.role_named IS 'The role of a name; NULL if there is none; for internal use';
-
 -- Roles and functions are known by their OIDs, which mean nothing in another cluster: what a dump brings is looked up by name.
 CREATE FUNCTION sea_mq.pin_subscription() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -332,6 +328,22 @@ END $$;
 COMMENT ON FUNCTION sea_mq.pin_owner IS 'Trigger function: which role a name means';
 CREATE TRIGGER pin BEFORE INSERT OR UPDATE ON sea_mq.subscriptions FOR EACH ROW EXECUTE FUNCTION sea_mq.pin_subscription();
 COMMENT ON TRIGGER pin ON sea_mq.subscriptions IS 'Which role and which function a subscription means';
+
+-- A copied data directory has the roles' OIDs still, and names that roles may have given away since. A dump has the names alone.
+CREATE FUNCTION sea_mq.pin_names(strange boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE sea_mq.subscriptions s SET owner_oid = CASE WHEN strange OR s.owner_oid IS NULL THEN sea_mq.role_named(s.owner) ELSE s.owner_oid END,
+        handler_oid = sea_mq.find_handler(s.handler);
+    UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner) WHERE strange OR a.owner_oid IS NULL;
+    UPDATE sea_mq.endpoint_definitions e SET created_by_oid = sea_mq.role_named(e.created_by) WHERE strange OR e.created_by_oid IS NULL;
+    WITH found AS MATERIALIZED (SELECT c.name, sea_mq.role_named(c.name) AS oid
+        FROM (SELECT DISTINCT l.created_by AS name FROM sea_mq.entity_links l WHERE strange OR l.created_by_oid IS NULL) c)
+    UPDATE sea_mq.entity_links l SET created_by_oid = f.oid FROM found f
+    WHERE f.name = l.created_by AND (strange OR l.created_by_oid IS NULL) AND l.created_by_oid IS DISTINCT FROM f.oid;
+END $$;
+COMMENT ON FUNCTION sea_mq.pin_names IS
+'After a restore: looks up which roles and functions are meant, by their names. strange: all of them; else the roles that were not found before. For internal use';
 
 -- The subscription, if the caller may change it: members of its owner may, and operators what does not decide who runs what.
 CREATE FUNCTION sea_mq.own_subscription(subscription text, decides boolean DEFAULT false) RETURNS sea_mq.subscriptions

@@ -10,8 +10,11 @@ CREATE TABLE sea_mq.entity_links (
     link_type text COLLATE "C" NOT NULL DEFAULT 'reference' CHECK (link_type ~ '^[a-z][a-z0-9_]{0,99}$'),
     metadata jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     created_at timestamptz NOT NULL DEFAULT now(),
-    created_by name NOT NULL
+    created_by name NOT NULL,
+    created_by_oid oid
 );
+CREATE TRIGGER pin BEFORE INSERT ON sea_mq.entity_links FOR EACH ROW EXECUTE FUNCTION sea_mq.pin_creator();
+COMMENT ON TRIGGER pin ON sea_mq.entity_links IS 'Which role created the link';
 -- One link of a type between two entities; also what is asked for by source.
 CREATE UNIQUE INDEX entity_links_ends ON sea_mq.entity_links
     (source_module, source_type, source_id, target_module, target_type, target_id, link_type);
@@ -29,7 +32,8 @@ COMMENT ON COLUMN sea_mq.entity_links.target_id IS 'Its id';
 COMMENT ON COLUMN sea_mq.entity_links.link_type IS 'reference, cascade, aggregate_root, or one of your own: small letters, digits and _';
 COMMENT ON COLUMN sea_mq.entity_links.metadata IS 'What else is to be known of the link: a JSON object';
 COMMENT ON COLUMN sea_mq.entity_links.created_at IS 'When it was created';
-COMMENT ON COLUMN sea_mq.entity_links.created_by IS 'Role that created it';
+COMMENT ON COLUMN sea_mq.entity_links.created_by IS 'Role that created it, by the name that it had';
+COMMENT ON COLUMN sea_mq.entity_links.created_by_oid IS 'That role: it may be renamed, and no other is taken for it';
 
 -- All links at once: in the order of their ends, so that two transactions that create the same ones wait and do not deadlock.
 CREATE FUNCTION sea_mq.create_links(links jsonb[]) RETURNS SETOF uuid
@@ -97,14 +101,13 @@ id. link_type: reference, cascade, aggregate_root, or one of your own. Errors: 2
 CREATE FUNCTION sea_mq.drop_link(id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    creator name := (SELECT l.created_by FROM sea_mq.entity_links l WHERE l.id = drop_link.id);
+    dropped sea_mq.entity_links;
 BEGIN
-    IF creator IS NULL THEN
+    SELECT l.* INTO dropped FROM sea_mq.entity_links l WHERE l.id = drop_link.id;
+    IF NOT FOUND THEN
         RETURN false;
-    ELSIF NOT (pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE')
-        OR sea_mq.may_be(sea_mq.caller(), (SELECT r.oid FROM pg_roles r WHERE r.rolname = creator)))
-    THEN
-        RAISE EXCEPTION 'the link was created by "%"', creator
+    ELSIF NOT sea_mq.may_manage(dropped.created_by_oid) THEN
+        RAISE EXCEPTION 'the link was created by "%"', dropped.created_by
             USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may drop it.';
     END IF;
     DELETE FROM sea_mq.entity_links l WHERE l.id = drop_link.id;

@@ -29,8 +29,11 @@ CREATE TABLE sea_mq.endpoint_definitions (
     paused boolean NOT NULL DEFAULT false,
     created_by name NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now()
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    created_by_oid oid
 );
+CREATE TRIGGER pin BEFORE INSERT ON sea_mq.endpoint_definitions FOR EACH ROW EXECUTE FUNCTION sea_mq.pin_creator();
+COMMENT ON TRIGGER pin ON sea_mq.endpoint_definitions IS 'Which role created the endpoint';
 COMMENT ON SEQUENCE sea_mq.endpoint_definitions_id_seq IS 'Numbers of endpoints';
 COMMENT ON TABLE sea_mq.endpoint_definitions IS 'Endpoints outside that get events, without their secrets. Query sea_mq.endpoints instead';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.id IS 'Number of the endpoint, which no other ever has';
@@ -59,7 +62,8 @@ COMMENT ON COLUMN sea_mq.endpoint_definitions.keep_response IS 'Whether the body
 COMMENT ON COLUMN sea_mq.endpoint_definitions.start_from IS 'new, all or a time';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.start_at IS 'Events emitted before this are left out; NULL for no such bound';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.paused IS 'Whether delivery is paused';
-COMMENT ON COLUMN sea_mq.endpoint_definitions.created_by IS 'Role that created it';
+COMMENT ON COLUMN sea_mq.endpoint_definitions.created_by IS 'Role that created it, by the name that it had';
+COMMENT ON COLUMN sea_mq.endpoint_definitions.created_by_oid IS 'That role: it may be renamed, and no other is taken for it';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.created_at IS 'When it was created';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.updated_at IS 'When its description changed last';
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.endpoint_definitions', '');

@@ -140,12 +140,12 @@ BEGIN
     new := ROW(NULL, endpoint, kind, url, sea_mq.context_name(source), filter, NULL, audience, format, method, coalesce(headers, '{}'), body, auth, ordering,
         on_exhausted, max_in_flight, rate, timeout, connect_timeout, retry_schedule, max_age, max_size, keep_response, start_from,
         CASE WHEN start_from = 'new' THEN clock_timestamp() WHEN start_from <> 'all' THEN sea_mq.start_time(start_from) END,
-        false, pg_get_userbyid(sea_mq.caller()), now(), now());
+        false, pg_get_userbyid(sea_mq.caller()), now(), now(), NULL);
     new := sea_mq.check_described(new);
     SELECT e.* INTO old FROM sea_mq.endpoint_definitions e WHERE e.endpoint = new.endpoint;
     IF FOUND THEN
-        IF to_jsonb(old) - '{id,start_at,paused,created_by,created_at,updated_at}'::text[]
-            <> to_jsonb(new) - '{id,start_at,paused,created_by,created_at,updated_at}'::text[] THEN
+        IF to_jsonb(old) - '{id,start_at,paused,created_by,created_by_oid,created_at,updated_at}'::text[]
+            <> to_jsonb(new) - '{id,start_at,paused,created_by,created_by_oid,created_at,updated_at}'::text[] THEN
             RAISE EXCEPTION 'there is an endpoint "%" already, and it is another one', endpoint
                 USING ERRCODE = 'duplicate_object', HINT = 'Change it with sea_mq.alter_endpoint, or drop it first.';
         END IF;

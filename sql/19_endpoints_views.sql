@@ -7,7 +7,8 @@ SELECT e.id, e.endpoint, e.kind, CASE WHEN m.changes THEN e.url ELSE substring(e
     CASE WHEN m.changes THEN e.body WHEN e.body IS NOT NULL THEN '"***"' END AS body,
     CASE WHEN m.changes THEN e.auth WHEN e.auth IS NOT NULL THEN jsonb_build_object('type', e.auth -> 'type') END AS auth,
     e.ordering, e.on_exhausted, e.max_in_flight, e.rate, e.timeout, e.connect_timeout, e.retry_schedule, e.max_age, e.max_size, e.keep_response,
-    e.start_from, e.start_at, e.paused, e.created_by, e.created_at, e.updated_at
+    e.start_from, e.start_at, e.paused,
+    coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = e.created_by_oid), e.created_by) AS created_by, e.created_at, e.updated_at
 FROM sea_mq.endpoint_definitions e
 CROSS JOIN (SELECT pg_catalog.pg_has_role('sea_mq_operator', 'USAGE')) m(changes);
 COMMENT ON VIEW sea_mq.endpoints IS
@@ -18,10 +19,12 @@ DECLARE
     c record;
 BEGIN
     FOR c IN SELECT a.attname AS name, col_description(a.attrelid, a.attnum) AS remark FROM pg_attribute a
+        JOIN pg_attribute shown ON shown.attrelid = 'sea_mq.endpoints'::regclass AND shown.attname = a.attname
         WHERE a.attrelid = 'sea_mq.endpoint_definitions'::regclass AND a.attnum > 0
     LOOP
         EXECUTE format('COMMENT ON COLUMN sea_mq.endpoints.%I IS %L', c.name, c.remark);
     END LOOP;
+    COMMENT ON COLUMN sea_mq.endpoints.created_by IS 'Role that created it';
 END $$;
 
 CREATE VIEW sea_mq.deliveries AS

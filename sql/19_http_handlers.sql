@@ -13,9 +13,7 @@ BEGIN
     ELSIF e.kind = 'nats' THEN
         RAISE EXCEPTION 'endpoint "%" is of kind nats, and gives no answers', endpoint
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name one of kind http or webhook.';
-    ELSIF NOT (pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE')
-        OR sea_mq.may_be(sea_mq.caller(), (SELECT r.oid FROM pg_roles r WHERE r.rolname = e.created_by)))
-    THEN
+    ELSIF NOT sea_mq.may_manage(e.created_by_oid) THEN
         RAISE EXCEPTION 'endpoint "%" was created by "%"', endpoint, e.created_by
             USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may have it called.';
     END IF;

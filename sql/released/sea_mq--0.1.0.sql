@@ -85,6 +85,24 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.may_be IS 'Whether one role can act as another; false if one of them does not exist; for internal use';
 
+-- Roles are known by their OIDs, which a dump does not have: this is for what it brings, and for nothing that decides later.
+CREATE FUNCTION sea_mq.role_named(name name) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT r.oid FROM pg_roles r WHERE r.rolname = $1';
+COMMENT ON FUNCTION sea_mq.role_named IS 'The role of a name; NULL if there is none; for internal use';
+
+CREATE FUNCTION sea_mq.pin_creator() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.created_by_oid := sea_mq.role_named(NEW.created_by);
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION sea_mq.pin_creator IS 'Trigger function: which role created it';
+-- The owner, and operators, may do what concerns it.
+CREATE FUNCTION sea_mq.may_manage(creator oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE') OR sea_mq.may_be(sea_mq.caller(), $1)
+$$;
+COMMENT ON FUNCTION sea_mq.may_manage IS 'Whether the caller is an operator or a member of the role that created something; for internal use';
+
 -- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them anew.
 CREATE FUNCTION sea_mq.table_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'table_changed_wrapper';
@@ -1226,9 +1244,7 @@ BEGIN
         TRUNCATE sea_mq.outbox_log, sea_mq.relay_journal;
         PERFORM sea_mq.move_cursor(c.reader_kind, c.reader, '1:1:') FROM sea_mq.cursors c;
         PERFORM sea_mq.forget_stream(p.sink, from_start => false) FROM sea_mq.stream_progress p;
-        -- Roles and functions have other OIDs here.
-        UPDATE sea_mq.subscriptions s SET owner_oid = sea_mq.role_named(s.owner), handler_oid = sea_mq.find_handler(s.handler);
-        UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
+        PERFORM sea_mq.pin_names(strange => true);
     END IF;
     RETURN moved;
 END $$;
@@ -1249,9 +1265,8 @@ BEGIN
     UPDATE sea_mq.installation SET fenced = NULL, cleared_server = NULL, adopting = true;
     UPDATE sea_mq.stream_divergences SET accepted_at = now() WHERE accepted_at IS NULL;
     UPDATE sea_mq.streams SET owner = (SELECT install_id FROM sea_mq.installation), take_over = true;
-    -- Roles and functions have other OIDs in another cluster.
-    UPDATE sea_mq.subscriptions s SET take_over = true, owner_oid = sea_mq.role_named(s.owner), handler_oid = sea_mq.find_handler(s.handler);
-    UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner);
+    PERFORM sea_mq.pin_names(strange => false);
+    UPDATE sea_mq.subscriptions s SET take_over = true;
     UPDATE sea_mq.consumers SET take_over = true, state = CASE state WHEN 'removing' THEN state ELSE 'pending' END;
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.come_home();
@@ -1627,10 +1642,6 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.find_handler IS 'The function f(sea_mq.event) of a qualified name; NULL if there is none; for internal use';
 
-CREATE FUNCTION sea_mq.role_named(name name) RETURNS oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT r.oid FROM pg_roles r WHERE r.rolname = $1';
-COMMENT ON FUNCTION sea_mq.role_named IS 'The role of a name; NULL if there is none; for internal use';
-
 -- Roles and functions are known by their OIDs, which mean nothing in another cluster: what a dump brings is looked up by name.
 CREATE FUNCTION sea_mq.pin_subscription() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -1653,6 +1664,22 @@ END $$;
 COMMENT ON FUNCTION sea_mq.pin_owner IS 'Trigger function: which role a name means';
 CREATE TRIGGER pin BEFORE INSERT OR UPDATE ON sea_mq.subscriptions FOR EACH ROW EXECUTE FUNCTION sea_mq.pin_subscription();
 COMMENT ON TRIGGER pin ON sea_mq.subscriptions IS 'Which role and which function a subscription means';
+
+-- A copied data directory has the roles' OIDs still, and names that roles may have given away since. A dump has the names alone.
+CREATE FUNCTION sea_mq.pin_names(strange boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE sea_mq.subscriptions s SET owner_oid = CASE WHEN strange OR s.owner_oid IS NULL THEN sea_mq.role_named(s.owner) ELSE s.owner_oid END,
+        handler_oid = sea_mq.find_handler(s.handler);
+    UPDATE sea_mq.accepted_names a SET owner_oid = sea_mq.role_named(a.owner) WHERE strange OR a.owner_oid IS NULL;
+    UPDATE sea_mq.endpoint_definitions e SET created_by_oid = sea_mq.role_named(e.created_by) WHERE strange OR e.created_by_oid IS NULL;
+    WITH found AS MATERIALIZED (SELECT c.name, sea_mq.role_named(c.name) AS oid
+        FROM (SELECT DISTINCT l.created_by AS name FROM sea_mq.entity_links l WHERE strange OR l.created_by_oid IS NULL) c)
+    UPDATE sea_mq.entity_links l SET created_by_oid = f.oid FROM found f
+    WHERE f.name = l.created_by AND (strange OR l.created_by_oid IS NULL) AND l.created_by_oid IS DISTINCT FROM f.oid;
+END $$;
+COMMENT ON FUNCTION sea_mq.pin_names IS
+'After a restore: looks up which roles and functions are meant, by their names. strange: all of them; else the roles that were not found before. For internal use';
 
 -- The subscription, if the caller may change it: members of its owner may, and operators what does not decide who runs what.
 CREATE FUNCTION sea_mq.own_subscription(subscription text, decides boolean DEFAULT false) RETURNS sea_mq.subscriptions
@@ -5607,8 +5634,11 @@ CREATE TABLE sea_mq.entity_links (
     link_type text COLLATE "C" NOT NULL DEFAULT 'reference' CHECK (link_type ~ '^[a-z][a-z0-9_]{0,99}$'),
     metadata jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     created_at timestamptz NOT NULL DEFAULT now(),
-    created_by name NOT NULL
+    created_by name NOT NULL,
+    created_by_oid oid
 );
+CREATE TRIGGER pin BEFORE INSERT ON sea_mq.entity_links FOR EACH ROW EXECUTE FUNCTION sea_mq.pin_creator();
+COMMENT ON TRIGGER pin ON sea_mq.entity_links IS 'Which role created the link';
 -- One link of a type between two entities; also what is asked for by source.
 CREATE UNIQUE INDEX entity_links_ends ON sea_mq.entity_links
     (source_module, source_type, source_id, target_module, target_type, target_id, link_type);
@@ -5626,7 +5656,8 @@ COMMENT ON COLUMN sea_mq.entity_links.target_id IS 'Its id';
 COMMENT ON COLUMN sea_mq.entity_links.link_type IS 'reference, cascade, aggregate_root, or one of your own: small letters, digits and _';
 COMMENT ON COLUMN sea_mq.entity_links.metadata IS 'What else is to be known of the link: a JSON object';
 COMMENT ON COLUMN sea_mq.entity_links.created_at IS 'When it was created';
-COMMENT ON COLUMN sea_mq.entity_links.created_by IS 'Role that created it';
+COMMENT ON COLUMN sea_mq.entity_links.created_by IS 'Role that created it, by the name that it had';
+COMMENT ON COLUMN sea_mq.entity_links.created_by_oid IS 'That role: it may be renamed, and no other is taken for it';
 
 -- All links at once: in the order of their ends, so that two transactions that create the same ones wait and do not deadlock.
 CREATE FUNCTION sea_mq.create_links(links jsonb[]) RETURNS SETOF uuid
@@ -5694,14 +5725,13 @@ id. link_type: reference, cascade, aggregate_root, or one of your own. Errors: 2
 CREATE FUNCTION sea_mq.drop_link(id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    creator name := (SELECT l.created_by FROM sea_mq.entity_links l WHERE l.id = drop_link.id);
+    dropped sea_mq.entity_links;
 BEGIN
-    IF creator IS NULL THEN
+    SELECT l.* INTO dropped FROM sea_mq.entity_links l WHERE l.id = drop_link.id;
+    IF NOT FOUND THEN
         RETURN false;
-    ELSIF NOT (pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE')
-        OR sea_mq.may_be(sea_mq.caller(), (SELECT r.oid FROM pg_roles r WHERE r.rolname = creator)))
-    THEN
-        RAISE EXCEPTION 'the link was created by "%"', creator
+    ELSIF NOT sea_mq.may_manage(dropped.created_by_oid) THEN
+        RAISE EXCEPTION 'the link was created by "%"', dropped.created_by
             USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may drop it.';
     END IF;
     DELETE FROM sea_mq.entity_links l WHERE l.id = drop_link.id;
@@ -5844,8 +5874,11 @@ CREATE TABLE sea_mq.endpoint_definitions (
     paused boolean NOT NULL DEFAULT false,
     created_by name NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now()
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    created_by_oid oid
 );
+CREATE TRIGGER pin BEFORE INSERT ON sea_mq.endpoint_definitions FOR EACH ROW EXECUTE FUNCTION sea_mq.pin_creator();
+COMMENT ON TRIGGER pin ON sea_mq.endpoint_definitions IS 'Which role created the endpoint';
 COMMENT ON SEQUENCE sea_mq.endpoint_definitions_id_seq IS 'Numbers of endpoints';
 COMMENT ON TABLE sea_mq.endpoint_definitions IS 'Endpoints outside that get events, without their secrets. Query sea_mq.endpoints instead';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.id IS 'Number of the endpoint, which no other ever has';
@@ -5874,7 +5907,8 @@ COMMENT ON COLUMN sea_mq.endpoint_definitions.keep_response IS 'Whether the body
 COMMENT ON COLUMN sea_mq.endpoint_definitions.start_from IS 'new, all or a time';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.start_at IS 'Events emitted before this are left out; NULL for no such bound';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.paused IS 'Whether delivery is paused';
-COMMENT ON COLUMN sea_mq.endpoint_definitions.created_by IS 'Role that created it';
+COMMENT ON COLUMN sea_mq.endpoint_definitions.created_by IS 'Role that created it, by the name that it had';
+COMMENT ON COLUMN sea_mq.endpoint_definitions.created_by_oid IS 'That role: it may be renamed, and no other is taken for it';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.created_at IS 'When it was created';
 COMMENT ON COLUMN sea_mq.endpoint_definitions.updated_at IS 'When its description changed last';
 SELECT pg_catalog.pg_extension_config_dump('sea_mq.endpoint_definitions', '');
@@ -6229,12 +6263,12 @@ BEGIN
     new := ROW(NULL, endpoint, kind, url, sea_mq.context_name(source), filter, NULL, audience, format, method, coalesce(headers, '{}'), body, auth, ordering,
         on_exhausted, max_in_flight, rate, timeout, connect_timeout, retry_schedule, max_age, max_size, keep_response, start_from,
         CASE WHEN start_from = 'new' THEN clock_timestamp() WHEN start_from <> 'all' THEN sea_mq.start_time(start_from) END,
-        false, pg_get_userbyid(sea_mq.caller()), now(), now());
+        false, pg_get_userbyid(sea_mq.caller()), now(), now(), NULL);
     new := sea_mq.check_described(new);
     SELECT e.* INTO old FROM sea_mq.endpoint_definitions e WHERE e.endpoint = new.endpoint;
     IF FOUND THEN
-        IF to_jsonb(old) - '{id,start_at,paused,created_by,created_at,updated_at}'::text[]
-            <> to_jsonb(new) - '{id,start_at,paused,created_by,created_at,updated_at}'::text[] THEN
+        IF to_jsonb(old) - '{id,start_at,paused,created_by,created_by_oid,created_at,updated_at}'::text[]
+            <> to_jsonb(new) - '{id,start_at,paused,created_by,created_by_oid,created_at,updated_at}'::text[] THEN
             RAISE EXCEPTION 'there is an endpoint "%" already, and it is another one', endpoint
                 USING ERRCODE = 'duplicate_object', HINT = 'Change it with sea_mq.alter_endpoint, or drop it first.';
         END IF;
@@ -6908,7 +6942,8 @@ SELECT e.id, e.endpoint, e.kind, CASE WHEN m.changes THEN e.url ELSE substring(e
     CASE WHEN m.changes THEN e.body WHEN e.body IS NOT NULL THEN '"***"' END AS body,
     CASE WHEN m.changes THEN e.auth WHEN e.auth IS NOT NULL THEN jsonb_build_object('type', e.auth -> 'type') END AS auth,
     e.ordering, e.on_exhausted, e.max_in_flight, e.rate, e.timeout, e.connect_timeout, e.retry_schedule, e.max_age, e.max_size, e.keep_response,
-    e.start_from, e.start_at, e.paused, e.created_by, e.created_at, e.updated_at
+    e.start_from, e.start_at, e.paused,
+    coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = e.created_by_oid), e.created_by) AS created_by, e.created_at, e.updated_at
 FROM sea_mq.endpoint_definitions e
 CROSS JOIN (SELECT pg_catalog.pg_has_role('sea_mq_operator', 'USAGE')) m(changes);
 COMMENT ON VIEW sea_mq.endpoints IS
@@ -6919,10 +6954,12 @@ DECLARE
     c record;
 BEGIN
     FOR c IN SELECT a.attname AS name, col_description(a.attrelid, a.attnum) AS remark FROM pg_attribute a
+        JOIN pg_attribute shown ON shown.attrelid = 'sea_mq.endpoints'::regclass AND shown.attname = a.attname
         WHERE a.attrelid = 'sea_mq.endpoint_definitions'::regclass AND a.attnum > 0
     LOOP
         EXECUTE format('COMMENT ON COLUMN sea_mq.endpoints.%I IS %L', c.name, c.remark);
     END LOOP;
+    COMMENT ON COLUMN sea_mq.endpoints.created_by IS 'Role that created it';
 END $$;
 
 CREATE VIEW sea_mq.deliveries AS
@@ -7031,9 +7068,7 @@ BEGIN
     ELSIF e.kind = 'nats' THEN
         RAISE EXCEPTION 'endpoint "%" is of kind nats, and gives no answers', endpoint
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name one of kind http or webhook.';
-    ELSIF NOT (pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE')
-        OR sea_mq.may_be(sea_mq.caller(), (SELECT r.oid FROM pg_roles r WHERE r.rolname = e.created_by)))
-    THEN
+    ELSIF NOT sea_mq.may_manage(e.created_by_oid) THEN
         RAISE EXCEPTION 'endpoint "%" was created by "%"', endpoint, e.created_by
             USING ERRCODE = 'insufficient_privilege', HINT = 'Members of that role and of sea_mq_operator may have it called.';
     END IF;

@@ -276,6 +276,47 @@ async fn a_role_is_known_by_what_it_is_and_not_by_its_name() {
     until_status(&db, "clerk__work", 3, "processed").await;
 }
 
+/// Whatever somebody may do to what he made, he may after he was renamed, and a role that takes his old name may not. It stays
+/// so in a copy that is adopted, where the old name is what is written beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_made_something_is_known_by_more_than_a_name() {
+    let stage = with_roles("maker", &["clerk"]).await;
+    let db = stage.connect().await;
+    db.run("GRANT sea_mq_operator TO clerk").await;
+    stage
+        .connect_as("clerk")
+        .await
+        .run(
+            "SELECT sea_mq.create_endpoint('partner', 'http', 'https://partner.invalid/');
+             SELECT sea_mq.create_link('a', 'b', n::text, 'c', 'd', 'e') FROM generate_series(1, 2) n;
+             SELECT sea_mq.subscribe('clerk__first', 'orders'), sea_mq.subscribe('clerk__second', 'orders');
+             SELECT sea_mq.inbox_accept('m-1', 'orders', 'made', '{}', 'clerk_own')",
+        )
+        .await;
+    db.run(
+        "REVOKE sea_mq_operator FROM clerk; ALTER ROLE clerk RENAME TO scribe; CREATE ROLE clerk LOGIN;
+         GRANT sea_mq_consumer, sea_mq_producer TO clerk",
+    )
+    .await;
+    let ids: Vec<String> = db.values("SELECT id::text FROM sea_mq.entity_links ORDER BY source_id", &[]).await;
+    for (copy, link, subscription) in [("", &ids[0], "clerk__first"), ("SELECT sea_mq.adopt()", &ids[1], "clerk__second")] {
+        db.run(copy).await;
+        let (impostor, scribe) = (stage.connect_as("clerk").await, stage.connect_as("scribe").await);
+        let deeds = [
+            format!("SELECT sea_mq.subscribe('new__{subscription}', 'orders', endpoint => 'partner')"),
+            format!("SELECT sea_mq.drop_link('{link}')"),
+            format!("SELECT sea_mq.unsubscribe('{subscription}')"),
+            format!("SELECT sea_mq.inbox_accept('m-{subscription}', 'orders', 'made', '{{}}', 'clerk_own')"),
+        ];
+        for deed in deeds {
+            assert_eq!(impostor.refusal(&deed).await, SqlState::INSUFFICIENT_PRIVILEGE, "{copy} {deed}");
+            scribe.run(&deed).await;
+        }
+    }
+    let shown: String = db.value("SELECT created_by::text FROM sea_mq.endpoints", &[]).await;
+    assert_eq!(shown, "scribe");
+}
+
 /// Roles are not part of a dump, and have other numbers where it is restored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_is_restored_without_the_roles_that_it_names() {
