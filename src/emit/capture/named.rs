@@ -15,7 +15,7 @@ use crate::sys::error::raise;
 /// `node` is an expression of the raw parser.
 pub unsafe fn check_types(node: *mut pg_sys::Node) {
     // SAFETY: as the caller's.
-    unsafe { visit_raw(node, std::ptr::null_mut()) };
+    unsafe { look_raw(node, std::ptr::null_mut()) };
 }
 
 /// Looks at the functions and types of an analysed expression.
@@ -24,11 +24,23 @@ pub unsafe fn check_types(node: *mut pg_sys::Node) {
 /// `node` is an analysed expression.
 pub unsafe fn check_objects(node: *mut pg_sys::Node) {
     // SAFETY: as the caller's.
-    unsafe { visit(node, std::ptr::null_mut()) };
+    unsafe { look(node, std::ptr::null_mut()) };
+}
+
+// What the walkers call. An error leaves these by a jump, so Rust calls what is behind them instead.
+#[pg_guard]
+unsafe extern "C-unwind" fn visit_raw(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    // SAFETY: as the walker's.
+    unsafe { look_raw(node, context) }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn visit_raw(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    // SAFETY: as the walker's.
+    unsafe { look(node, context) }
+}
+
+unsafe fn look_raw(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     // SAFETY: the walker passes nodes; it is called as C calls it.
     unsafe {
         if node.is_null() {
@@ -42,8 +54,7 @@ unsafe extern "C-unwind" fn visit_raw(node: *mut pg_sys::Node, context: *mut c_v
     }
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+unsafe fn look(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     use pg_sys::NodeTag;
     // SAFETY: as above.
     unsafe {

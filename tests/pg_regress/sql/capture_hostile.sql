@@ -283,7 +283,7 @@ SELECT left(replace(condition, E'\n', ' '), 60) AS condition, r.code, r.has_hint
     repeat('(', 20000), repeat('(', 5000) || 'true' || repeat(')', 5000), repeat('(', 200000) || 'true' || repeat(')', 200000),
     repeat('NOT ', 100000) || 'true', repeat('- ', 100000) || '1 = 1', repeat('1 + ', 100000) || '1 = 1', repeat('true AND ', 20000) || '1', repeat('CASE WHEN ', 20000),
     repeat('ARRAY[', 9000) || repeat(']', 9000), repeat('ROW(', 9000) || repeat(')', 9000), 'new' || repeat('.a', 5000), 'new.id' || repeat('::int', 100000) || ' = 1',
-    repeat('abs(', 9000) || '1' || repeat(')', 9000) || ' = 1', repeat('x', 1000000), '''' || repeat('x', 1000000) || '''', repeat('/*', 100000), repeat('*', 1000), repeat('new.*,', 1000),
+    repeat('abs(', 9000) || '1' || repeat(')', 9000) || ' = 1', repeat('x', 1000000), '''' || repeat('x', 1000000) || '''', repeat('/*', 2000), repeat('*', 1000), repeat('new.*,', 1000),
     'new.yes AND (' || repeat('new.id, ', 2000) || '1) IS NULL'
     ]) condition, refusal(format('SELECT sea_mq.capture_table(''hostile.odd'', ''odd'', "when" => %L)', condition)) r
 WHERE r.code IS NULL OR NOT r.has_hint OR condition ~ '^.{0,12}$';
@@ -291,6 +291,29 @@ WHERE r.code IS NULL OR NOT r.has_hint OR condition ~ '^.{0,12}$';
 SELECT n, r.code IN ('22023', '42601', '42703', '42803', '42883') AS refused, r.has_hint
 FROM unnest(ARRAY['0x', '1__0', E'\U0001F600', 'max(new.*)']) WITH ORDINALITY c(condition, n),
     refusal(format('SELECT sea_mq.capture_table(''hostile.odd'', ''odd'', "when" => %L)', condition)) r;
+-- One error after the other, all caught by the same block: none leaves anything behind that the next one would meet.
+CREATE DOMAIN pg_temp.flag AS boolean;
+DO $$
+DECLARE
+    condition text;
+    codes text := '';
+    code text;
+BEGIN
+    FOREACH condition IN ARRAY ARRAY['true::pg_temp.flag', repeat('1 + ', 100000) || '1 = 1', 'nothing', 'ROW(1::pg_temp.flag)', repeat('- ', 50000) || 'nothing = 1',
+        'new.id' || repeat('::int', 100000) || ' = 1', 'true AND 1', 'CASE WHEN true THEN (SELECT true) END', '1 / 0 = 1', '''x''::int = 1', '*'] LOOP
+        FOR n IN 1 .. 3 LOOP
+            code := 'none';
+            BEGIN
+                PERFORM sea_mq.capture_condition('hostile.odd', condition);
+            EXCEPTION WHEN OTHERS OR QUERY_CANCELED THEN
+                code := SQLSTATE;
+            END;
+            codes := codes || code || ' ';
+        END LOOP;
+    END LOOP;
+    RAISE NOTICE '%', codes;
+END $$;
+DROP DOMAIN pg_temp.flag;
 -- Random pieces of expressions, put together without sense.
 SELECT setseed(0.42);
 SELECT count(*) AS texts, count(*) FILTER (WHERE code IS NOT NULL) > 0 AS some_refused, count(*) FILTER (WHERE code LIKE 'XX%') AS internal_errors
