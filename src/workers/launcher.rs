@@ -27,6 +27,10 @@ const SCAN: Duration = Duration::from_secs(10);
 const ENDING: Duration = Duration::from_millis(50);
 /// How often to look whether a database that somebody holds is free again.
 const HELD: Duration = Duration::from_millis(500);
+/// Longest pause before a process is started again that has failed. A handler process may have ended of a message, and the others'
+/// messages want it back.
+const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST_OF_HANDLER: Duration = Duration::from_secs(2);
 /// A worker that has run for so long is no longer failing.
 const SOUND: Duration = Duration::from_secs(60);
 
@@ -238,7 +242,7 @@ impl Launcher {
                 role.kind().name
             );
         }
-        let charge = self.charges.entry(post).or_insert_with(Charge::new);
+        let charge = self.charges.entry(post).or_insert_with(|| Charge::new(role));
         charge.worker = worker;
         charge.started = Instant::now();
         charge.retry_at = None;
@@ -264,11 +268,12 @@ impl Launcher {
 }
 
 impl Charge {
-    fn new() -> Self {
+    fn new(role: Role) -> Self {
+        let longest = if matches!(role, Role::Handler(_)) { LONGEST_OF_HANDLER } else { LONGEST };
         Self {
             worker: None,
             started: Instant::now(),
-            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            backoff: Backoff::new(Duration::from_millis(500), longest),
             retry_at: None,
         }
     }

@@ -8,9 +8,10 @@ use pgrx::warning;
 
 use crate::host::gucs;
 use crate::host::roles::{HANDLERS, Role};
-use crate::host::session;
+use crate::host::session::{self, Failed};
 use crate::host::shmem::Database;
 use crate::host::task_slot::Outcome;
+use crate::sys::clock;
 use crate::sys::segment::Segment;
 use sea_mq_model::broker::SubscriptionId;
 use sea_mq_model::consume::intake::Taken;
@@ -28,6 +29,8 @@ const LEAST: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// So long a task waits for the first process before the consumer does it itself.
 const START: Duration = Duration::from_secs(3);
+/// So long nothing is given to processes after there was no memory to share with them.
+const SHORT: Duration = Duration::from_secs(10);
 
 /// What a task brings along, as the consumer remembers it.
 pub(super) enum Brought {
@@ -62,6 +65,8 @@ pub(super) struct Pool {
     waits_since: Option<Instant>,
     /// Processes that are wanted beyond `sea_mq.handler_processes`, since all are busy.
     more: usize,
+    /// There is no memory to share with processes; when to try again.
+    short_until: Option<Instant>,
 }
 
 impl Pool {
@@ -72,6 +77,7 @@ impl Pool {
             given: [const { None }; HANDLERS],
             waits_since: None,
             more: 0,
+            short_until: None,
         }
     }
 
@@ -97,8 +103,12 @@ impl Pool {
         self.database.into_iter().flat_map(|database| database.tasks.iter().filter_map(|slot| slot.under_way()))
     }
 
-    /// Whether there can be processes: the library is preloaded, they are wanted, and the server has a slot for one.
+    /// Whether there can be processes: the library is preloaded, they are wanted, and the server has a slot for one and memory to
+    /// share with it.
     pub fn is_there(&self, now: Instant) -> bool {
+        if self.short_until.is_some_and(|until| now < until) {
+            return false;
+        }
         let Some(database) = self.database.filter(|_| gucs::handler_processes() > 0) else { return false };
         self.has_process()
             || self.waits_since.is_none_or(|since| now.saturating_duration_since(since) < START)
@@ -155,18 +165,39 @@ impl Pool {
         Ok(())
     }
 
-    /// Writes a task into the segment of a process. `None`: there is no memory for it, which the log says.
+    /// Writes a task into the segment of a process. `None`: there is no memory for it.
     fn write(&mut self, number: usize, bytes: &[u8]) -> Option<u32> {
         let size = TASK_AT + bytes.len();
         if self.segments[number].as_ref().is_none_or(|segment| segment.size() < size) {
             self.segments[number] = None;
-            match session::transaction(|| Segment::create(size.next_power_of_two().max(LEAST))) {
-                Ok(segment) => self.segments[number] = Some(segment),
-                Err(error) => warning!("sea_mq consumer: cannot share memory with a handler process: {error}"),
-            }
+            let made = session::transaction(|| Segment::create(size.next_power_of_two().max(LEAST)));
+            self.note_memory(made.as_ref().err());
+            self.segments[number] = Some(made.ok()?);
         }
         let segment = self.segments[number].as_mut()?;
         segment.write(TASK_AT, bytes).then(|| segment.handle())
+    }
+
+    /// The log says once that there is no memory, and `sea_mq.problems` for as long as it is so.
+    fn note_memory(&mut self, error: Option<&Failed>) {
+        let Some(database) = self.database else { return };
+        let failures = &database.seat(Role::Handler(0)).failures;
+        let was_short = self.short_until.take().is_some();
+        match error {
+            Some(error) => {
+                let text = format!(
+                    "there is no memory to share with it, so the consumer runs all handlers itself: {}",
+                    error.0
+                );
+                if !was_short {
+                    warning!("sea_mq consumer: the pool of handlers does nothing: {text}");
+                }
+                failures.note(Some(&text), clock::now());
+                self.short_until = Some(Instant::now() + SHORT);
+            }
+            None if was_short => failures.forget(),
+            None => {}
+        }
     }
 
     /// The tasks that are over.

@@ -299,7 +299,9 @@ async fn who_made_something_is_known_by_more_than_a_name() {
     )
     .await;
     let ids: Vec<String> = db.values("SELECT id::text FROM sea_mq.entity_links ORDER BY source_id", &[]).await;
-    for (copy, link, subscription) in [("", &ids[0], "clerk__first"), ("SELECT sea_mq.adopt()", &ids[1], "clerk__second")] {
+    for (copy, link, subscription) in
+        [("", &ids[0], "clerk__first"), ("SELECT sea_mq.adopt()", &ids[1], "clerk__second")]
+    {
         db.run(copy).await;
         let (impostor, scribe) = (stage.connect_as("clerk").await, stage.connect_as("scribe").await);
         let deeds = [

@@ -1,6 +1,8 @@
 //! Handlers run in a pool of processes: one that is slow keeps no other subscription waiting.
 
-use harness::{Database, Stage, StageOptions, holds_for, until};
+use std::path::Path;
+
+use harness::{Database, Stage, StageOptions, holds_for, isolate_mounts, mount_small, until};
 
 use crate::receiving::{
     LONG, assert_handled_once, assert_in_order, emit_numbers, make_recorder, prepared, recorded, until_recorded, worker,
@@ -195,4 +197,44 @@ async fn no_handler_process_is_started_where_none_is_wanted() {
         until_all_recorded(&db, subscription, 200).await;
     }
     assert_eq!(db.value::<i64>("SELECT count(DISTINCT pid) FROM effects", &[]).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_no_memory_to_share_the_consumer_handles_by_itself_and_says_so() {
+    if !isolate_mounts() {
+        eprintln!("skipped: mounting a small disk needs root");
+        return;
+    }
+    mount_small(Path::new("/dev/shm"), 16);
+    let stage = prepared("no_memory").await;
+    let db = stage.connect().await;
+    let filler = Path::new("/dev/shm/filler");
+    std::fs::write(filler, vec![0; 16 << 20]).expect_err("it is smaller");
+    db.run("SELECT sea_mq.subscribe('app__one', 'orders', 'record'), sea_mq.subscribe('app__two', 'orders', 'record')")
+        .await;
+    let problem =
+        "SELECT EXISTS (SELECT FROM sea_mq.problems WHERE problem LIKE '%no memory to share%No space left on device%')";
+    let mut emitted = 0;
+    until("a problem says so", LONG, async || {
+        emitted += 1;
+        emit_numbers(&db, emitted, emitted).await;
+        db.value::<bool>(problem, &[]).await
+    })
+    .await;
+    let handled = usize::try_from(emitted).unwrap();
+    for subscription in ["app__one", "app__two"] {
+        until_all_recorded(&db, subscription, handled).await;
+    }
+    assert_eq!(stage.cluster.log().matches("the pool of handlers does nothing").count(), 1);
+    std::fs::remove_file(filler).expect("it is there");
+    until("the pool is back, and the problem gone", LONG, async || {
+        emitted += 1;
+        emit_numbers(&db, emitted, emitted).await;
+        !db.value::<bool>(problem, &[]).await
+    })
+    .await;
+    for subscription in ["app__one", "app__two"] {
+        until_all_recorded(&db, subscription, usize::try_from(emitted).unwrap()).await;
+        assert_eq!(recorded(&db, subscription).await, (1..=emitted).collect::<Vec<i64>>());
+    }
 }
