@@ -274,10 +274,13 @@ impl Author {
             _ => self.call(),
         };
         match self.chance.within(0..7) {
-            0 => format!(
-                "DO {}",
-                quoted(&format!("BEGIN EXECUTE {}; EXCEPTION WHEN OTHERS THEN NULL; END", quoted(&inner)))
-            ),
+            // Errors one after the other, all caught in the same frame: what one of them leaves behind, the next one meets.
+            0 => {
+                let each = [inner, self.call(), self.template(USES)].map(|one| {
+                    format!("BEGIN EXECUTE {}; EXCEPTION WHEN OTHERS OR QUERY_CANCELED THEN NULL; END;", quoted(&one))
+                });
+                format!("DO {}", quoted(&format!("BEGIN FOR n IN 1 .. 3 LOOP {} END LOOP; END", each.concat())))
+            }
             1 => format!("DO {}", quoted(&format!("BEGIN EXECUTE {}; COMMIT; END", quoted(&inner)))),
             2 => format!("BEGIN; DECLARE k{} CURSOR WITH HOLD FOR {inner}; COMMIT", self.chance.within(0..9)),
             3 => format!("EXPLAIN ANALYZE {inner}"),
@@ -539,6 +542,9 @@ const USES: &[&str] = &[
     "SELECT count(sea_mq.emit('a', n::text, 'Placed', '{}')) FROM generate_series(1, 500) n",
     "SELECT sea_mq.capture_condition('pg_class', '*')",
     "SELECT sea_mq.capture_table('$own.a', \"when\" => '*')",
+    "SELECT sea_mq.capture_condition('$own.a', repeat('1 + ', 5000) || '1 = 1')",
+    "CREATE TEMP TABLE IF NOT EXISTS flag (); SELECT sea_mq.capture_condition('$own.a', 'NULL::pg_temp.flag IS NULL')",
+    "SELECT sea_mq.capture_condition('$own.a', $t)",
     "SELECT sea_mq.capture_table('$own.a')",
     "SELECT sea_mq.capture_table('$own.p', key => 'id')",
     "SELECT sea_mq.stop_capture('$own.a')",
