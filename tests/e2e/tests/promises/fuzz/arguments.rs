@@ -72,8 +72,8 @@ impl Arguments {
         self.available_at.as_deref().is_some_and(|at| at == FAR || at.starts_with("294276"))
     }
 
-    /// As an element of `emit_many`'s array; JSON text.
-    pub fn item(&self, chance: &mut Chance) -> String {
+    /// As an element of `emit_many`'s array; JSON text. What is said in another way there is what they are from then on.
+    pub fn item(&mut self, chance: &mut Chance) -> String {
         let mut keys = Map::new();
         let mut put = |key: &str, value: Value| drop(keys.insert(key.to_owned(), value));
         let texts = [
@@ -101,7 +101,10 @@ impl Arguments {
             2 => put("event_version", json!(1e20)),
             3 => put("event_id", json!(chance.text(40))),
             4 => put("available_at", json!(chance.text(40))),
-            5 => put("aggregate_id", json!(7)),
+            5 => {
+                put("aggregate_id", json!(7));
+                self.aggregate_id = Some("7".to_owned());
+            }
             _ => {}
         }
         // Raw text: what serde_json's values cannot hold.
@@ -112,6 +115,8 @@ impl Arguments {
                 object.push_str(&format!(", \"{key}\": {json}}}"));
             }
         }
+        // There, null is what is not given.
+        self.headers = self.headers.take().filter(|json| json != "null");
         object
     }
 }

@@ -198,16 +198,27 @@ impl Session {
             Err(error) => {
                 self.db.run("ROLLBACK TO call").await;
                 let code = self.refused(error, &[&arguments.payload, &arguments.headers]).await;
-                assert!(repeated != Some(true) || read_only, "the same event is refused with {code}: {arguments:?}");
+                if repeated == Some(true) && !read_only {
+                    let stored = self.stored(arguments.event_id).await;
+                    panic!("the same event is refused with {code}: {arguments:?}; it is {stored}");
+                }
             }
         }
     }
 
+    /// What is known of an event.
+    async fn stored(&self, id: Option<uuid::Uuid>) -> String {
+        let sql = "SELECT coalesce(string_agg(e::text, ' | '), 'nowhere') FROM (
+            SELECT to_jsonb(p) AS e FROM sea_mq.pending_events() p WHERE p.id = $1
+            UNION ALL SELECT to_jsonb(o) FROM sea_mq.outbox_events o WHERE o.id = $1) found";
+        self.db.value(sql, &[&id]).await
+    }
+
     async fn emit_many(&mut self) {
         let most = if self.chance.one_in(30) { 300 } else { 5 };
-        let given: Vec<Arguments> =
+        let mut given: Vec<Arguments> =
             (0..self.chance.within(0..most)).map(|_| Arguments::any(&mut self.chance, &self.types)).collect();
-        let items: Vec<String> = given.iter().map(|one| one.item(&mut self.chance)).collect();
+        let items: Vec<String> = given.iter_mut().map(|one| one.item(&mut self.chance)).collect();
         self.db.run("SAVEPOINT call").await;
         let answer = self.db.query(EMIT_MANY, &[&items]).await;
         self.calls += 1;
