@@ -206,7 +206,7 @@ BEGIN
         UPDATE sea_mq.delivery_pending d SET next_attempt_at = clock_timestamp()
         WHERE d.endpoint_id = e.id AND d.event_id = redeliver.event_id AND d.status IN ('pending', 'retrying');
     ELSE
-        SELECT o.* INTO l FROM sea_mq.outbox_log o WHERE o.id = redeliver.event_id ORDER BY o.seq DESC LIMIT 1;
+        SELECT o.* INTO l FROM (SELECT i.* FROM sea_mq.outbox_log i WHERE i.id = redeliver.event_id OFFSET 0) o ORDER BY o.seq DESC LIMIT 1;
         SELECT r.* INTO made FROM sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, e.format, e.body) r;
         IF l.id IS NULL OR made.body IS NULL THEN
             RAISE EXCEPTION 'event % cannot be delivered again', event_id

@@ -68,7 +68,8 @@ RETURNS TABLE (endpoint text, status text, attempts integer, http_status integer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
     WITH known AS MATERIALIZED (SELECT d.* FROM sea_mq.deliveries d WHERE d.event_id = $1),
     logged AS MATERIALIZED (SELECT o.*, coalesce(o.subject, concat_ws('.', o.context, 'event', o.event_type, 'v' || o.event_version)) AS whole_subject
-        FROM sea_mq.outbox_log o WHERE o.id = $1 ORDER BY o.seq DESC LIMIT 1)
+        -- The index on the id: the one on seq has the order, and would be read until the event is met.
+        FROM (SELECT i.* FROM sea_mq.outbox_log i WHERE i.id = $1 OFFSET 0) o ORDER BY o.seq DESC LIMIT 1)
     SELECT k.endpoint, k.status, k.attempts, k.http_status::integer, CASE WHEN m.sees THEN k.error END, k.next_attempt_at, k.delivered_at, k.duration
     FROM known k CROSS JOIN (SELECT pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE') OR pg_has_role(sea_mq.caller(), 'sea_mq_monitor', 'USAGE')) m(sees)
     WHERE $2 IS NULL OR k.endpoint = $2

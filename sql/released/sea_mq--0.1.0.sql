@@ -7003,7 +7003,8 @@ RETURNS TABLE (endpoint text, status text, attempts integer, http_status integer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
     WITH known AS MATERIALIZED (SELECT d.* FROM sea_mq.deliveries d WHERE d.event_id = $1),
     logged AS MATERIALIZED (SELECT o.*, coalesce(o.subject, concat_ws('.', o.context, 'event', o.event_type, 'v' || o.event_version)) AS whole_subject
-        FROM sea_mq.outbox_log o WHERE o.id = $1 ORDER BY o.seq DESC LIMIT 1)
+        -- The index on the id: the one on seq has the order, and would be read until the event is met.
+        FROM (SELECT i.* FROM sea_mq.outbox_log i WHERE i.id = $1 OFFSET 0) o ORDER BY o.seq DESC LIMIT 1)
     SELECT k.endpoint, k.status, k.attempts, k.http_status::integer, CASE WHEN m.sees THEN k.error END, k.next_attempt_at, k.delivered_at, k.duration
     FROM known k CROSS JOIN (SELECT pg_has_role(sea_mq.caller(), 'sea_mq_operator', 'USAGE') OR pg_has_role(sea_mq.caller(), 'sea_mq_monitor', 'USAGE')) m(sees)
     WHERE $2 IS NULL OR k.endpoint = $2
@@ -7246,6 +7247,43 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.note_calls IS 'Notes how the calls of a subscription''s endpoint are doing; for internal use';
 
+-- The way of one event, step by step.
+CREATE FUNCTION sea_mq.event_trace(event_id uuid) RETURNS TABLE (step text, at timestamptz, after interval, place text, detail text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+    WITH steps (step, at, place, detail, number) AS (
+        SELECT s.*
+        FROM sea_mq.event_status($1) e
+        CROSS JOIN LATERAL (VALUES
+            ('emitted', e.created_at, e.subject, NULL::text, 1),
+            ('due', e.available_at, e.subject, NULL, 2),
+            ('stored', e.published_at, e.stream, 'sequence ' || e.stream_seq, 4),
+            (CASE e.status WHEN 'failed' THEN 'refused' ELSE 'waits' END, NULL, e.stream, e.error, 5)) s (step, at, place, detail, number)
+        WHERE s.at IS NOT NULL OR (s.number = 5 AND e.status <> 'delivered')
+        UNION ALL
+        -- PostgreSQL knows it of those who ask it to (track_commit_timestamp).
+        SELECT 'committed', pg_xact_commit_timestamp(l.xid::xid), NULL, NULL, 3
+        FROM sea_mq.outbox_log l
+        WHERE l.id = $1 AND current_setting('track_commit_timestamp') = 'on' AND pg_xact_commit_timestamp(l.xid::xid) IS NOT NULL
+        UNION ALL
+        SELECT s.*
+        FROM sea_mq.inbox_messages m
+        CROSS JOIN LATERAL (VALUES
+            ('received', m.created_at, m.subscription, NULL::text, 6),
+            ('attempted', m.delivered_at, m.subscription, 'attempt ' || m.attempts, 7),
+            (m.status, coalesce(m.processed_at, m.next_attempt_at), m.subscription, m.processing_error, 8)) s (step, at, place, detail, number)
+        WHERE m.message_id = $1::text AND (s.at IS NOT NULL OR s.number = 8)
+        UNION ALL
+        SELECT CASE d.status WHEN 'delivered' THEN d.status ELSE 'delivery ' || d.status END, coalesce(d.delivered_at, d.next_attempt_at), d.endpoint,
+            concat_ws(', ', 'attempt ' || nullif(d.attempts, 0), 'HTTP ' || d.http_status, d.error), 9
+        FROM sea_mq.delivery_status($1) d)
+    SELECT s.step, s.at, s.at - min(s.at) OVER (), s.place, nullif(s.detail, '')
+    FROM steps s ORDER BY s.at NULLS LAST, s.number, s.place
+$$;
+COMMENT ON FUNCTION sea_mq.event_trace IS
+'The way of an event through this database, step by step with the time since the first: emitted, due, committed (with track_commit_timestamp), stored
+in its stream; received, attempted and processed by each subscription here; delivered to each endpoint. What is yet to come has no time, or that of the
+next attempt. No row: neither log nor inbox have it, or not any more';
+
 -- The door. A function that was declared SECURITY DEFINER does its work as the extension's owner, but not in PostgreSQL's way, which
 -- keeps all settings of the caller's but those that the function names: sea_mq.f(…) becomes a C function that runs
 -- sea_mq_inside.f(…), the body that was declared, inside the door (src/host/door.rs). The list that remains is in SECURITY.md.
@@ -7316,7 +7354,7 @@ GRANT INSERT, SELECT (id) ON sea_mq.outbox_events TO sea_mq_producer;
 
 GRANT SELECT ON sea_mq.outbox_events, sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems,
     sea_mq.status, sea_mq.streams, sea_mq.consumers, sea_mq.publish_failures, sea_mq.stream_divergences TO sea_mq_monitor, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.library_version, sea_mq.worker_problem, sea_mq.event_status,
+GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.library_version, sea_mq.worker_problem, sea_mq.event_status, sea_mq.event_trace,
     sea_mq.install_report, sea_mq.event_name, sea_mq.context_name, sea_mq.sink_id TO sea_mq_monitor, sea_mq_operator;
 
 GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.rename_stream, sea_mq.drop_stream, sea_mq.create_consumer,

@@ -29,7 +29,7 @@ const STATUS: [&str; 11] = [
 /// An event in the middle of the log.
 const AN_ID: &str = "(SELECT id FROM sea_mq.outbox_log WHERE seq = 5001)";
 
-const EVENTS: [&str; 18] = [
+const EVENTS: [&str; 20] = [
     "SELECT * FROM sea_mq.events_after('ORDERS_EVENTS', 0, 10)",
     "SELECT * FROM sea_mq.events_after('ORDERS_EVENTS', 10000, 10)",
     "SELECT * FROM sea_mq.events_after('ORDERS_EVENTS', 9000000, 10)",
@@ -47,6 +47,8 @@ const EVENTS: [&str; 18] = [
     "SELECT * FROM sea_mq.outbox_events WHERE published ORDER BY seq DESC LIMIT 10",
     "SELECT * FROM sea_mq.outbox_events WHERE id = ",
     "SELECT * FROM sea_mq.event_status(",
+    "SELECT * FROM sea_mq.event_trace(",
+    "SELECT * FROM sea_mq.delivery_status(",
     "SELECT * FROM sea_mq.publication((",
 ];
 

@@ -463,3 +463,33 @@ async fn a_handler_may_pause_or_end_its_own_subscription() {
     assert!(handled.len() >= 25 && handled.len() <= 30, "{handled:?}");
     assert_eq!(recorded(&db, "app__other").await, (1..=40).collect::<Vec<i64>>());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_way_of_an_event_is_shown_step_by_step() {
+    let stage = prepared("trace", StageOptions::default()).await;
+    let db = stage.connect().await;
+    db.run(
+        "CREATE FUNCTION refuse(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
+         SELECT sea_mq.subscribe('app__good', 'orders', 'record'), sea_mq.subscribe('app__bad', 'orders', 'refuse', retry_delay => '1 h',
+            retry_delay_max => '1 h')",
+    )
+    .await;
+    emit_numbers(&db, 1, 1).await;
+    let id: uuid::Uuid = db.value("SELECT id FROM sea_mq.outbox_events", &[]).await;
+    let sql =
+        "SELECT string_agg(concat_ws(' ', step, place, detail), ', ' ORDER BY step, place) FROM sea_mq.event_trace($1)";
+    let expected = "attempted app__bad attempt 1, attempted app__good attempt 1, emitted orders.event.counted.v1, \
+        failed app__bad not today, processed app__good, received app__bad, received app__good, stored ORDERS_EVENTS sequence 1";
+    until("the way is complete", SOON, async || {
+        db.value::<Option<String>>(sql, &[&id]).await.is_some_and(|way| way.split(", ").count() == 8)
+    })
+    .await;
+    assert_eq!(db.value::<String>(sql, &[&id]).await, expected);
+    let first: bool =
+        db.value("SELECT step = 'emitted' AND after = '0' FROM sea_mq.event_trace($1) LIMIT 1", &[&id]).await;
+    assert!(first);
+    let later: bool =
+        db.value("SELECT bool_and(after > '30 min') FROM sea_mq.event_trace($1) WHERE step = 'failed'", &[&id]).await;
+    assert!(later, "a step that is to come has its time");
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM sea_mq.event_trace(gen_random_uuid())", &[]).await, 0);
+}
