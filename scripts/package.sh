@@ -35,12 +35,17 @@ choose_pg_config() {
     [ -x "$pg_config" ] || PG=$pg_major scripts/setup.sh
 }
 
-# Where the sources are must not be seen in what is built from them: panics name files. The variable is joined with what cargo pgrx
-# itself asks of the linker; RUSTFLAGS would replace that.
+# Where the sources are must not be seen in what is built from them: panics and assertions name files, those of Rust and those of C. The
+# variable of the target is joined with what cargo pgrx itself asks of the linker; RUSTFLAGS would replace that, and may ask for the
+# processor of this machine.
 reproducibly() {
     local target home=${CARGO_HOME:-$HOME/.cargo}
     target=$(rustc --version --verbose | sed -n 's/^host: //p' | tr '[:lower:]-' '[:upper:]_')
-    [ "$profile" != dist ] || export "CARGO_TARGET_${target}_RUSTFLAGS=--remap-path-prefix=$root=/build --remap-path-prefix=$home=/cargo"
+    if [ "$profile" = dist ]; then
+        unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+        export "CARGO_TARGET_${target}_RUSTFLAGS=--remap-path-prefix=$root=/build --remap-path-prefix=$home=/cargo"
+        export CFLAGS="-ffile-prefix-map=$root=/build -ffile-prefix-map=$home=/cargo"
+    fi
     "$@"
 }
 
