@@ -108,7 +108,7 @@ nothing_unexpected() {
 refused() {
     local words=$1 output
     shift
-    output=$(timeout 60 "$engine" run --rm "$@" 2>&1) && die "it should not have started: $*"
+    output=$(timeout 60 "$engine" run --rm --no-healthcheck "$@" 2>&1) && die "it should not have started: $*"
     grep -qF -- "$words" <<<"$output" || die "instead of '$words' it says: $output"
 }
 
@@ -134,11 +134,11 @@ accidents() {
     refused "names 'seamq'" --env POSTGRES_PASSWORD=x "$image" -c shared_preload_libraries=seamq
 
     # On the command line, somebody's own list; ALTER SYSTEM takes ours out of it.
-    "$engine" run --detach --name "$name" --env POSTGRES_PASSWORD=x "$image" -c shared_preload_libraries=auto_explain >/dev/null
+    "$engine" run --no-healthcheck --detach --name "$name" --env POSTGRES_PASSWORD=x "$image" -c shared_preload_libraries=auto_explain >/dev/null
     wait_for 60 "$engine" exec "$name" pg_isready --quiet --host=127.0.0.1 || die "it does not start: $("$engine" logs "$name" 2>&1 | tail -n 5)"
     [ "$("$engine" exec "$name" psql -U postgres -At -c 'SHOW shared_preload_libraries')" = auto_explain,sea_mq ] || die "the command line's list has lost sea_mq"
     "$engine" rm --force "$name" >/dev/null
-    "$engine" run --detach --name "$name" --env POSTGRES_PASSWORD=x "$image" >/dev/null
+    "$engine" run --no-healthcheck --detach --name "$name" --env POSTGRES_PASSWORD=x "$image" >/dev/null
     wait_for 60 "$engine" exec "$name" pg_isready --quiet --host=127.0.0.1 || die "it does not start: $("$engine" logs "$name" 2>&1 | tail -n 5)"
     "$engine" exec "$name" psql -U postgres -q -c "ALTER SYSTEM SET shared_preload_libraries = 'auto_explain'" -c 'ALTER SYSTEM SET max_worker_processes = 2'
     "$engine" restart "$name" >/dev/null
