@@ -13,9 +13,26 @@ for major in "$old_major" "$new_major"; do
     PG=$major scripts/build.sh
 done
 
+# server_of MAJOR: its programs. Of Debian's major not Debian's own: 15.20 gives each column an option, pg_attver, which servers that came
+# out before it refuse, so pg_upgrade works between servers of one time. The files of the extension are Debian's.
+server_of() {
+    if [ "$1" != "$debian_major" ]; then
+        bin_of "$1"
+        return
+    fi
+    local prefix=$state/pg$1-python ours
+    ours=$(bin_of "$1")/pg_config
+    scripts/setup.sh server "$1" "$prefix" >&2
+    cp "$("$ours" --pkglibdir)/sea_mq.so" "$("$prefix/bin/pg_config" --pkglibdir)/sea_mq.so.new"
+    mv "$("$prefix/bin/pg_config" --pkglibdir)"/sea_mq.so{.new,}
+    cp "$("$ours" --sharedir)"/extension/sea_mq* "$("$prefix/bin/pg_config" --sharedir)/extension/"
+    printf '%s' "$prefix/bin"
+}
+old_bin=$(server_of "$old_major") new_bin=$(server_of "$new_major")
+
 # Which of the two the functions of lib.sh work with.
-on_old() { pg_bin=$(bin_of "$old_major"); }
-on_new() { pg_bin=$(bin_of "$new_major"); }
+on_old() { pg_bin=$old_bin; }
+on_new() { pg_bin=$new_bin; }
 end() {
     on_old
     cluster_stop "$here/old"
@@ -70,14 +87,18 @@ say "pg_upgrade to $new_major"
 on_new
 make_new
 begin=$SECONDS
-(cd "$here/work" && as_server "$pg_bin/pg_upgrade" --old-bindir="$(bin_of "$old_major")" --new-bindir="$pg_bin" --old-datadir="$here/old/data" \
-    --new-datadir="$here/new/data" --username=postgres --socketdir="$here/work" >"$here/log" 2>&1) || { tail -n 30 "$here/log" >&2; die "pg_upgrade failed"; }
+(cd "$here/work" && as_server "$pg_bin/pg_upgrade" --old-bindir="$old_bin" --new-bindir="$new_bin" --old-datadir="$here/old/data" \
+    --new-datadir="$here/new/data" --username=postgres --socketdir="$here/work" >"$here/log" 2>&1) || {
+    tail -n 20 "$here/log" >&2
+    as_server find "$here/new/data/pg_upgrade_output.d" -name '*.log' -exec tail -n 20 {} + >&2
+    die "pg_upgrade failed"
+}
 say "pg_upgrade took $((SECONDS - begin)) s"
 pg_port=$(cluster_start "$here/new")
 nats_url=$(nats_start "$here/nats")
 broker
 wait_for 60 is "state = 'paused' FROM sea_mq.relay_status" || die "the new cluster does not pause: $(shop -c 'TABLE sea_mq.relay_status')"
-must "count(*) = 1 FROM sea_mq.problems WHERE hint LIKE '%sea_mq.adopt()%'"
+must "count(*) = 1 FROM sea_mq.problems WHERE problem LIKE 'relay:%' AND hint LIKE '%sea_mq.adopt()%'"
 shop -c "SELECT sea_mq.emit('order', '112', 'OrderCreated', '{}')" >>"$here/emitted.new" -At
 stored >"$here/before"
 # What waits would take a second.
@@ -103,8 +124,10 @@ new_port=$pg_port count=$(stored | wc -l)
 on_old
 pg_port=$(cluster_start "$here/old")
 broker
-wait_for 60 is "state = 'paused' FROM sea_mq.relay_status" || die "the old server does not pause: $(shop -c 'TABLE sea_mq.relay_status')"
-shop -At -c 'SELECT problem, hint FROM sea_mq.problems WHERE rank <= 2'
+shop -c "SELECT sea_mq.emit('order', '113', 'OrderCreated', '{}')" >/dev/null
+wait_for 60 is "count(*) = 1 FROM sea_mq.problems WHERE problem LIKE 'stream ORDERS_EVENTS:%' AND hint LIKE '%sea_mq.adopt()%'" ||
+    die "the old server does not see that its stream has another owner: $(shop -x -c 'TABLE sea_mq.problems' -c 'TABLE sea_mq.stream_status')"
+must "count(*) = 1 FROM sea_mq.outbox_events WHERE NOT published AND aggregate_id = '113'"
 [ "$(stored | wc -l)" = "$count" ] || die "the old server publishes beside the new one"
 pg_port=$new_port
 must "state = 'connected' FROM sea_mq.relay_status"

@@ -32,6 +32,8 @@ wait_for 60 is "count(*) >= 22 FROM handled" || die "the old version does not wo
 wait_for 30 is "open = 1 FROM sea_mq.dlq_status" || die "there is no dead letter"
 wait_for 30 is "count(*) > 0 FROM sea_mq.inbox_messages WHERE NOT processed AND attempts > 0 AND status = 'failed'" || die "nothing waits to be tried again"
 must "count(*) = 1 FROM sea_mq.problems WHERE problem LIKE '%version $version%$released' AND hint LIKE 'ALTER EXTENSION sea_mq UPDATE%'"
+as_server grep -q "the library is version $version and the SQL of database old $released: ALTER EXTENSION sea_mq UPDATE" "$here/pg/data/server.log" ||
+    die "the server's log does not say what is to be done"
 
 say "The upgrade, while the broker is away and events wait"
 nats_stop "$here/nats"
