@@ -155,8 +155,11 @@ make_deb() {
 
 make_command() {
     say "Building the command sea-mq, profile $profile (some minutes the first time)"
-    reproducibly cargo build --quiet --locked --profile "$profile" --package sea-mq --bin sea-mq
-    local directory=$packages/command built=target/${profile/#dev/debug}/sea-mq
+    # In a folder of its own: cargo pgrx asks for other flags, and where paths are mapped cargo builds all anew when flags change.
+    local directory=$packages/command target=target
+    [ "$profile" != dist ] || target=target/command
+    local built=$target/${profile/#dev/debug}/sea-mq
+    reproducibly cargo build --quiet --locked --profile "$profile" --target-dir "$target" --package sea-mq --bin sea-mq
     rm -rf "$directory"
     install -d "$directory/DEBIAN"
     install -D -m 0755 "$built" "$directory/usr/bin/sea-mq"
