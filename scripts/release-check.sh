@@ -62,7 +62,7 @@ inside() {
     local package=$1 program=$2 needed
     rm -rf "$work/tree"
     dpkg-deb --extract "$package" "$work/tree"
-    program=$(find "$work/tree" -type f -name "$program" | head -n 1)
+    program=$(find "$work/tree" -type f -path "*/$program")
     [ -n "$program" ] || die "${package##*/} lacks $2"
     ! readelf --section-headers --wide "$program" | grep -qE '\.(debug_info|symtab)' || die "${package##*/} is not stripped"
     ! strings -a "$program" | grep -F -e "$root/" -e "${CARGO_HOME:-$HOME/.cargo}/" | head -n 3 | grep . || die "${package##*/} has the paths of this machine in it"
@@ -79,13 +79,13 @@ look_into_packages() {
     for package in "${found[@]}"; do
         case ${package##*/} in
         postgresql-*)
-            inside "$package" sea_mq.so
+            inside "$package" lib/sea_mq.so
             scripts=$(find "$work/tree" -name 'sea_mq--*.sql' -printf '%f ')
             [[ $scripts == *"sea_mq--$version.sql"* && $scripts == *"--$version.sql"* ]] || die "${package##*/} has only $scripts"
             [ "$(find sql/released sql/upgrade -name 'sea_mq--*.sql' -printf '%f\n' | sort)" = "$(printf '%s' "$scripts" | tr ' ' '\n' | grep -vx "sea_mq--$version.sql" | sort)" ] ||
                 die "${package##*/} does not have the upgrade scripts of this tree: $scripts"
             ;;
-        *) inside "$package" sea-mq ;;
+        *) inside "$package" usr/bin/sea-mq ;;
         esac
     done
 }
