@@ -8,6 +8,9 @@ cd "$root"
 readonly packages=$root/target/packages cyclonedx_version=0.5.9
 version=$(sed -nE '0,/^version/s/^version = "(.*)"/\1/p' Cargo.toml)
 readonly version
+# Of the commit: then the bills of two runs are the same.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -96,7 +99,7 @@ bill() {
     file=$(dirname "$2")/$1.cdx.json
     # It writes one for each crate of the workspace, beside its manifest.
     cyclonedx --quiet --format json --spec-version 1.5 --target x86_64-unknown-linux-gnu --override-filename "$1.cdx" --manifest-path "$2" "${@:3}"
-    mv "$file" "$packages/"
+    sed "s|path+file://$root|path+file:///build|g" "$file" >"$packages/${file##*/}"
     git ls-files '*Cargo.toml' | while read -r manifest; do rm -f "$(dirname "$manifest")/$1.cdx.json"; done
     python - "$packages/$1.cdx.json" <<'PY'
 import json, sys
