@@ -62,24 +62,27 @@ numbers() {
 
 # inside PACKAGE PROGRAM: nothing of the machine that built it, and nothing that a server of its Debian lacks.
 inside() {
-    local package=$1 program=$2 needed
+    local package=$1 program=$2 needed found
     rm -rf "$work/tree"
     dpkg-deb --extract "$package" "$work/tree"
     program=$(find "$work/tree" -type f -path "*/$program")
     [ -n "$program" ] || die "${package##*/} lacks $2"
-    ! readelf --section-headers --wide "$program" | grep -qE '\.(debug_info|symtab)' || die "${package##*/} is not stripped"
-    ! strings -a "$program" | grep -F -e "$root/" -e "${CARGO_HOME:-$HOME/.cargo}/" | head -n 3 | grep . || die "${package##*/} has the paths of this machine in it"
+    # Not by `! … | grep`: a reader that ends early makes the writer fail, and that would count as nothing found.
+    found=$(readelf --section-headers --wide "$program" | grep -E '\.(debug_info|symtab)' || true)
+    [ -z "$found" ] || die "${package##*/} is not stripped"
+    found=$(strings -a "$program" | grep -m 3 -F -e "$root/" -e "${CARGO_HOME:-$HOME/.cargo}/" || true)
+    [ -z "$found" ] || die "${package##*/} has paths of this machine in it: $found"
     needed=$(readelf --version-info --wide "$program" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1)
     [ "$(printf '%s\n' "$needed" GLIBC_2.34 | sort -V | tail -n 1)" = GLIBC_2.34 ] || die "${package##*/} needs $needed"
-    find "$work/tree/usr/share/doc" -name copyright -size +10k | grep -q . || die "${package##*/} has no licences of its crates"
+    [ -n "$(find "$work/tree/usr/share/doc" -name copyright -size +10k)" ] || die "${package##*/} has no licences of its crates"
     say "${package##*/}: $(($(stat --format=%s "$package") / 1024)) KiB, ${program##*/} $(($(stat --format=%s "$program") / 1024)) KiB, needs $needed"
 }
 
 look_into_packages() {
-    local package scripts
-    mapfile -t found < <(find "$packages" -maxdepth 1 -name "*_$version-*.deb" | sort)
-    [ ${#found[@]} -gt 1 ] || die "the packages of $version are not all there: make deb deb-command"
-    for package in "${found[@]}"; do
+    local package scripts packages_found
+    mapfile -t packages_found < <(find "$packages" -maxdepth 1 -name "*_$version-*.deb" | sort)
+    [ ${#packages_found[@]} -gt 1 ] || die "the packages of $version are not all there: make deb deb-command"
+    for package in "${packages_found[@]}"; do
         case ${package##*/} in
         postgresql-*)
             inside "$package" lib/sea_mq.so
