@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e gateway clients fuzz chaos soak bench matrix broker short check lint lint-contracts fmt docs upgrade upgrade-script package deb deb-command deb-test container clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e gateway clients fuzz chaos soak bench matrix broker short check lint lint-contracts fmt docs upgrade upgrade-script package deb deb-command deb-test container deny release-check clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
@@ -79,8 +79,9 @@ fmt: setup  ## format the code
 docs: setup ## API documentation of the crate, in target/doc
 	@. scripts/lib.sh && cargo doc "$${cargo_features[@]}" --no-deps --document-private-items
 
-upgrade: build ## from the last released version to this one: data, catalogue, and what a server does between restart and UPDATE
+upgrade: build ## from the last released version to this one, and by pg_upgrade from major to major: MAJORS='15:18 16:17', or none
 	@scripts/upgrade-test.sh
+	@for pair in $(filter-out none,$(or $(MAJORS),15:18 16:17)); do PROFILE=$(PROFILE) scripts/upgrade-majors.sh $${pair%:*} $${pair#*:} || exit; done
 
 upgrade-script: ## make sql/upgrade/ anew of what differs between the last released version and sql/
 	@scripts/upgrade.py write
@@ -99,6 +100,12 @@ deb-test: ## install, remove, reinstall and upgrade the packages in clean contai
 
 container: setup ## build the image, run compose.yaml, emit, restart everything, read the logs; PROFILE=dev for a quick build
 	@PROFILE='$(PROFILE)' scripts/container.sh
+
+deny: setup ## the licences, bans and sources of the crates (deny.toml), and their advisories where these can be reached
+	@scripts/release-check.sh deny
+
+release-check: deb deb-command ## is what would be released whole? deny, versions, packages; bills of materials, PGXN's archive, checksums
+	@scripts/release-check.sh
 
 clean: stop ## remove everything that was built or installed here
 	@. scripts/lib.sh && rm -rf target "$$state" "$$dev"

@@ -79,6 +79,7 @@ run_initdb_d() {
     # pg_ctl hands them to a shell.
     local options=("${arguments[@]:1}" -c listen_addresses=)
     local psql=(psql --no-psqlrc --set=ON_ERROR_STOP=1 --username="$user")
+    check_libraries
     PGUSER=$user pg_ctl start --silent --wait --pgdata="$PGDATA" --options="${options[*]@Q}" ||
         die "the new server does not start" "See the lines above."
     [ "$database" = postgres ] || "${psql[@]}" --dbname=postgres --quiet --set="name=$database" <<<'CREATE DATABASE :"name";'
@@ -94,6 +95,16 @@ run_initdb_d() {
     done
     unset PGUSER PGDATABASE
     pg_ctl stop --silent --wait --mode=fast --pgdata="$PGDATA"
+}
+
+# The server says of a library that it cannot find only that it cannot access a file.
+check_libraries() {
+    local libraries library folder=/usr/lib/postgresql/$PG_MAJOR/lib
+    libraries=$("${arguments[@]}" -C shared_preload_libraries 2>/dev/null) || return 0
+    for library in ${libraries//[,\"]/ }; do
+        [[ $library == */* ]] || [ -f "$folder/$library" ] || [ -f "$folder/$library.so" ] ||
+            say "error: shared_preload_libraries names '$library', and $folder has no such library: the server does not start. If the command line sets it, correct it there. Otherwise start the container once with -c shared_preload_libraries=sea_mq, then ALTER SYSTEM SET shared_preload_libraries = sea_mq; and restart it."
+    done
 }
 
 # Said at each start, since nothing else tells that events are only stored.
@@ -120,5 +131,6 @@ fi
 keep_preload "$@"
 check_directory
 [ -s "$PGDATA/PG_VERSION" ] || make_database_cluster
+check_libraries
 check_settings
 exec "${arguments[@]}"

@@ -70,20 +70,8 @@ all_healthy() {
 
 shop() { "$engine" exec "$(container_of postgres)" psql -X -At -v ON_ERROR_STOP=1 --username=postgres --dbname=shop -c "$1"; }
 emit() { shop "SELECT sea_mq.emit('order', '$1', 'OrderCreated', '{}')"; }
-# stored ID: the stream has it, as a client on the host sees it.
-stored() {
-    python - "nats://127.0.0.1:$NATS_PORT" "$1" <<'PY'
-import asyncio, sys, nats
-async def main(url, id):
-    client = await nats.connect(url, connect_timeout=5)
-    stream = client.jetstream()
-    count = (await stream.stream_info("ORDERS_EVENTS")).state.messages
-    found = [(await stream.get_msg("ORDERS_EVENTS", seq=n)).headers["Nats-Msg-Id"] for n in range(1, count + 1)]
-    await client.close()
-    sys.exit(0 if found.count(id) == 1 else 1)
-asyncio.run(main(*sys.argv[1:]))
-PY
-}
+# stored ID: the stream has it once, as a client on the host sees it.
+stored() { [ "$(python scripts/stored.py "nats://127.0.0.1:$NATS_PORT" ORDERS_EVENTS | grep -cxF -- "$1")" = 1 ]; }
 
 laptop() {
     local first second
@@ -120,9 +108,12 @@ nothing_unexpected() {
 refused() {
     local words=$1 output
     shift
-    output=$(timeout 60 "$engine" run --rm "$@" 2>&1) && die "it should not have started: $*"
+    output=$(timeout 60 "$engine" run --rm --no-healthcheck "$@" 2>&1) && die "it should not have started: $*"
     grep -qF -- "$words" <<<"$output" || die "instead of '$words' it says: $output"
 }
+
+# ends_with WORDS NAME: the container has ended, and said these words.
+ends_with() { [ "$("$engine" inspect --format '{{.State.Running}}' "$2")" = false ] && "$engine" logs "$2" 2>&1 | grep -qF -- "$1"; }
 
 # Each accident ends in a line that names the remedy.
 accidents() {
@@ -139,18 +130,25 @@ accidents() {
     refused 'no space left, make room' --env POSTGRES_PASSWORD=x --tmpfs /var/lib/postgresql:size=8m,mode=1777 "$image"
     rm -rf "$folder"
 
+    # A library that is not there, of a new data directory.
+    refused "names 'seamq'" --env POSTGRES_PASSWORD=x "$image" -c shared_preload_libraries=seamq
+
     # On the command line, somebody's own list; ALTER SYSTEM takes ours out of it.
-    "$engine" run --detach --name "$name" --env POSTGRES_PASSWORD=x "$image" -c shared_preload_libraries=auto_explain >/dev/null
+    "$engine" run --no-healthcheck --detach --name "$name" --env POSTGRES_PASSWORD=x "$image" -c shared_preload_libraries=auto_explain >/dev/null
     wait_for 60 "$engine" exec "$name" pg_isready --quiet --host=127.0.0.1 || die "it does not start: $("$engine" logs "$name" 2>&1 | tail -n 5)"
     [ "$("$engine" exec "$name" psql -U postgres -At -c 'SHOW shared_preload_libraries')" = auto_explain,sea_mq ] || die "the command line's list has lost sea_mq"
     "$engine" rm --force "$name" >/dev/null
-    "$engine" run --detach --name "$name" --env POSTGRES_PASSWORD=x "$image" >/dev/null
+    "$engine" run --no-healthcheck --detach --name "$name" --env POSTGRES_PASSWORD=x "$image" >/dev/null
     wait_for 60 "$engine" exec "$name" pg_isready --quiet --host=127.0.0.1 || die "it does not start: $("$engine" logs "$name" 2>&1 | tail -n 5)"
     "$engine" exec "$name" psql -U postgres -q -c "ALTER SYSTEM SET shared_preload_libraries = 'auto_explain'" -c 'ALTER SYSTEM SET max_worker_processes = 2'
     "$engine" restart "$name" >/dev/null
     wait_for 60 "$engine" exec "$name" pg_isready --quiet --host=127.0.0.1 || die "it does not restart"
     "$engine" logs "$name" 2>&1 | grep -q "ALTER SYSTEM SET shared_preload_libraries = auto_explain, sea_mq;" || die "nothing is said of the missing library"
     "$engine" logs "$name" 2>&1 | grep -q 'ALTER SYSTEM SET max_worker_processes = 16' || die "nothing is said of too few workers"
+    # And of a data directory that is there.
+    "$engine" exec "$name" psql -U postgres -q -c "ALTER SYSTEM SET shared_preload_libraries = 'sea-mq'"
+    "$engine" restart "$name" >/dev/null 2>&1 || true
+    wait_for 60 ends_with "names 'sea-mq'" "$name" || die "nothing is said of the library that is not there: $("$engine" logs "$name" 2>&1 | tail -n 5)"
     "$engine" rm --force "$name" >/dev/null
 }
 

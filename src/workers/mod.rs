@@ -5,6 +5,7 @@ mod consumer;
 mod dispatcher;
 mod identity;
 mod launcher;
+mod library;
 mod process;
 mod relay;
 mod removals;

@@ -77,6 +77,7 @@ fi
 step "Purging it: nothing is left"
 pg_ctlcluster "$PG" main stop
 apt purge "postgresql-$PG-sea-mq"
-left=$(find /usr -name '*sea_mq*' -o -path '/usr/share/doc/postgresql*sea-mq*')
+if [ -f /packages/command.deb ]; then apt purge sea-mq; fi
+left=$(find /usr /etc /lib/systemd -name '*sea_mq*' -o -name '*sea-mq*')
 [ -z "$left" ] || die "left: $left"
 step "All of it passed: PostgreSQL $PG on $(. /etc/os-release && echo "$PRETTY_NAME")"

@@ -1,10 +1,11 @@
--- What a database of the old version has: handled, failing, dead, scheduled, captured, with a contract, over HTTP to nobody.
+-- What a database has before it is upgraded: handled, failing, dead, scheduled, captured, with a contract, over HTTP to nobody.
+CREATE TABLE upgraded (at timestamptz);
 CREATE TABLE handled (id text, at timestamptz DEFAULT clock_timestamp());
 CREATE FUNCTION handle(event sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF event.payload ->> 'kind' = 'poison' THEN PERFORM sea_mq.poison('it cannot be'); END IF;
     -- Until the upgrade is done, so that retries wait across it.
-    IF event.payload ->> 'kind' = 'later' AND (SELECT extversion FROM pg_extension WHERE extname = 'sea_mq') = '0.1.0' THEN RAISE 'not yet'; END IF;
+    IF event.payload ->> 'kind' = 'later' AND NOT EXISTS (SELECT FROM public.upgraded) THEN RAISE 'not yet'; END IF;
     INSERT INTO public.handled VALUES (event.message_id);
 END $$;
 SELECT sea_mq.subscribe('old__orders', 'orders', 'handle', start_from => 'all');

@@ -11,7 +11,7 @@ mod worker;
 
 use pgrx::{pg_guard, pg_sys, warning};
 
-use super::process;
+use super::{library, process};
 use crate::host::seat::Life;
 use worker::Worker;
 
@@ -20,7 +20,10 @@ use worker::Worker;
 #[pg_guard]
 pub extern "C-unwind" fn sea_mq_relay_main(arg: pg_sys::Datum) {
     process::run(arg, |process| match Worker::new(*process) {
-        Ok(mut worker) => process::serve(process, &mut worker),
+        Ok(mut worker) => {
+            library::say_if_it_differs();
+            process::serve(process, &mut worker)
+        }
         Err(error) => {
             warning!("sea_mq relay: cannot start its I/O thread: {error}");
             Life::Failed

@@ -41,6 +41,33 @@ async fn a_worker_that_fails_again_and_again_is_a_problem_until_it_works() {
     }
 }
 
+/// What the catalogue says of the SQL is set by hand: it stands for a library that was put back, and for one that is newer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn library_and_sql_of_different_versions_are_a_problem_with_its_remedy_in_the_log_too() {
+    let stage = prepared("versions").await;
+    let db = stage.connect().await;
+    let library: String = db.value("SELECT sea_mq.library_version()", &[]).await;
+    for (script, hint, logged) in [
+        (
+            "99.0.0",
+            "Install version 99.0.0 of the library%restart the server%",
+            "install version 99.0.0 of the library",
+        ),
+        ("0.0.1", "ALTER EXTENSION sea_mq UPDATE;%", "ALTER EXTENSION sea_mq UPDATE;"),
+    ] {
+        db.run(&format!("UPDATE pg_extension SET extversion = '{script}' WHERE extname = 'sea_mq'")).await;
+        let problem = format!("the library is version {library} and the SQL of this database {script}");
+        stage.until_problem(&format!("problem = '{problem}' AND problems.hint LIKE '{hint}'")).await;
+        db.run("SELECT pg_terminate_backend(pid) FROM sea_mq.workers() WHERE backend_type = 'sea_mq relay'").await;
+        let line =
+            format!("the library is version {library} and the SQL of database {} {script}: {logged}", stage.database());
+        until("the log says it", LONG, async || stage.cluster.log().contains(&line)).await;
+    }
+    db.run(&format!("UPDATE pg_extension SET extversion = '{library}' WHERE extname = 'sea_mq'")).await;
+    let left: i64 = db.value("SELECT count(*) FROM sea_mq.problems WHERE problem LIKE 'the library%'", &[]).await;
+    assert_eq!(left, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_process_ends_again_and_again_is_a_problem() {
     let stage = prepared("ending").await;
