@@ -36,7 +36,7 @@ async fn storing_is_timed_from_the_commit_and_not_from_the_emit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_published_once_more_is_not_timed_and_what_waits_for_the_broker_is() {
+async fn what_is_published_once_more_is_not_timed() {
     let stage = StageOptions::default().start("store_latency_again").await;
     let db = stage.connect().await;
     db.run("SELECT sea_mq.create_stream('orders', duplicate_window => '100 ms')").await;
