@@ -30,7 +30,8 @@ async fn storing_is_timed_from_the_commit_and_not_from_the_emit() {
     assert_eq!((count, soon), (700, 700));
     assert!(seconds < 700.0 * 5.0, "{seconds}");
     // Held back: it could not have been stored before its time.
-    db.run("SELECT sea_mq.emit('order', '1', 'Placed', '{}', available_at => clock_timestamp() + interval '6 s')").await;
+    db.run("SELECT sea_mq.emit('order', '1', 'Placed', '{}', available_at => clock_timestamp() + interval '6 s')")
+        .await;
     let (count, soon, _) = until_stored(&db, 701).await;
     assert_eq!((count, soon), (701, 701));
 }
