@@ -44,6 +44,8 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
     script(&gateway, &mut found)?;
     reads(&gateway, &db, options, &mut found).await?;
     events(&gateway, options, &mut found)?;
+    // What was emitted before is to be stored before tails begin: it would come to them first.
+    harness::until("all is published", Duration::from_secs(300), async || workload::is_drained(&db).await).await;
     tails::measure(&gateway, options, &mut found)?;
     while_it_drains(&gateway, &stage, options, &mut found).await?;
     let megabytes = resident_bytes(i32::try_from(gateway.child.id())?) as f64 / f64::from(1 << 20);

@@ -13,7 +13,7 @@ use crate::db::call::Call;
 #[derive(Subcommand)]
 pub enum Events {
     /// Emit an event
-    Emit(Emit),
+    Emit(Box<Emit>),
     /// What became of an event
     Show {
         /// The event
