@@ -42,7 +42,7 @@ system_packages() {
     missing=()
     # The other majors need Debian's package too: for user postgres, and for the libraries that they link against.
     for package in "postgresql-$debian_major" "postgresql-server-dev-$debian_major" libclang-dev gcc libc6-dev make pkg-config libssl-dev openssl \
-        python3 python3-venv shellcheck curl pgbouncer; do
+        python3 python3-venv shellcheck curl pgbouncer tmux; do
         installed "$package" || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0

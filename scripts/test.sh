@@ -41,8 +41,7 @@ part_lint() {
     guarded_calls
     scripts/upgrade.py check
     cargo clippy --quiet --workspace "${cargo_features[@]}" --all-targets -- -D warnings
-    cargo clippy --quiet --package sea_mq-contracts --features command --all-targets -- -D warnings
-    cargo run --quiet --package sea_mq-contracts --features command -- lint schemas/events
+    cargo run --quiet --workspace --bin sea-mq -- contracts lint schemas/events
     shellcheck --external-sources scripts/*.sh .ci/run docker/*.sh docker/initdb.d/*.sh tests/packages/*.sh
     local files
     # The compiler keeps PostgreSQL and NATS out of where they do not belong: only the extension depends on pgrx, only io on async-nats.
@@ -54,10 +53,9 @@ part_lint() {
     forbid 'users are switched in src/host/door.rs alone' '\b(SetUserIdAndSecContext|SetSessionAuthorization|SetCurrentRoleId)\b' "${files[@]}"
 }
 
-# The command in a build of its own: with it, its feature would be on for the extension as well.
 part_unit() {
     cargo test --quiet --workspace "${cargo_features[@]}" --lib
-    cargo test --quiet --package sea_mq-contracts --features command --test '*'
+    cargo test --quiet --workspace --test compare_random --test conformance --test contracts --test robustness
 }
 
 # Neither needs a broker: what is shown is the database's side, and the relay, which runs, has nowhere to publish to.

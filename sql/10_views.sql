@@ -69,7 +69,7 @@ CREATE VIEW sea_mq.stream_status AS
 SELECT s.name AS stream, s.context, s.kind, coalesce(t.state, 'pending') AS state, t.error_kind, t.error, t.hint,
     coalesce(t.ordering, 'strict') AS ordering, t.differences, coalesce(t.losses, 0) AS losses, t.last_loss,
     c.stream_sequence AS last_sequence, coalesce(c.published, 0) AS published, p.pending, s.managed, t.since,
-    s.atomic_transactions, coalesce(c.not_atomic, 0) AS not_atomic, c.last_not_atomic
+    s.atomic_transactions, coalesce(c.not_atomic, 0) AS not_atomic, c.last_not_atomic, p.oldest AS oldest_pending_at
 FROM sea_mq.streams s
 LEFT JOIN sea_mq.stream_state t ON t.sink = s.sink
 LEFT JOIN sea_mq.stream_progress c ON c.sink = s.sink
@@ -89,6 +89,7 @@ COMMENT ON COLUMN sea_mq.stream_status.last_loss IS 'What was lost last';
 COMMENT ON COLUMN sea_mq.stream_status.last_sequence IS 'Stream sequence of the last event stored by the relay';
 COMMENT ON COLUMN sea_mq.stream_status.published IS 'Events published so far';
 COMMENT ON COLUMN sea_mq.stream_status.pending IS 'Committed events not yet published; counted up to 10,001';
+COMMENT ON COLUMN sea_mq.stream_status.oldest_pending_at IS 'When the first of them was emitted';
 COMMENT ON COLUMN sea_mq.stream_status.managed IS 'Whether the relay creates and updates the stream';
 COMMENT ON COLUMN sea_mq.stream_status.since IS 'When this state began';
 COMMENT ON COLUMN sea_mq.stream_status.atomic_transactions IS 'Whether transactions are to be published as atomic batches';

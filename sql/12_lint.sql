@@ -1,5 +1,5 @@
 -- Contracts against each other and against what is emitted; and in and out of files, so that they can be kept in git. The same
--- checks without a server are those of the command sea-mq-contracts (contracts/).
+-- checks without a server are those of the command `sea-mq contracts`.
 CREATE FUNCTION sea_mq.compare_schemas(old jsonb, new jsonb, OUT pointer text, OUT change text, OUT compatibility text)
 RETURNS SETOF record LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'compare_schemas_wrapper';
 COMMENT ON FUNCTION sea_mq.compare_schemas IS
@@ -146,5 +146,5 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY 3, 1, 4
 $$;
 COMMENT ON FUNCTION sea_mq.lint IS
-'What is wrong with the registry, by the file in which a contract would stand: the rules of sea-mq-contracts lint, and what retained
+'What is wrong with the registry, by the file in which a contract would stand: the rules of sea-mq contracts lint, and what retained
 events show: emitted types that are not registered or are deprecated. Reads all retained events';

@@ -91,6 +91,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
             ELSE jsonb_build_object('le', l.bound::text) END, l.value
     FROM sea_mq.latency_metrics() l
     JOIN (VALUES
+        ('store', 'sea_mq_store_latency_seconds', 'From the commit of an event to its storing in its stream'),
         ('handle', 'sea_mq_handle_latency_seconds', 'From the storing of a message in its stream to the end of its handling'),
         ('handler', 'sea_mq_handler_duration_seconds', 'How long attempts of handlers took')) h(key, name, help) ON h.key = l.name
     JOIN (VALUES (false), (true)) k(count_row) ON NOT k.count_row OR l.bound = 'infinity'
@@ -126,7 +127,7 @@ FROM sea_mq.overview_row() s;
 COMMENT ON VIEW sea_mq.overview IS 'One row: is everything all right, in states and numbers, without any text of an error';
 CREATE VIEW sea_mq.stream_overview AS
 SELECT s.stream, s.context, s.kind, s.state, s.ordering, s.losses, s.last_sequence, s.published, s.pending, s.managed, s.since,
-    s.atomic_transactions, s.not_atomic
+    s.atomic_transactions, s.not_atomic, s.oldest_pending_at
 FROM sea_mq.stream_status s;
 COMMENT ON VIEW sea_mq.stream_overview IS 'sea_mq.stream_status without any text of an error';
 CREATE VIEW sea_mq.subscription_overview AS

@@ -109,7 +109,7 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
 }
 
 /// Servers whose stream keeps the last million messages only: what is retained is the log.
-async fn stage(name: &str) -> Stage {
+pub async fn stage(name: &str) -> Stage {
     say(format!("{name}: starting PostgreSQL and nats-server"));
     let prepared = (IN_PROGRESS + 10).to_string();
     let options = StageOptions::default().setting("fsync", "on").setting("max_prepared_transactions", &prepared);
@@ -124,13 +124,13 @@ async fn stage(name: &str) -> Stage {
 }
 
 /// Has so many events published that stay in the log.
-async fn retain(stage: &Stage, events: u32) -> Outcome<()> {
+pub async fn retain(stage: &Stage, events: u32) -> Outcome<()> {
     let mut done = 0;
     while done < events {
         let piece = PIECE.min(events - done).max(2);
         drain::drain(stage, piece).await?;
         done += piece;
-        say(format!("burden: {} of {} events are retained", whole(done.into()), whole(events.into())));
+        say(format!("{} of {} events are retained", whole(done.into()), whole(events.into())));
     }
     let retained: i64 = stage.connect().await.value("SELECT count(*) FROM sea_mq.outbox_log", &[]).await;
     if retained < i64::from(events) {

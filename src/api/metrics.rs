@@ -10,6 +10,7 @@ type Row<'a> = dyn FnMut(&mut [pg_sys::Datum], &mut [bool]) + 'a;
 
 sql_function!(latency_metrics_wrapper, pg_finfo_latency_metrics_wrapper, |call| return_set(call, |row| {
     let Some(database) = shmem::here() else { return };
+    rows_of("store", &database.storing, row);
     rows_of("handle", &database.handling, row);
     rows_of("handler", &database.handlers, row);
 }));

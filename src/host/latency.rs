@@ -39,10 +39,20 @@ pub struct Counted {
 impl Histogram {
     /// One more. Clocks differ: what ended before it began took no time.
     pub fn count(&self, micros: i64) {
-        let micros = u64::try_from(micros).unwrap_or(0);
-        let place = BOUNDS_US.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS_US.len());
-        self.buckets[place].fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(micros, Ordering::Relaxed);
+        self.count_all(std::iter::once(micros));
+    }
+
+    /// Several at once: an addition for each bucket, and not for each of them.
+    pub fn count_all(&self, all: impl Iterator<Item = i64>) {
+        let (mut counts, mut sum) = ([0; BOUNDS_US.len() + 1], 0);
+        for micros in all.map(|micros| u64::try_from(micros).unwrap_or(0)) {
+            counts[BOUNDS_US.partition_point(|bound| *bound < micros)] += 1;
+            sum += micros;
+        }
+        for (bucket, count) in self.buckets.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            bucket.fetch_add(count, Ordering::Relaxed);
+        }
+        self.sum_us.fetch_add(sum, Ordering::Relaxed);
     }
 
     pub fn counted(&self) -> Counted {

@@ -1,6 +1,7 @@
 //! The extension in its server: settings, shared memory, sessions and transactions, locks, and the door to our own rights.
 
 pub mod cause;
+pub mod commits;
 pub mod door;
 pub mod exclusive;
 pub mod failures;

@@ -75,6 +75,7 @@ pub fn pay() {
     }
     let Some(database) = entry else { return };
     if owed.events {
+        note_commit();
         database.note(Reasons::EVENTS);
     }
     if owed.descriptions {
@@ -91,4 +92,12 @@ pub fn pay() {
     if owed.restart {
         database.restart();
     }
+}
+
+/// Before the relay is woken, which wants to know.
+fn note_commit() {
+    // SAFETY: both are kept until the transaction's callbacks have run.
+    let (xid, at) =
+        unsafe { (pg_sys::GetTopFullTransactionIdIfAny().value, pg_sys::GetCurrentTransactionStopTimestamp()) };
+    shmem::note_commit(xid, at);
 }

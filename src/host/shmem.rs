@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, 
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::commits::Commits;
 use super::gucs;
 use super::inquiry::Inquiry;
 use super::latency::Histogram;
@@ -45,6 +46,8 @@ pub struct Database {
     pub inquiry: Inquiry,
     /// The launcher leaves the database alone until then: somebody is dropping or moving it. Microseconds since 2000.
     pub held_until: AtomicI64,
+    /// From an event's commit to the broker's word that it is stored. Counted by the relay.
+    pub storing: Histogram,
     /// From the stream's storing of a message (without a broker: from its emit) to the end of its handling. Counted by
     /// those who handle.
     pub handling: Histogram,
@@ -71,6 +74,8 @@ struct Shared {
     databases_changed: AtomicBool,
     /// Somebody asked for a worker while all entries were taken. Set by commits, cleared by the launcher.
     missed: AtomicBool,
+    /// When transactions with events committed. Noted by commits, for the relays.
+    commits: Commits,
 }
 
 impl Database {
@@ -222,6 +227,18 @@ fn shared() -> Option<&'static Shared> {
     unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
 }
 
+/// Notes that a transaction with events has committed.
+pub fn note_commit(xid: u64, at: i64) {
+    if let Some(shared) = shared() {
+        shared.commits.note(xid, at);
+    }
+}
+
+/// When a transaction with events committed, unless that is long ago.
+pub fn commit_time(xid: u64) -> Option<i64> {
+    shared()?.commits.at(xid)
+}
+
 /// All entries; none without preloading.
 pub fn databases() -> &'static [Database] {
     let first = DATABASES.load(Ordering::Relaxed);
@@ -283,6 +300,7 @@ fn ask(oid: pg_sys::Oid, wanted: impl Fn(Role) -> bool) -> bool {
 pub fn release(database: &Database, oid: u32) {
     database.held_until.store(0, Ordering::Release);
     database.backlog_at.store(0, Ordering::Release);
+    database.storing.clear();
     database.handling.clear();
     database.handlers.clear();
     database.oid.store(0, Ordering::Release);

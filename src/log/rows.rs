@@ -215,7 +215,7 @@ pub fn read_logged(columns: Columns<LOG_COLUMNS>) -> Logged {
         causation_id: r.optional_text(17),
         visibility: r.text(18),
     };
-    Logged { seq: r.int8(0), xid: r.int8(1).cast_unsigned(), event, schema: None }
+    Logged { seq: r.int8(0), xid: r.int8(1).cast_unsigned(), committed_at: None, event, schema: None }
 }
 
 /// A scheduled event.

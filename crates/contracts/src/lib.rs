@@ -1,7 +1,7 @@
 //! Event contracts: what the versions of an event type promise to those who read them.
 //!
 //! Neither PostgreSQL nor NATS is known here, so that the extension, which checks what is emitted, and the command
-//! `sea-mq-contracts`, which checks a directory of schemas, say the same about the same schema.
+//! `sea-mq contracts`, which checks a directory of schemas, say the same about the same schema.
 
 pub mod compare;
 pub mod event_key;

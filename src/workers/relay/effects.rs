@@ -12,6 +12,7 @@ use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions;
 use crate::log::{journal, refused, ring, scheduled, stream_progress};
 use crate::streams::{consumers, descriptions};
+use crate::sys::clock;
 use sea_mq_model::broker::{Fault, FaultKind, Report, Request, SinkId};
 use sea_mq_model::relay::sink::{Loss, Sink};
 use sea_mq_model::relay::{Effect, Phase};
@@ -25,7 +26,9 @@ impl Worker {
         };
         let had_begun = self.relay.has_begun();
         let ended = matches!(report, Report::Disconnected(_));
+        let acked = if let Report::Acked { sink, .. } = &report { Some(*sink) } else { None };
         let (requests, effects) = self.relay.report(report, Instant::now(), rand::random());
+        acked.into_iter().for_each(|sink| self.count_stored(sink));
         if ended {
             self.deletions.clear();
             self.removals.clear();
@@ -36,6 +39,14 @@ impl Worker {
         }
         requests.into_iter().for_each(|request| self.io.send(request));
         effects.into_iter().try_for_each(|effect| self.carry_out(effect))
+    }
+
+    fn count_stored(&mut self, sink: SinkId) {
+        let stored = self.relay.sink(sink).map(Sink::take_stored).unwrap_or_default();
+        if let Some(database) = self.process.database {
+            let now = clock::now();
+            database.storing.count_all(stored.into_iter().map(|ready_at| now - ready_at));
+        }
     }
 
     pub(super) fn carry_out(&mut self, effect: Effect) -> Result<(), Failed> {

@@ -11,7 +11,7 @@ use crate::emit::{outbox_limit, pending};
 use crate::host::gucs;
 use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
-use crate::host::shmem::limit;
+use crate::host::shmem::{self, limit};
 use crate::log::{janitor, outbox, ring, scheduled, stream_progress};
 use crate::registry::contracts;
 use crate::workers::identity;
@@ -147,6 +147,7 @@ impl Worker {
                 if let Some(kept) = kept {
                     read.find_open(id, kept);
                 }
+                read.events.iter_mut().for_each(|logged| logged.committed_at = shmem::commit_time(logged.xid));
                 outbox::make_durable(&read.events);
                 (id, read)
             };

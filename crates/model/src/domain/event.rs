@@ -107,9 +107,19 @@ pub struct Logged {
     pub seq: i64,
     /// The transaction that wrote it.
     pub xid: u64,
+    /// When that transaction committed, as far as that is known. Microseconds since 2000-01-01 UTC.
+    pub committed_at: Option<i64>,
     pub event: Event,
     /// URI of the schema that its type is registered with.
     pub schema: Option<Rc<str>>,
+}
+
+impl Logged {
+    /// Since when it could have been stored. Where the commit is not known: since it was emitted, or was due.
+    pub fn ready_at(&self) -> i64 {
+        let emitted_at = || self.event.created_at.max(self.event.available_at.unwrap_or(i64::MIN));
+        self.committed_at.unwrap_or_else(emitted_at)
+    }
 }
 
 impl Event {

@@ -343,7 +343,7 @@ mod tests {
             ..EmitArgs::default()
         };
         let event = Event::new(args, &Defaults::default()).unwrap();
-        let logged = Logged { seq: 1, xid: 1, event, schema: Some("sea-mq:/x".into()) };
+        let logged = Logged { seq: 1, xid: 1, committed_at: None, event, schema: Some("sea-mq:/x".into()) };
         let local = Message::from_log(&logged);
         for format in [BodyFormat::Payload, BodyFormat::Envelope] {
             let sent = Publication::new(&logged.event, logged.schema.as_deref()).message(format);

@@ -23,6 +23,8 @@ pub(super) struct Entry {
     pub(super) seq: i64,
     /// Number in the order of the log.
     pub(super) place: u64,
+    /// Since when it could have been stored.
+    pub(super) ready_at: i64,
     pub(super) fate: Fate,
 }
 

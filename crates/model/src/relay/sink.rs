@@ -178,6 +178,8 @@ pub struct Sink {
     splitting: HashMap<i64, (u64, SplitReason)>,
     /// Those that were stored so.
     splits: Option<Splits>,
+    /// Of events that were stored now, and for the first time: since when they could have been.
+    stored: Vec<i64>,
 }
 
 impl Sink {
@@ -218,6 +220,7 @@ impl Sink {
             apart: HashSet::new(),
             splitting: HashMap::new(),
             splits: None,
+            stored: Vec::new(),
         }
     }
 
@@ -264,6 +267,11 @@ impl Sink {
     /// The transactions that were not published as one since this was asked last.
     pub fn take_splits(&mut self) -> Option<Splits> {
         self.splits.take()
+    }
+
+    /// Of the events that were stored since this was asked last: since when they could have been.
+    pub fn take_stored(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.stored)
     }
 
     pub fn in_flight(&self) -> usize {

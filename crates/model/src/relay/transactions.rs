@@ -155,7 +155,7 @@ mod tests {
             ..EmitArgs::default()
         };
         let event = Event::new(args, &Defaults::default()).unwrap();
-        Placed { place: seq.unsigned_abs(), logged: Logged { seq, xid, event, schema: None } }
+        Placed { place: seq.unsigned_abs(), logged: Logged { seq, xid, committed_at: None, event, schema: None } }
     }
 
     fn take(transactions: &mut Transactions, events: &[(i64, u64)], open: &[u64]) -> Vec<(u64, Vec<i64>, Extent)> {

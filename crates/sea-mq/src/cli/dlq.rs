@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::output;
 use super::session::Session;
-use super::{Format, Verdict};
+use super::{Format, Verdict, output, progress};
 use crate::db::call::Call;
 
 #[derive(Subcommand)]
@@ -47,13 +47,21 @@ pub enum Dlq {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Give a dead letter up
+    /// Give dead letters up: some by their numbers, or all that filters let pass
     Discard {
-        /// Its number
-        id: i64,
+        /// Their numbers
+        ids: Vec<i64>,
+        #[command(flatten)]
+        filters: Filters,
         /// Why
         #[arg(long)]
         reason: Option<String>,
+        /// All that the filters let pass
+        #[arg(long)]
+        all: bool,
+        /// Say how many there are, and do nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -110,11 +118,9 @@ pub async fn run(session: &Session, format: Format, dlq: Dlq) -> Verdict {
             output::row(format, rows.first().ok_or_else(|| format!("there is no dead letter {id}"))?);
             Ok(ExitCode::SUCCESS)
         }
-        Dlq::Discard { id, reason } => {
-            let call = Call::of("sea_mq.dlq_discard").with("id", "bigint", id).with("reason", "text", reason);
-            session.rows(&call.value()).await?;
-            output::row(format, &json!({"id": id}));
-            Ok(ExitCode::SUCCESS)
+        Dlq::Discard { ids, filters, reason, all, dry_run } => {
+            let which = Which::new(ids, filters, all)?;
+            if dry_run { which.count(session, format).await } else { discard(session, format, &which, reason).await }
         }
         Dlq::Replay { ids, payload: Some(payload), .. } => {
             let [id] = ids[..] else { return Err("a mended payload is for one letter: give its number".into()) };
@@ -124,44 +130,107 @@ pub async fn run(session: &Session, format: Format, dlq: Dlq) -> Verdict {
             Ok(ExitCode::SUCCESS)
         }
         Dlq::Replay { ids, filters, all, dry_run, .. } => {
-            if ids.is_empty() && !all {
-                return Err("say which: numbers, or --all with filters".into());
-            }
-            replay(session, format, &ids, &filters, dry_run).await
+            let which = Which::new(ids, filters, all)?;
+            if dry_run { which.count(session, format).await } else { replay(session, format, &which).await }
         }
     }
 }
 
-async fn replay(session: &Session, format: Format, ids: &[i64], filters: &Filters, dry_run: bool) -> Verdict {
-    if dry_run {
-        let call = filters.apply(Call::of("sea_mq.dlq_page")).with("max", "integer", 1000);
-        let count = if ids.is_empty() {
-            session.rows(&call.select("count(*)::text", "r")).await?.pop()
-        } else {
-            Some(json!(ids.len()))
-        };
-        output::row(format, &json!({"matching": count}));
-        return Ok(ExitCode::SUCCESS);
+/// The letters that a command is about.
+struct Which {
+    /// Empty: all that the filters let pass.
+    ids: Vec<i64>,
+    filters: Filters,
+}
+
+impl Which {
+    fn new(ids: Vec<i64>, filters: Filters, all: bool) -> Result<Self, String> {
+        if ids.is_empty() && !all {
+            return Err("say which: numbers, or --all with filters".into());
+        }
+        Ok(Self { ids, filters })
     }
+
+    /// Of so many at most there is a count.
+    const COUNTED: u64 = 1000;
+
+    async fn matching(&self, session: &Session) -> Result<u64, String> {
+        if !self.ids.is_empty() {
+            return Ok(self.ids.len() as u64);
+        }
+        let call = self.filters.apply(Call::of("sea_mq.dlq_page")).with("max", "integer", Self::COUNTED.cast_signed());
+        let count = session.rows(&call.select("count(*)::text", "r")).await?.pop();
+        Ok(count.and_then(|count| count.as_u64()).unwrap_or_default())
+    }
+
+    async fn count(&self, session: &Session, format: Format) -> Verdict {
+        output::row(format, &json!({"matching": self.matching(session).await?}));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// A bar for what will be done. Where there is no count of all that match, it counts what is done.
+    async fn bar(&self, session: &Session, format: Format, doing: &str) -> Result<ProgressBar, String> {
+        let matching = self.matching(session).await?;
+        Ok(progress::bar(format, doing, (matching < Self::COUNTED).then_some(matching)))
+    }
+}
+
+/// Whether that was the last page, as far as its length says.
+fn is_last(rows: &[Value]) -> bool {
+    !i64::try_from(rows.len()).is_ok_and(|count| count == PAGE)
+}
+
+async fn discard(session: &Session, format: Format, which: &Which, reason: Option<String>) -> Verdict {
+    let bar = which.bar(session, format, "discarding").await?;
+    let mut discarded = 0;
+    for id in &which.ids {
+        let call = Call::of("sea_mq.dlq_discard").with("id", "bigint", *id).with("reason", "text", reason.clone());
+        session.rows(&call.value()).await?;
+        discarded += 1;
+        bar.inc(1);
+    }
+    while which.ids.is_empty() {
+        // What is discarded is on no page any more.
+        let call = which.filters.apply(Call::of("sea_mq.dlq_page")).with("max", "integer", PAGE);
+        let mut ask = call.select("", "r").with(reason.clone());
+        ask.sql = ask.sql.replacen(
+            "SELECT ",
+            &format!("SELECT r.id::text, sea_mq.dlq_discard(r.id, ${})", ask.params.len()),
+            1,
+        );
+        let rows = session.rows(&ask).await?;
+        discarded += rows.len();
+        bar.inc(rows.len() as u64);
+        if is_last(&rows) {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    output::row(format, &json!({"discarded": discarded}));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn replay(session: &Session, format: Format, which: &Which) -> Verdict {
+    let bar = which.bar(session, format, "replaying").await?;
     let (mut replayed, mut failed, mut after): (usize, Vec<Value>, Option<String>) = (0, Vec::new(), None);
     loop {
-        let call = filters
+        let call = which
+            .filters
             .apply(Call::of("sea_mq.dlq_replay_batch"))
             .with("after_id", "bigint", after.clone())
             .with("max", "integer", PAGE);
-        let call = if ids.is_empty() { call } else { call.with("ids", "bigint[]", json!(ids).to_string()) };
+        let call = if which.ids.is_empty() { call } else { call.with("ids", "bigint[]", json!(which.ids).to_string()) };
         let rows = session.rows(&call.rows()).await?;
         let (bad, good): (Vec<Value>, Vec<Value>) = rows.iter().cloned().partition(|row| !row["sqlstate"].is_null());
         replayed += good.len();
         failed.extend(bad);
-        if format == Format::Human {
-            eprintln!("{replayed} replayed, {} failed", failed.len());
-        }
+        bar.inc(rows.len() as u64);
         after = rows.last().map(|row| row["id"].to_string());
-        if !i64::try_from(rows.len()).is_ok_and(|count| count == PAGE) {
+        if is_last(&rows) {
             break;
         }
     }
+    bar.finish_and_clear();
     match format {
         Format::Json => println!("{}", json!({"replayed": replayed, "failed": failed})),
         Format::Human if failed.is_empty() => println!("{replayed} replayed"),

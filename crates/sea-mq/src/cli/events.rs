@@ -13,7 +13,7 @@ use crate::db::call::Call;
 #[derive(Subcommand)]
 pub enum Events {
     /// Emit an event
-    Emit(Emit),
+    Emit(Box<Emit>),
     /// What became of an event
     Show {
         /// The event
@@ -43,6 +43,18 @@ pub struct Emit {
     /// Correlation id
     #[arg(long)]
     correlation_id: Option<String>,
+    /// Id of the event that caused it
+    #[arg(long)]
+    causation_id: Option<String>,
+    /// More headers: a JSON object of texts
+    #[arg(long)]
+    headers: Option<String>,
+    /// internal, partner, public or sensitive; internal unless said
+    #[arg(long)]
+    visibility: Option<String>,
+    /// Held back until then
+    #[arg(long)]
+    available_at: Option<String>,
 }
 
 pub async fn run(session: &Session, format: Format, events: Events) -> Verdict {
@@ -56,7 +68,11 @@ pub async fn run(session: &Session, format: Format, events: Events) -> Verdict {
                 .with("context", "text", event.context)
                 .with("event_version", "integer", event.version.map(|version| version.to_string()))
                 .with("event_id", "uuid", event.event_id.map(|id| id.to_string()))
-                .with("correlation_id", "text", event.correlation_id);
+                .with("correlation_id", "text", event.correlation_id)
+                .with("causation_id", "text", event.causation_id)
+                .with("headers", "jsonb", event.headers)
+                .with("visibility", "text", event.visibility)
+                .with("available_at", "timestamptz", event.available_at);
             let id = session.rows(&call.value()).await?.pop().unwrap_or_default();
             output::row(format, &json!({"id": id}));
             Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output;
+use super::progress::while_it_runs;
 use super::session::Session;
 use super::{Format, Verdict};
 use crate::db::call::{Ask, Call};
@@ -142,7 +143,8 @@ fn text(value: &Value) -> &str {
 }
 
 pub async fn verify(session: &Session, format: Format, stream: &str) -> Verdict {
-    let rows = session.rows(&Call::of("sea_mq.verify_stream").with("stream", "text", stream).rows()).await?;
+    let ask = Call::of("sea_mq.verify_stream").with("stream", "text", stream).rows();
+    let rows = while_it_runs(format, &format!("comparing {stream} with the log"), session.rows(&ask)).await?;
     if rows.is_empty() && format == Format::Human {
         println!("{stream} holds what the log says");
     } else {
@@ -156,7 +158,8 @@ pub async fn republish(session: &Session, format: Format, arguments: &Republish)
         .with("stream", "text", &arguments.stream)
         .with("from_time", "timestamptz", arguments.from_time.clone())
         .with("from_seq", "bigint", arguments.from_seq.map(|seq| seq.to_string()));
-    let count = session.rows(&call.value()).await?.pop().unwrap_or_default();
+    let doing = format!("looking for what is to be in {}", arguments.stream);
+    let count = while_it_runs(format, &doing, session.rows(&call.value())).await?.pop().unwrap_or_default();
     output::row(format, &json!({"events": count}));
     Ok(ExitCode::SUCCESS)
 }

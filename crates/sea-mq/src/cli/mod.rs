@@ -1,14 +1,17 @@
 //! The command line. Except for `serve`, each command asks the database directly, with the caller's own role.
 
 mod check;
+mod contracts;
 mod dlq;
 mod doctor;
 mod endpoints;
 mod events;
 mod look;
 mod output;
+mod progress;
 mod session;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
@@ -57,6 +60,8 @@ enum Command {
         #[arg(long, value_name = "SECONDS")]
         watch: Option<u64>,
     },
+    /// What goes on: streams, subscriptions, endpoints and their rates, until q is pressed
+    Top(top::Arguments),
     /// Status for monitoring: one line and an exit status, in the manner of Nagios
     Check(check::Arguments),
     /// What is wrong, from the library to the broker, with the command that mends it
@@ -78,6 +83,9 @@ enum Command {
     /// Dead letters: list, show, replay, discard
     #[command(subcommand)]
     Dlq(dlq::Dlq),
+    /// Event contracts in a directory: lint, compare; and a registry: import, export
+    #[command(subcommand)]
+    Contracts(contracts::Contracts),
     /// Compare a stream with the log
     Verify {
         /// Its name
@@ -140,10 +148,14 @@ fn obey(cli: Cli) -> Verdict {
 }
 
 async fn asking(command: Command, format: Format, connection: Option<&str>) -> Verdict {
-    // These two are to say what is wrong, a database that is away included.
     match command {
+        // These two are to say what is wrong, a database that is away included.
         Command::Doctor => return doctor::run(format, connection).await,
         Command::Check(arguments) => return check::run(&arguments, connection).await,
+        // Half of them ask no database.
+        Command::Contracts(contracts) => return contracts::run(connection, format, contracts).await,
+        // Whether there is a terminal is looked at before the database is.
+        Command::Top(arguments) => return top::run(connection, format, &arguments).await,
         _ => {}
     }
     let session = Session::open(connection).await?;

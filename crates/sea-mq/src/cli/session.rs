@@ -1,8 +1,11 @@
 //! A session with the database, as the caller's own role.
 
+use std::future::poll_fn;
+
 use serde_json::Value;
-use tokio_postgres::Client;
+use tokio_postgres::error::DbError as DbRemark;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client};
 
 use crate::db::call::Ask;
 use crate::db::config;
@@ -16,13 +19,31 @@ impl Session {
     /// # Errors
     /// In words, why there is no connection.
     pub async fn open(connection: Option<&str>) -> Result<Self, String> {
+        Self::begin(connection, |_| ()).await
+    }
+
+    /// As [`Self::open`], and what the database remarks goes to standard error.
+    ///
+    /// # Errors
+    /// In words, why there is no connection.
+    pub async fn telling(connection: Option<&str>) -> Result<Self, String> {
+        Self::begin(connection, |remark| eprintln!("{}: {}", remark.severity().to_lowercase(), remark.message())).await
+    }
+
+    async fn begin(connection: Option<&str>, remark: fn(&DbRemark)) -> Result<Self, String> {
         let target = config::target(connection)?;
         let connected = target.config.connect(target.tls.clone()).await;
-        let (client, connection) = connected.map_err(|error| {
+        let (client, mut connection) = connected.map_err(|error| {
             let said = error.as_db_error().map(|db| db.message().to_owned());
             said.unwrap_or_else(|| error.to_string())
         })?;
-        tokio::spawn(connection);
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notice(notice) = message {
+                    remark(&notice);
+                }
+            }
+        });
         let user = std::env::var("USER").unwrap_or_default();
         let prepare = Ask::new(
             "SELECT set_config('TimeZone', 'UTC', false), set_config('application_name', 'sea-mq', false),

@@ -45,6 +45,7 @@ pub const STREAM: Shape = Shape {
         may("last_sequence", "bigint", "Stream sequence of the last event stored"),
         may("published", "bigint", "Events published so far"),
         may("pending", "bigint", "Events not published yet; counted up to 10,001"),
+        may("oldest_pending_at", "timestamptz", "When the first of them was emitted"),
         may("managed", "boolean", "Whether the relay creates and updates it"),
         may("since", "timestamptz", "When this state began"),
         may("atomic_transactions", "boolean", "Whether transactions are published as one"),

@@ -107,6 +107,7 @@ fn completions_and_the_manual_page_know_every_command() {
         String::from_utf8(command().args(["completions", "bash"]).output().expect("it runs").stdout).expect("text");
     for word in [
         "status",
+        "top",
         "check",
         "doctor",
         "events",
@@ -114,6 +115,7 @@ fn completions_and_the_manual_page_know_every_command() {
         "subscriptions",
         "tail",
         "dlq",
+        "contracts",
         "verify",
         "republish",
         "serve",

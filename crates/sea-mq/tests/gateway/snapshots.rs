@@ -21,9 +21,10 @@ fn session(database: &str, arguments: &[&str]) -> String {
     format!("$ sea-mq {}\n{out}{err}[{}]\n\n", arguments.join(" "), output.status.code().expect("a status"))
 }
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 19] = [
     "",
     "status",
+    "top",
     "check",
     "doctor",
     "events",
@@ -32,6 +33,7 @@ const COMMANDS: [&str; 17] = [
     "endpoints",
     "tail",
     "dlq",
+    "contracts",
     "verify",
     "republish",
     "serve",

@@ -29,6 +29,7 @@ fn contracts(program: &Path, stage: &Stage, database: &str, arguments: &[&str]) 
     let (host, port) = url.trim_start_matches("postgresql://postgres@").split_once(':').expect("a port");
     let port = port.split('/').next().expect("a port");
     Command::new(program)
+        .arg("contracts")
         .args(arguments)
         .envs([("PGHOST", host), ("PGPORT", port), ("PGUSER", "postgres"), ("PGDATABASE", database)])
         .output()
@@ -48,7 +49,7 @@ async fn exported(db: &Database) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn contracts_go_through_a_directory_into_another_registry() {
-    let program = built(&["--package", "sea_mq-contracts", "--features", "command"], "sea-mq-contracts");
+    let program = built(&["--workspace", "--bin", "sea-mq"], "sea-mq");
     let stage = Stage::new("contracts_in_git").await;
     let db = stage.connect().await;
     db.run(REGISTERED).await;
@@ -80,7 +81,7 @@ async fn contracts_go_through_a_directory_into_another_registry() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_registers_all_or_nothing() {
-    let program = built(&["--package", "sea_mq-contracts", "--features", "command"], "sea-mq-contracts");
+    let program = built(&["--workspace", "--bin", "sea-mq"], "sea-mq");
     let stage = Stage::new("import_all_or_nothing").await;
     let db = stage.connect().await;
     db.run("SELECT sea_mq.register_event('orders', 'OrderPaid', 1, '{}')").await;

@@ -45,6 +45,7 @@ mod limits;
 mod local;
 mod marks;
 mod message;
+mod metrics;
 mod names;
 mod operate;
 mod order;

@@ -51,9 +51,11 @@ impl Sink {
     }
 
     fn enter(&mut self, event: Placed, segment: &mut Segment, messages: &mut Vec<Outgoing>) {
-        let Placed { place, logged: Logged { seq, event, schema, .. } } = event;
+        let Placed { place, logged } = event;
+        let ready_at = logged.ready_at();
+        let Logged { seq, event, schema, .. } = logged;
         let fate = self.fate_of(event.id, seq);
-        segment.entries.push(Entry { id: event.id, seq, place, fate });
+        segment.entries.push(Entry { id: event.id, seq, place, ready_at, fate });
         if fate == Fate::InFlight {
             let message = Publication::new(&event, schema.as_deref()).message(self.described.body);
             segment.bytes += message.body.len();

@@ -34,10 +34,12 @@ impl Sink {
             self.stumbled = false;
             let Some(entry) = self.first_in_flight() else { break };
             entry.fate = Fate::Stored(ack.sequence);
-            let id = entry.id;
+            let (id, ready_at) = (entry.id, entry.ready_at);
             self.in_flight -= 1;
             if ack.duplicate {
                 self.duplicates.insert(id, ack.sequence);
+            } else if !self.is_refilling() {
+                self.stored.push(ready_at);
             }
         }
         self.settle();

@@ -39,7 +39,7 @@ pub(super) fn logged(seq: i64) -> Logged {
         event_id: Some(Uuid::from_u128(seq.unsigned_abs().into())),
         ..EmitArgs::default()
     };
-    Logged { seq, xid: 700, event: Event::new(args, &Defaults::default()).unwrap(), schema: None }
+    Logged { seq, xid: 700, committed_at: None, event: Event::new(args, &Defaults::default()).unwrap(), schema: None }
 }
 
 fn position(snapshot: &str, floor: i64) -> Position {

@@ -8,7 +8,7 @@ use sea_mq_contracts::lint::{Finding, Severity};
 use sea_mq_contracts::set::ContractSet;
 use serde_json::{Value, json};
 
-use crate::release::Release;
+use super::release::Release;
 
 /// Whoever reads may stop reading.
 pub fn print(text: &str) -> Result<(), String> {

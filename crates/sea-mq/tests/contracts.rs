@@ -1,4 +1,4 @@
-//! The command as it is run: on directories, and on git repositories of its own.
+//! `sea-mq contracts` as it is run: on directories, and on git repositories of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,10 +52,10 @@ impl Scratch {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sea-mq-contracts"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sea-mq"));
         // A repository around the directory for temporary files is none of the test's.
         command.env("GIT_CEILING_DIRECTORIES", self.0.parent().unwrap());
-        command.args(arguments).current_dir(&self.0).output().unwrap()
+        command.arg("contracts").args(arguments).current_dir(&self.0).output().unwrap()
     }
 
     /// Exit status and JSON of `lint --format json`.
@@ -117,7 +117,8 @@ fn what_cannot_be_run_has_the_exit_status_2() {
         &["lint", "events", "--release", "--output=x"],
         &["lint"],
         &["compare", "events/orders/paid.v1.schema.json", "nowhere.json"],
-        &["import", "events", "--database", "postgresql://nobody@127.0.0.1:1/none"],
+        &["import", "events", "--connection", "postgresql://nobody@127.0.0.1:1/none"],
+        &["export", "elsewhere", "--connection", "postgresql://nobody@127.0.0.1:1/none"],
     ] {
         let output = scratch.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

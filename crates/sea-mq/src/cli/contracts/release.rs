@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use sea_mq_contracts::set::ContractSet;
 
-use crate::directory;
+use super::directory;
 
 pub enum Release {
     Known {
