@@ -73,7 +73,7 @@ impl Calls {
             called.look_at = now;
         }
         let (kind, detail) = match answered.answer {
-            Answer::Status { .. } => ("http", response.filter(|_| error.is_some())),
+            Answer::Status { .. } | Answer::Stored => ("http", response.filter(|_| error.is_some())),
             Answer::Fault(kind) => (kind.token(), None),
         };
         self.answers.push(verdict.record(flight.message, kind, detail));
