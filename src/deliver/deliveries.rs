@@ -81,7 +81,7 @@ pub fn note_dropped(endpoint: i64, dropped: &Dropped) {
     }
 }
 
-fn list<T: std::fmt::Display>(values: &[T]) -> String {
+pub(super) fn list<T: std::fmt::Display>(values: &[T]) -> String {
     format!("{{{}}}", values.iter().map(T::to_string).collect::<Vec<_>>().join(","))
 }
 

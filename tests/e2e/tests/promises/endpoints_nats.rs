@@ -96,8 +96,13 @@ async fn a_broker_without_the_stream_or_the_right_is_refused_after_three() {
         [("nowhere", "all", "nowhere", "no_stream"), ("denied", "few", "there", "forbidden")]
     {
         let auth = format!("{{\"type\": \"basic\", \"user\": \"{user}\", \"password\": \"word\"}}");
-        create(&db, name, &format!("{}/{subject}", partner.url()), &format!(", ordering => 'strict', auth => '{auth}'")).await;
-        db.run(&format!("SELECT sea_mq.set_secret('{name}', 'word', '{user}')")).await;
+        // In one transaction, so that no attempt is made without the secret.
+        db.run(&format!(
+            "SELECT sea_mq.create_endpoint('{name}', 'nats', '{}/{subject}', ordering => 'strict', auth => '{auth}');
+             SELECT sea_mq.set_secret('{name}', 'word', '{user}')",
+            partner.url()
+        ))
+        .await;
         let first = emit(&db, 1).await;
         for n in 2..=6 {
             emit(&db, n).await;

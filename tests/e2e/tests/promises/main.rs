@@ -38,6 +38,7 @@ mod fuzz;
 mod handlers;
 mod hostile;
 mod http_handlers;
+mod http_handlers_cost;
 mod identity;
 mod inbox;
 mod ingest;
