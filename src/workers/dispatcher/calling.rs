@@ -34,6 +34,7 @@ impl Worker {
                 Some(place) => before.swap_remove(place),
                 None => {
                     let policy = endpoint.policy();
+                    let floor = before.iter().find(|known| known.id == one.id).map_or(0, |known| known.floor);
                     Called {
                         id: one.id,
                         name: one.name,
@@ -41,7 +42,7 @@ impl Worker {
                         print: endpoint.print.clone(),
                         caller: Caller::new(policy.max_in_flight, policy.rate),
                         look_at: now,
-                        floor: 0,
+                        floor,
                         floor_since: now,
                         trouble: None,
                         shown: None,

@@ -28,6 +28,7 @@ mod endpoints_contract;
 mod endpoints_copies;
 mod endpoints_faults;
 mod endpoints_nats;
+mod endpoints_outage;
 mod endpoints_secrets;
 mod endpoints_servers;
 mod examples;
