@@ -10,7 +10,7 @@ use crate::SOON;
 use crate::endpoints::{create, emit, stage, until_delivered};
 
 /// A hundred thousand take minutes in a build that is not optimised.
-const BACKLOG: i64 = 20_000;
+const BACKLOG: i64 = 10_000;
 const RATE: usize = 1000;
 /// How long the server takes for a request.
 const TAKES: Duration = Duration::from_millis(50);
