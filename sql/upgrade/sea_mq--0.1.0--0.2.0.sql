@@ -228,41 +228,43 @@ $$;
 CREATE FUNCTION sea_mq.callable(subscription text, max bigint, flying bigint[], floor bigint, OUT ids bigint[], OUT next_floor bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-    lanes CONSTANT integer := 6;
-    wide bigint := greatest(2 * callable.max, 64);
-    firsts bigint[];
-    -- What was read ends here, if there is more.
-    cut bigint;
+    -- An endpoint handles all of them.
+    lanes integer := (SELECT max(greatest(s.workers, h.lanes)) FROM sea_mq.subscriptions s
+        LEFT JOIN sea_mq.subscription_health h ON h.subscription = s.subscription WHERE s.subscription = callable.subscription);
+    wide bigint := greatest(2 * callable.max, 16);
+    is_cut boolean;
 BEGIN
     LOOP
-        -- One for each lane; an endpoint handles all of them.
-        SELECT array_agg(f.id ORDER BY f.id), min(f.id) FILTER (WHERE f.place = wide) INTO firsts, cut
-        FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
-            SELECT w.id, row_number() OVER (ORDER BY w.id) AS place FROM sea_mq.inbox_pending w
-            WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at = 'epoch' AND w.status = 'received'
-                AND w.id >= callable.floor
-            ORDER BY w.id LIMIT wide) f;
-        WITH known AS (
-            SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at FROM sea_mq.inbox_pending w WHERE w.id = ANY (firsts)
+        WITH firsts AS MATERIALIZED (
+            SELECT f.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
+                SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at, row_number() OVER (ORDER BY w.id) AS place FROM sea_mq.inbox_pending w
+                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at = 'epoch' AND w.status = 'received'
+                    AND w.id >= callable.floor
+                ORDER BY w.id LIMIT wide) f),
+        -- What was read ends here, if there is more: behind it there may be an older one of an aggregate.
+        cut AS (SELECT min(f.id) FILTER (WHERE f.place = wide) AS id FROM firsts f),
+        known AS (
+            SELECT f.id, f.aggregate_type, f.aggregate_id, f.due_at FROM firsts f
             UNION ALL
             SELECT l.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
                 SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at FROM sea_mq.inbox_pending w
                 WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at > 'epoch'
                     AND w.status <> 'processing') l),
+        busy AS MATERIALIZED (SELECT p.aggregate_type, p.aggregate_id FROM sea_mq.inbox_pending p WHERE p.id = ANY (flying)),
         heads AS (
             SELECT DISTINCT ON (k.aggregate_type, k.aggregate_id, CASE WHEN k.aggregate_id IS NULL THEN k.id END) k.*
-            FROM known k ORDER BY k.aggregate_type, k.aggregate_id, CASE WHEN k.aggregate_id IS NULL THEN k.id END, k.id)
-        SELECT array_agg(t.id ORDER BY t.id) INTO ids FROM (
-            SELECT h.id FROM heads h
-            WHERE h.due_at <= clock_timestamp() AND NOT EXISTS (SELECT FROM sea_mq.inbox_pending p
-                    WHERE p.id = ANY (flying) AND p.aggregate_type = h.aggregate_type AND p.aggregate_id = h.aggregate_id)
-                -- Behind what was not read there may be an older one.
-                AND (cut IS NULL OR h.id <= cut)
-            ORDER BY h.id LIMIT callable.max) t;
-        EXIT WHEN cut IS NULL OR cardinality(ids) >= callable.max;
+            FROM known k ORDER BY k.aggregate_type, k.aggregate_id, CASE WHEN k.aggregate_id IS NULL THEN k.id END, k.id),
+        taken AS MATERIALIZED (
+            SELECT h.id FROM heads h, cut c
+            WHERE h.due_at <= clock_timestamp() AND (c.id IS NULL OR h.id <= c.id)
+                AND NOT EXISTS (SELECT FROM busy b WHERE b.aggregate_type = h.aggregate_type AND b.aggregate_id = h.aggregate_id)
+            ORDER BY h.id LIMIT callable.max)
+        SELECT (SELECT array_agg(t.id ORDER BY t.id) FROM taken t), c.id IS NOT NULL,
+            coalesce((SELECT min(f.id) FROM firsts f WHERE f.id NOT IN (SELECT t.id FROM taken t)), (SELECT max(f.id) + 1 FROM firsts f))
+        INTO ids, is_cut, next_floor FROM cut c;
+        EXIT WHEN NOT is_cut OR cardinality(ids) >= callable.max;
         wide := wide * 8;
     END LOOP;
-    SELECT coalesce(min(f.id), firsts[array_upper(firsts, 1)] + 1) INTO next_floor FROM unnest(firsts) f(id) WHERE f.id <> ALL (coalesce(ids, '{}'));
 END $$;
 COMMENT ON FUNCTION sea_mq.callable IS
 'Messages of a subscription that an endpoint may be called for now, and where the next look begins; for internal use';

@@ -43,13 +43,7 @@ pub fn take(subscription: &str, endpoint: i64, max: usize, flying: &[i64], floor
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let rows = spi::execute(
         "SELECT * FROM sea_mq.take_calls($1, $2, $3, $4, $5)",
-        &[
-            Arg::Text(subscription),
-            Arg::Int8(endpoint),
-            Arg::Int8(max),
-            Arg::Text(&list(flying)),
-            Arg::Int8(floor),
-        ],
+        &[Arg::Text(subscription), Arg::Int8(endpoint), Arg::Int8(max), Arg::Text(&list(flying)), Arg::Int8(floor)],
     );
     let call = |row: &TextRow| Call {
         id: spi::parsed(row, 0),

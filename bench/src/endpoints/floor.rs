@@ -33,7 +33,13 @@ pub fn trusting(certificate: &Path) -> Outcome<TlsConnector> {
 }
 
 /// Requests a second.
-pub async fn rate(server: &Server, tls: Option<&TlsConnector>, request: &Request, connections: u32, count: u32) -> Outcome<f64> {
+pub async fn rate(
+    server: &Server,
+    tls: Option<&TlsConnector>,
+    request: &Request,
+    connections: u32,
+    count: u32,
+) -> Outcome<f64> {
     let mut clients = Vec::new();
     for _ in 0..connections {
         clients.push(connect(server.port, tls).await?);

@@ -75,7 +75,11 @@ async fn links(db: &Database, amounts: &Amounts, found: &mut Found) -> Outcome<(
 }
 
 /// Milliseconds until the answer is here.
-async fn asked(db: &Database, statement: &tokio_postgres::Statement, parameters: &[&(dyn ToSql + Sync)]) -> Outcome<f64> {
+async fn asked(
+    db: &Database,
+    statement: &tokio_postgres::Statement,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Outcome<f64> {
     let began = Instant::now();
     if db.query(statement, parameters).await?.is_empty() {
         return Err("what was looked for is not there".into());

@@ -90,7 +90,8 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
 }
 
 async fn create(db: &Database, name: &str, url: &str, more: &str) {
-    db.run(&format!("SELECT sea_mq.create_endpoint('{name}', 'webhook', '{url}', connect_timeout => '15 s'{more})")).await;
+    db.run(&format!("SELECT sea_mq.create_endpoint('{name}', 'webhook', '{url}', connect_timeout => '15 s'{more})"))
+        .await;
 }
 
 async fn drop_all(db: &Database) {

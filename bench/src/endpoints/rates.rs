@@ -42,10 +42,8 @@ async fn beside_the_floor(
     let secure = Server::start(Duration::ZERO, Some(acceptor)).await?;
     let mut wal = Series::default();
     let dead_before: i64 = db.value(DEAD, &[]).await;
-    for (key, server, tls, expected) in [
-        ("plain", &plain, None, "≥ 5,000/s"),
-        ("tls", &secure, Some(&connector), ""),
-    ] {
+    for (key, server, tls, expected) in [("plain", &plain, None, "≥ 5,000/s"), ("tls", &secure, Some(&connector), "")]
+    {
         let (mut rates, mut floors) = (Series::default(), Series::default());
         for repetition in 0..=amounts.repetitions {
             let (rate, bytes) = drain(stage, db, server, amounts.deliveries).await?;
@@ -65,12 +63,20 @@ async fn beside_the_floor(
         let row = Row::new(format!("{key}: of the floor"), format!("{:.2}", of_floor.median()), of_floor.range(2, ""));
         found.add(&format!("{key}_of_floor"), row.expecting("≥ 0.5"), of_floor.json("ratio"));
     }
-    let row = Row::new("WAL of a delivery at the first attempt", format!("{:.0} bytes", wal.median()), wal.range(0, " bytes"));
+    let row = Row::new(
+        "WAL of a delivery at the first attempt",
+        format!("{:.0} bytes", wal.median()),
+        wal.range(0, " bytes"),
+    );
     found.add("wal", row.expecting("≤ 350 bytes"), wal.json("bytes"));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let dead: i64 = db.value(DEAD, &[]).await;
     let events = amounts.deliveries * (amounts.repetitions + 1) * 2;
-    let row = Row::new(format!("dead tuples after {} of them", whole(f64::from(events))), format!("{}", dead - dead_before), String::new());
+    let row = Row::new(
+        format!("dead tuples after {} of them", whole(f64::from(events))),
+        format!("{}", dead - dead_before),
+        String::new(),
+    );
     found.add("dead_tuples", row.expecting("0"), json!(dead - dead_before));
     Ok(())
 }

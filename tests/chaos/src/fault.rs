@@ -116,7 +116,12 @@ pub const FAULTS: &[Fault] = &[
     process("handler-kill", HANDLER, Harm::Kill, "SIGKILL for one of several handler processes"),
     process("handler-term", HANDLER, Harm::Terminate, "SIGTERM for one of several handler processes"),
     process("handler-stop", HANDLER, Harm::Freeze, "SIGSTOP for one of several handler processes, SIGCONT later"),
-    process("dispatcher-kill", DISPATCHER, Harm::Kill, "SIGKILL for a dispatcher; PostgreSQL restarts all its processes"),
+    process(
+        "dispatcher-kill",
+        DISPATCHER,
+        Harm::Kill,
+        "SIGKILL for a dispatcher; PostgreSQL restarts all its processes",
+    ),
     process("dispatcher-term", DISPATCHER, Harm::Terminate, "SIGTERM for a dispatcher"),
     process("dispatcher-stop", DISPATCHER, Harm::Freeze, "SIGSTOP for a dispatcher, SIGCONT later"),
     fault("partner-fails", Part::Partner, Harm::Mood(Mood::Fails), "an endpoint outside answers 500"),

@@ -22,7 +22,7 @@ pub enum Speaker {
 }
 
 impl Speaker {
-    fn new(shared: &Shared, target: Target) -> Result<Self, Fault> {
+    pub fn new(shared: &Shared, target: Target) -> Result<Self, Fault> {
         Ok(if target.is_broker {
             Self::Nats(Box::new(Broker::new(Arc::clone(&shared.roots), target)?))
         } else {

@@ -11,7 +11,9 @@ use async_nats::client::RequestErrorKind;
 use async_nats::connection::State as Connection;
 use async_nats::jetstream::{self, Context};
 use async_nats::rustls::{ClientConfig, RootCertStore};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, HeaderValue, Request, ServerAddr};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, HeaderName, HeaderValue, Request, ServerAddr,
+};
 use sea_mq_model::broker::{self, FaultKind as Cause};
 use sea_mq_model::deliver::message::SUBJECT;
 use sea_mq_model::deliver::outcome::{Answer, FaultKind};

@@ -99,10 +99,19 @@ mod tests {
         for text in ["nats://u:p@hub", "nats://token@hub", "nats://@hub", "nats://hub/@x"] {
             assert_eq!(why(text), NoPlace::Login, "{text}");
         }
-        for text in ["nats://", "nats://:4222", "nats://hub:x", "nats://a,nats", "nats://hub?x", "nats://hub#x", "nats://{subject}"] {
+        for text in [
+            "nats://",
+            "nats://:4222",
+            "nats://hub:x",
+            "nats://a,nats",
+            "nats://hub?x",
+            "nats://hub#x",
+            "nats://{subject}",
+        ] {
             assert_eq!(why(text), NoPlace::Address, "{text}");
         }
-        for subject in ["a..b", "*", "a.>", "$JS.API.INFO", "_INBOX.x", ".", "a{subject}", "{subject}.{subject}", "{x}"] {
+        for subject in ["a..b", "*", "a.>", "$JS.API.INFO", "_INBOX.x", ".", "a{subject}", "{subject}.{subject}", "{x}"]
+        {
             assert_eq!(why(&format!("nats://hub/{subject}")), NoPlace::Subject, "{subject}");
         }
         for text in ["nats://h ub", "nats://hub/a\r\nPUB x", "nats://hub\\x", "nats://hüb"] {

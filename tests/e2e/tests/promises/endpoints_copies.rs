@@ -115,10 +115,8 @@ async fn without_a_broker_a_promoted_standby_sends_nothing_until_it_is_adopted()
     let db = stage.connect().await;
     emit(&db, 10).await;
     until_delivered(&db, "acme", 11).await;
-    until("the standby has it", SOON, async || {
-        copy.value("SELECT count(*) = 11 FROM sea_mq.delivery_log", &[]).await
-    })
-    .await;
+    until("the standby has it", SOON, async || copy.value("SELECT count(*) = 11 FROM sea_mq.delivery_log", &[]).await)
+        .await;
     copy.run("SELECT pg_promote(false)").await;
     until("it is promoted", SOON * 2, async || copy.value("SELECT NOT pg_is_in_recovery()", &[]).await).await;
     assert_silent(&standby, &receiver, 11).await;

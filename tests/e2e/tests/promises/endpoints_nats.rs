@@ -44,14 +44,18 @@ async fn a_partners_stream_gets_what_the_relay_would_publish() {
     stream(&stage.broker, "INSIDE", &["orders.>"]).await;
     stream(&stage.broker, "OUTSIDE", &["shop.>"]).await;
     create(&db, "inside", &stage.broker.url(), ", audience => 'internal'").await;
-    create(&db, "outside", &format!("{}/shop.{{subject}}", stage.broker.url()), ", headers => '{\"X-Tenant\": \"t\"}'").await;
+    create(&db, "outside", &format!("{}/shop.{{subject}}", stage.broker.url()), ", headers => '{\"X-Tenant\": \"t\"}'")
+        .await;
     let sql = "SELECT sea_mq.emit('order', '42', 'OrderCreated', '{\"n\": 1.50}', correlation_id => 'c1', causation_id => 'b1', headers => '{\"X-Own\": \"o\"}')";
     let event: uuid::Uuid = db.value(sql, &[]).await;
     for name in ["inside", "outside"] {
         until_delivered(&db, name, 1).await;
     }
     let inside = stage.broker.stored("INSIDE").await.remove(0);
-    assert_eq!((inside.subject.as_str(), inside.body.as_ref()), ("orders.event.order_created.v1", br#"{"n": 1.50}"#.as_ref()));
+    assert_eq!(
+        (inside.subject.as_str(), inside.body.as_ref()),
+        ("orders.event.order_created.v1", br#"{"n": 1.50}"#.as_ref())
+    );
     for (name, value) in [
         ("Nats-Msg-Id", event.to_string().as_str()),
         ("X-Correlation-Id", "c1"),
@@ -134,7 +138,8 @@ async fn a_broker_that_does_not_let_us_in_is_refused_and_costs_no_event() {
     let partner = partner(&stage, options).await;
     let db = stage.connect().await;
     stream(&partner, "THERE", &["there"]).await;
-    create(&db, "acme", &format!("{}/there", partner.url()), ", auth => '{\"type\": \"creds\", \"creds\": \"file\"}'").await;
+    create(&db, "acme", &format!("{}/there", partner.url()), ", auth => '{\"type\": \"creds\", \"creds\": \"file\"}'")
+        .await;
     // Those of another operator.
     let foreign = Accounts::new(&json!({})).credentials(&json!({}));
     db.value::<String>("SELECT sea_mq.set_secret('acme', 'file', $1)", &[&foreign]).await;
@@ -158,14 +163,32 @@ async fn a_seed_a_token_and_a_certificate_are_ways_to_log_in() {
     let plain = StageOptions { no_url: true, ..StageOptions::default() };
     let folder = harness::Directory::new("nats_certificate");
     let certificates = TestCertificates::new(folder.path());
-    let stage = plain.setting("sea_mq.endpoint_ca_file", &certificates.certificate.display().to_string()).start("nats_seed").await;
+    let stage = plain
+        .setting("sea_mq.endpoint_ca_file", &certificates.certificate.display().to_string())
+        .start("nats_seed")
+        .await;
     let db = stage.connect().await;
     db.run("SELECT sea_mq.register_event('orders', 'OrderCreated', 1, '{\"type\": \"object\"}', 'public')").await;
     let key = KeyPair::new_user();
     let seed = key.seed().expect("a new key has a seed");
     let ways = [
-        ("token", "authorization { token: \"secret word\" }".to_owned(), "secret word".to_owned(), json!({"type": "bearer", "token": "s"}), None),
-        ("seed", format!("authorization {{ users: [ {{ nkey: {} }}, {{ user: \"all\", password: \"all\" }} ] }}", key.public_key()), seed, json!({"type": "nkey", "seed": "s"}), None),
+        (
+            "token",
+            "authorization { token: \"secret word\" }".to_owned(),
+            "secret word".to_owned(),
+            json!({"type": "bearer", "token": "s"}),
+            None,
+        ),
+        (
+            "seed",
+            format!(
+                "authorization {{ users: [ {{ nkey: {} }}, {{ user: \"all\", password: \"all\" }} ] }}",
+                key.public_key()
+            ),
+            seed,
+            json!({"type": "nkey", "seed": "s"}),
+            None,
+        ),
         ("tls", String::new(), String::new(), Value::Null, Some(certificates)),
     ];
     for (name, configuration, secret, auth, certificates) in ways {
@@ -212,7 +235,13 @@ async fn a_broker_that_is_away_gets_what_waited_when_it_is_back() {
     let mut stage = stage("nats_away").await;
     let db = stage.connect().await;
     stream(&stage.broker, "INSIDE", &["orders.>"]).await;
-    create(&db, "inside", &stage.broker.url(), ", retry_schedule => '{0, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s}'").await;
+    create(
+        &db,
+        "inside",
+        &stage.broker.url(),
+        ", retry_schedule => '{0, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s}'",
+    )
+    .await;
     emit(&db, 0).await;
     until_delivered(&db, "inside", 1).await;
     stage.broker.kill();
@@ -257,7 +286,10 @@ async fn only_superusers_say_which_broker_is_reached() {
         ("nats://hub/$JS.API.STREAM.PURGE.X", ""),
         ("nats://hub/a.>", ""),
         ("https://hub.example/", ""),
-        ("nats://hub", ", auth => '{\"type\": \"oauth2\", \"token_url\": \"https://a.example/\", \"client_id\": \"c\", \"client_secret\": \"s\"}'"),
+        (
+            "nats://hub",
+            ", auth => '{\"type\": \"oauth2\", \"token_url\": \"https://a.example/\", \"client_id\": \"c\", \"client_secret\": \"s\"}'",
+        ),
         ("nats://hub", ", headers => '{\"Nats-Expected-Stream\": \"X\"}'"),
         ("nats://hub", ", format => 'cloudevents_batch'"),
     ] {

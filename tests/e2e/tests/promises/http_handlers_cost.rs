@@ -28,7 +28,8 @@ async fn floor(db: &Database) -> i64 {
 /// Has so many messages wait for a service that is paused.
 async fn wait_for_it(db: &Database, messages: i64) {
     db.run("SELECT sea_mq.pause_endpoint('api')").await;
-    let emit = "SELECT count(sea_mq.emit('order', i::text, 'Counted', '{\"n\": 1}')) FROM generate_series(1, $1::bigint) i";
+    let emit =
+        "SELECT count(sea_mq.emit('order', i::text, 'Counted', '{\"n\": 1}')) FROM generate_series(1, $1::bigint) i";
     db.value::<i64>(emit, &[&messages]).await;
     let waiting = "SELECT count(*) = $1 FROM sea_mq.inbox_pending WHERE subscription = 'app__api'";
     until("all wait", LONG, async || db.value(waiting, &[&messages]).await).await;
