@@ -238,7 +238,7 @@ BEGIN
         WITH firsts AS MATERIALIZED (
             SELECT f.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
                 SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at, row_number() OVER (ORDER BY w.id) AS place FROM sea_mq.inbox_pending w
-                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at = 'epoch' AND w.status = 'received'
+                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at = 'epoch' AND w.status <> 'processing'
                     AND w.id >= callable.floor
                 ORDER BY w.id LIMIT wide) f),
         -- What was read ends here, if there is more: behind it there may be an older one of an aggregate.
