@@ -128,6 +128,31 @@ printf '%s\n' "$answer"
 request "$gateway_url/v1/events/$(sed -E 's/.*"id": ?"([^"]*)".*/\1/' <<<"$answer")?wait=5s"
 printf 'The console is at %s/ while it runs; docs/screenshots/overview-light.png shows it.\n' "$gateway_url"
 
+step "To a partner without NATS: a webhook, and the signature that it verifies"
+shop -q <<'SQL'
+ALTER SYSTEM SET sea_mq.endpoint_allow_http = on;
+ALTER SYSTEM SET sea_mq.endpoint_allowed_networks = '127.0.0.0/8';
+SELECT pg_reload_conf() \g /dev/null
+SQL
+allowed() { [ "$(shop -AtX -c 'SHOW sea_mq.endpoint_allow_http')" = on ]; }
+wait_for 10 allowed || die "the settings were not read"
+# It begins where the log ends now; the secret is shown once.
+shop -AtX -q -c "SELECT sea_mq.create_endpoint('acme', 'webhook', 'http://127.0.0.1:1/hooks', audience => 'internal', filter => '{OrderPaid}')" >/dev/null
+scripts/demo_receiver.py "$(shop -AtX -c "SELECT sea_mq.rotate_secret('acme', grace => '0')")" >"$here/webhook" &
+receiver=$!
+listens() { [ -s "$here/webhook" ]; }
+wait_for 10 listens || die "the receiver does not listen"
+shop -AtX -q -c "SELECT sea_mq.alter_endpoint('acme', url => 'http://127.0.0.1:$(head -n 1 "$here/webhook")/hooks')" >/dev/null
+shop --echo-queries <<'SQL'
+SELECT sea_mq.emit('order', '2', 'OrderPaid', '{"order": 2, "paid": 10}');
+SQL
+wait "$receiver"
+tail -n +2 "$here/webhook"
+grep -q '^signature: verified' "$here/webhook" || die "the webhook did not come, or its signature is wrong"
+delivered() { [ "$(shop -AtX -c 'SELECT delivered FROM sea_mq.endpoint_status')" = 1 ]; }
+wait_for 10 delivered || die "the delivery was not recorded"
+shop -c 'SELECT endpoint, state, delivered, p50 FROM sea_mq.endpoint_status'
+
 step "Is everything all right?"
 shop --expanded -c 'SELECT * FROM sea_mq.status'
 shipping -c 'SELECT ok, summary, relay, published, streams FROM sea_mq.status'

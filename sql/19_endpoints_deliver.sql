@@ -3,18 +3,33 @@ CREATE FUNCTION sea_mq.render_event(event jsonb, format text) RETURNS jsonb
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'render_event_wrapper';
 COMMENT ON FUNCTION sea_mq.render_event IS 'An event in a format: {body, headers}; for internal use';
 
+CREATE FUNCTION sea_mq.wire_format(kind text, format text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT CASE $1 WHEN 'nats' THEN 'nats:' || $2 ELSE $2 END $$;
+COMMENT ON FUNCTION sea_mq.wire_format IS 'A format as it is rendered: messages have other headers than requests; for internal use';
+
 -- NULL: its audience may not see it.
 CREATE FUNCTION sea_mq.outgoing(event sea_mq.event, audience text, format text, template jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     seen sea_mq.event := sea_mq.external_view(event, audience);
     whole jsonb;
+    made jsonb;
 BEGIN
     IF seen IS NULL OR seen.id IS NULL THEN
         RETURN NULL;
     END IF;
+    IF format LIKE 'nats:%' AND audience IN ('internal', 'sensitive') THEN
+        -- What ties events together is for those inside.
+        seen.headers := event.headers;
+        seen.correlation_id := event.correlation_id;
+        seen.causation_id := event.causation_id;
+    END IF;
     whole := to_jsonb(seen) || jsonb_build_object('created_at', to_char(seen.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'));
-    IF format = 'template' THEN
+    IF format LIKE 'nats:%' THEN
+        made := sea_mq.render_event(whole || jsonb_build_object('created_us',
+            (extract(epoch FROM seen.created_at - '2000-01-01 00:00:00+00') * 1000000)::bigint), format);
+        RETURN CASE format WHEN 'nats:template' THEN made || jsonb_build_object('body', sea_mq.map_fields(template, whole)::text) ELSE made END;
+    ELSIF format = 'template' THEN
         RETURN jsonb_build_object('body', sea_mq.map_fields(template, whole)::text, 'headers', '{"content-type": "application/json"}'::jsonb);
     END IF;
     RETURN sea_mq.render_event(whole, format);
@@ -34,7 +49,8 @@ BEGIN
         BEGIN
             made := sea_mq.outgoing(ROW(l.id, l.id::text, NULL, l.context, l.event_type, l.event_version,
                 coalesce(l.subject, concat_ws('.', l.context, 'event', l.event_type, 'v' || l.event_version)), l.aggregate_type, l.aggregate_id,
-                l.payload::jsonb, '{}', coalesce(l.correlation_id, l.id::text), NULL, l.visibility, NULL, NULL, l.created_at)::sea_mq.event,
+                l.payload::jsonb, CASE WHEN format LIKE 'nats:%' THEN coalesce(l.headers::jsonb, '{}') ELSE '{}' END,
+                coalesce(l.correlation_id, l.id::text), l.causation_id, l.visibility, NULL, NULL, l.created_at)::sea_mq.event,
                 audience, format, template);
         EXCEPTION WHEN OTHERS THEN
             error := SQLERRM;
@@ -75,7 +91,7 @@ BEGIN
         payload)::text, 'UTF8')), 'hex'), 32)::uuid);
     made := sea_mq.outgoing(ROW(id, id::text, NULL, ctx, name, coalesce(event_version, 1), concat_ws('.', ctx, 'event', name, 'v' || coalesce(event_version, 1)),
         coalesce(aggregate_type, ''), coalesce(aggregate_id, ''), payload, '{}', coalesce(correlation_id, id::text), NULL, e.audience, NULL, NULL,
-        clock_timestamp())::sea_mq.event, e.audience, e.format, e.body);
+        clock_timestamp())::sea_mq.event, e.audience, sea_mq.wire_format(e.kind, e.format), e.body);
     IF made IS NULL OR made ->> 'body' IS NULL THEN
         RAISE EXCEPTION 'the event cannot be rendered for endpoint "%"', endpoint
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Look at its format and template.';
@@ -207,7 +223,7 @@ BEGIN
         WHERE d.endpoint_id = e.id AND d.event_id = redeliver.event_id AND d.status IN ('pending', 'retrying');
     ELSE
         SELECT o.* INTO l FROM (SELECT i.* FROM sea_mq.outbox_log i WHERE i.id = redeliver.event_id OFFSET 0) o ORDER BY o.seq DESC LIMIT 1;
-        SELECT r.* INTO made FROM sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, e.format, e.body) r;
+        SELECT r.* INTO made FROM sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, sea_mq.wire_format(e.kind, e.format), e.body) r;
         IF l.id IS NULL OR made.body IS NULL THEN
             RAISE EXCEPTION 'event % cannot be delivered again', event_id
                 USING ERRCODE = 'undefined_object', HINT = coalesce(made.error, 'It is not retained any more, or its visibility does not reach the endpoint.');
@@ -281,7 +297,7 @@ BEGIN
     JOIN sea_mq.endpoint_readers r ON r.endpoint_id = e.id
     LEFT JOIN sea_mq.cursors p ON p.reader_kind = 'endpoint' AND p.reader = r.reader
     JOIN sea_mq.outbox_log l ON l.sink = sea_mq.sink_id(r.context, 'event')
-    CROSS JOIN LATERAL sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, e.format, e.body) o
+    CROSS JOIN LATERAL sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, sea_mq.wire_format(e.kind, e.format), e.body) o
     WHERE (p.done IS NULL OR NOT (pg_visible_in_snapshot(l.xid, p.done)
             OR (p.batch_upto IS NOT NULL AND l.seq <= p.batch_at AND pg_visible_in_snapshot(l.xid, p.batch_upto))))
         AND (e.start_at IS NULL OR l.created_at >= e.start_at) AND NOT sea_mq.delivery_done(l.id, e.id) AND o.body IS NOT NULL

@@ -1,6 +1,8 @@
 -- Functions that describe endpoints.
 CREATE FUNCTION sea_mq.endpoint_url(url text) RETURNS text LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'endpoint_url_wrapper';
 COMMENT ON FUNCTION sea_mq.endpoint_url IS 'An URL of an endpoint in its normal form. Error 22023: it may not be one; for internal use';
+CREATE FUNCTION sea_mq.broker_url(url text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'broker_url_wrapper';
+COMMENT ON FUNCTION sea_mq.broker_url IS 'An URL of an endpoint of kind nats in its normal form. Error 22023: it may not be one; for internal use';
 CREATE FUNCTION sea_mq.data_place() RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'data_place_wrapper';
 COMMENT ON FUNCTION sea_mq.data_place IS 'Which data directory this is: a copy of it has other files; for internal use';
 CREATE FUNCTION sea_mq.seal_secret(endpoint_id bigint, name text, version bigint, value text) RETURNS bytea
@@ -75,7 +77,8 @@ CREATE FUNCTION sea_mq.check_endpoint_auth(auth jsonb) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fields CONSTANT jsonb := '{"basic": ["type", "user", "password"], "bearer": ["type", "token"],
-        "oauth2": ["type", "token_url", "client_id", "client_secret"], "mtls": ["type", "certificate", "key"]}';
+        "oauth2": ["type", "token_url", "client_id", "client_secret"], "mtls": ["type", "certificate", "key"],
+        "nkey": ["type", "seed"], "creds": ["type", "creds"]}';
     wanted jsonb := fields -> (auth ->> 'type');
     given jsonb;
 BEGIN
@@ -85,7 +88,7 @@ BEGIN
         OR (auth ? 'scope' AND auth ->> 'type' <> 'oauth2')) THEN
         RAISE EXCEPTION 'auth cannot be understood'
             USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'Use {"type": "basic", "user", "password"}, {"type": "bearer", "token"}, {"type": "oauth2", "token_url", "client_id", "client_secret", "scope"} or {"type": "mtls", "certificate", "key"}; password, token, client_secret, certificate and key name secrets (sea_mq.set_secret).';
+                HINT = 'Use {"type": "basic", "user", "password"}, {"type": "bearer", "token"}, {"type": "oauth2", "token_url", "client_id", "client_secret", "scope"} or {"type": "mtls", "certificate", "key"}, and for kind nats {"type": "nkey", "seed"} or {"type": "creds", "creds"}; password, token, client_secret, certificate, key, seed and creds name secrets (sea_mq.set_secret).';
     END IF;
     IF auth ->> 'type' = 'oauth2' THEN
         PERFORM sea_mq.endpoint_url(auth ->> 'token_url');
@@ -108,13 +111,20 @@ BEGIN
     IF e.kind = 'nats' AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller()) THEN
         RAISE EXCEPTION 'only superusers make endpoints of kind nats'
             USING ERRCODE = 'insufficient_privilege', HINT = 'Its client looks names up by itself, so it could reach what is not public.';
-    ELSIF e.kind = 'nats' THEN
-        RAISE EXCEPTION 'endpoints of kind nats are not served yet'
-            USING ERRCODE = 'feature_not_supported', HINT = 'Use webhook or http, or mirror the stream at the broker.';
     END IF;
-    e.url := sea_mq.endpoint_url(e.url);
+    e.url := CASE e.kind WHEN 'nats' THEN sea_mq.broker_url(e.url) ELSE sea_mq.endpoint_url(e.url) END;
     PERFORM sea_mq.check_endpoint_headers(e.headers);
     PERFORM sea_mq.check_endpoint_auth(e.auth);
+    IF (e.kind = 'nats' AND e.auth ->> 'type' = 'oauth2') OR (e.kind <> 'nats' AND e.auth ->> 'type' IN ('nkey', 'creds')) THEN
+        RAISE EXCEPTION 'auth of type % is not for endpoints of kind %', e.auth ->> 'type', e.kind
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'nats has basic, bearer, nkey, creds and mtls; the others have basic, bearer, oauth2 and mtls.';
+    ELSIF e.kind = 'nats' AND e.format = 'cloudevents_batch' THEN
+        RAISE EXCEPTION 'a message is one event'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use format standard, cloudevents_structured or template.';
+    ELSIF e.kind = 'nats' AND EXISTS (SELECT FROM jsonb_object_keys(e.headers) h(name) WHERE lower(h.name) ~ '^nats-') THEN
+        RAISE EXCEPTION 'headers that begin with Nats- are the broker''s'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave them out.';
+    END IF;
     e.subject_filters := sea_mq.subjects_of(e.source, e.filter);
     RETURN e;
 END $$;

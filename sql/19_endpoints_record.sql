@@ -2,7 +2,7 @@
 CREATE FUNCTION sea_mq.endpoint_descriptions() RETURNS TABLE (description text, state text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object('id', e.id, 'name', e.endpoint, 'kind', e.kind, 'url', e.url, 'subject_filters', e.subject_filters,
-        'audience', e.audience, 'format', e.format, 'method', e.method, 'headers', e.headers, 'template', e.body::text, 'auth', e.auth,
+        'audience', e.audience, 'format', sea_mq.wire_format(e.kind, e.format), 'method', e.method, 'headers', e.headers, 'template', e.body::text, 'auth', e.auth,
         'ordering', e.ordering, 'pauses', e.on_exhausted = 'pause', 'max_in_flight', e.max_in_flight, 'rate', e.rate,
         'timeout_ms', round(extract(epoch FROM e.timeout) * 1000)::bigint,
         'connect_timeout_ms', round(extract(epoch FROM e.connect_timeout) * 1000)::bigint,

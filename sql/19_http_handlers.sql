@@ -57,25 +57,68 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.call_body IS 'What is sent of a message: {body, headers}, or NULL if the audience may not see it; for internal use';
 
--- Of each aggregate the oldest that is not done, as sea_mq.receive with per_aggregate. No lease: there is one dispatcher.
-CREATE FUNCTION sea_mq.take_calls(subscription text, endpoint_id bigint, max bigint)
-RETURNS TABLE (id bigint, message_id text, attempt integer, body text, headers text)
+-- Of each aggregate the oldest that is not done, if it is due: which those are, and from which number on the next look finds first
+-- attempts. It reads what it can take, what waits for another attempt, and no more, whatever waits beside: first attempts come in
+-- the order of their numbers, and an aggregate whose oldest is elsewhere is known by what is on its way or waits for another one.
+CREATE FUNCTION sea_mq.callable(subscription text, max bigint, flying bigint[], floor bigint, OUT ids bigint[], OUT next_floor bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    -- An endpoint handles all of them.
+    lanes integer := (SELECT max(greatest(s.workers, h.lanes)) FROM sea_mq.subscriptions s
+        LEFT JOIN sea_mq.subscription_health h ON h.subscription = s.subscription WHERE s.subscription = callable.subscription);
+    wide bigint := greatest(2 * callable.max, 16);
+    is_cut boolean;
+BEGIN
+    LOOP
+        WITH firsts AS MATERIALIZED (
+            SELECT f.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
+                SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at, row_number() OVER (ORDER BY w.id) AS place FROM sea_mq.inbox_pending w
+                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at = 'epoch' AND w.status <> 'processing'
+                    AND w.id >= callable.floor
+                ORDER BY w.id LIMIT wide) f),
+        -- What was read ends here, if there is more: behind it there may be an older one of an aggregate.
+        cut AS (SELECT min(f.id) FILTER (WHERE f.place = wide) AS id FROM firsts f),
+        known AS (
+            SELECT f.id, f.aggregate_type, f.aggregate_id, f.due_at FROM firsts f
+            UNION ALL
+            SELECT l.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
+                SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at FROM sea_mq.inbox_pending w
+                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at > 'epoch'
+                    AND w.status <> 'processing') l),
+        busy AS MATERIALIZED (SELECT p.aggregate_type, p.aggregate_id FROM sea_mq.inbox_pending p WHERE p.id = ANY (flying)),
+        heads AS (
+            SELECT DISTINCT ON (k.aggregate_type, k.aggregate_id, CASE WHEN k.aggregate_id IS NULL THEN k.id END) k.*
+            FROM known k ORDER BY k.aggregate_type, k.aggregate_id, CASE WHEN k.aggregate_id IS NULL THEN k.id END, k.id),
+        taken AS MATERIALIZED (
+            SELECT h.id FROM heads h, cut c
+            WHERE h.due_at <= clock_timestamp() AND (c.id IS NULL OR h.id <= c.id)
+                AND NOT EXISTS (SELECT FROM busy b WHERE b.aggregate_type = h.aggregate_type AND b.aggregate_id = h.aggregate_id)
+            ORDER BY h.id LIMIT callable.max)
+        SELECT (SELECT array_agg(t.id ORDER BY t.id) FROM taken t), c.id IS NOT NULL,
+            coalesce((SELECT min(f.id) FROM firsts f WHERE f.id NOT IN (SELECT t.id FROM taken t)), (SELECT max(f.id) + 1 FROM firsts f))
+        INTO ids, is_cut, next_floor FROM cut c;
+        EXIT WHEN NOT is_cut OR cardinality(ids) >= callable.max;
+        wide := wide * 8;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION sea_mq.callable IS
+'Messages of a subscription that an endpoint may be called for now, and where the next look begins; for internal use';
+
+-- No lease: there is one dispatcher. flying: what it has called for. floor: no first attempt waits with a smaller number.
+CREATE FUNCTION sea_mq.take_calls(subscription text, endpoint_id bigint, max bigint, flying text, floor bigint)
+RETURNS TABLE (id bigint, message_id text, attempt integer, body text, headers text, next_floor bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_variable
 DECLARE
     m sea_mq.inbox_pending;
     made jsonb;
+    found record := sea_mq.callable(subscription, max, flying::bigint[], floor);
     audience text := (SELECT e.audience FROM sea_mq.endpoint_definitions e WHERE e.id = endpoint_id);
 BEGIN
+    next_floor := found.next_floor;
     FOR m IN
         UPDATE sea_mq.inbox_pending p SET status = 'processing', attempts = p.attempts + 1, delivered_at = clock_timestamp(), lease_until = NULL
-        WHERE p.id IN (
-            SELECT f.id FROM (
-                SELECT DISTINCT ON (w.aggregate_type, w.aggregate_id, CASE WHEN w.aggregate_id IS NULL THEN w.id END) w.id, w.status, w.due_at
-                FROM sea_mq.inbox_pending w WHERE w.subscription = take_calls.subscription
-                ORDER BY w.aggregate_type, w.aggregate_id, CASE WHEN w.aggregate_id IS NULL THEN w.id END, w.id) f
-            WHERE f.status <> 'processing' AND f.due_at <= clock_timestamp() ORDER BY f.id LIMIT take_calls.max)
-        RETURNING p.*
+        WHERE p.id = ANY (found.ids) RETURNING p.*
     LOOP
         BEGIN
             made := sea_mq.call_body(m, audience);
@@ -101,10 +144,12 @@ COMMENT ON FUNCTION sea_mq.take_calls IS 'Takes messages that an endpoint is to 
 
 CREATE FUNCTION sea_mq.next_call(subscription text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-    SELECT CASE WHEN min(p.due_at) IS NOT NULL THEN ceil(extract(epoch FROM greatest(min(p.due_at) - clock_timestamp(), '0')) * 1000)::bigint END
-    FROM sea_mq.inbox_pending p WHERE p.subscription = $1 AND p.status = 'failed'
+    SELECT ceil(extract(epoch FROM min(d.due_at) - clock_timestamp()) * 1000)::bigint
+    FROM generate_series(0, 5) g(lane) CROSS JOIN LATERAL (SELECT p.due_at FROM sea_mq.inbox_pending p
+        WHERE p.subscription = $1 AND p.lane = g.lane::smallint AND p.due_at > clock_timestamp() AND p.status <> 'processing'
+        ORDER BY p.due_at LIMIT 1) d
 $$;
-COMMENT ON FUNCTION sea_mq.next_call IS 'Milliseconds until the next retry of a subscription is due; for internal use';
+COMMENT ON FUNCTION sea_mq.next_call IS 'Milliseconds until the next of a subscription''s messages is due that is not yet; for internal use';
 
 -- The service''s events go out with the mark that its message is processed, as the subscription''s owner may emit them.
 CREATE FUNCTION sea_mq.emit_answer(m sea_mq.inbox_pending, events jsonb) RETURNS void

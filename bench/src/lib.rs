@@ -12,6 +12,7 @@
 //! - [`contracts`]: what a check against its contract adds to an `emit`
 //! - [`capture`]: what it costs a bulk change that its table is captured, against a row trigger and an outbox table
 //! - [`gateway`]: REST, metrics and tails of `sea-mq serve`, and what it adds to a statement
+//! - [`endpoints`]: deliveries to endpoints outside, against a bare HTTP client; what is looked up there
 //! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing; [`chart`] draws what `make soak`
 //!   records
 //!
@@ -25,6 +26,7 @@ pub mod chart;
 pub mod contracts;
 pub mod conventional;
 pub mod drain;
+pub mod endpoints;
 pub mod figures;
 pub mod footprint;
 pub mod gateway;
@@ -73,6 +75,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Capture => capture::measure(options).await?,
             PartName::Gateway => gateway::measure(options).await?,
             PartName::Neighbours => neighbours::measure(options).await?,
+            PartName::Endpoints => endpoints::measure(options).await?,
         };
         report.add(measured);
     }

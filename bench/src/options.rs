@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 /// How the program is called.
 pub const USAGE: &str =
-    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours]… [OPTION]…
+    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints]… [OPTION]…
   --amount N       how much: events of a drain; with latency alone, seconds at each rate; with writer, contracts
                    or capture alone, rounds; with inbox alone, messages
   --repetitions N  how often the drain and the inbox are repeated (3)
@@ -27,6 +27,7 @@ pub enum PartName {
     Capture,
     Gateway,
     Neighbours,
+    Endpoints,
 }
 
 impl PartName {
@@ -42,6 +43,7 @@ impl PartName {
             "capture" => Some(Self::Capture),
             "gateway" => Some(Self::Gateway),
             "neighbours" => Some(Self::Neighbours),
+            "endpoints" => Some(Self::Endpoints),
             _ => None,
         }
     }
@@ -92,6 +94,7 @@ impl Default for Options {
                 PartName::Capture,
                 PartName::Gateway,
                 PartName::Neighbours,
+                PartName::Endpoints,
             ],
             drain_events: 200_000,
             repetitions: 3,

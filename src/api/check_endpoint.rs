@@ -62,7 +62,11 @@ fn check(described: &Described) -> Vec<Step> {
     let body = serde_json::json!({ "type": "ping", "timestamp": as_owner(endpoints::now), "data": { "endpoint": described.name } });
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let attempt = Attempt { id: id.to_string(), body: body.to_string().into(), headers };
-    io.send(Request::Send { token: 0, endpoint: described.id, attempt });
+    io.send(match described.is_broker() {
+        // What it stores stays there, so it is asked and not sent anything.
+        true => Request::Ask { token: 0, endpoint: described.id, subjects: described.subject_filters.clone() },
+        false => Request::Send { token: 0, endpoint: described.id, attempt },
+    });
     let begin = Instant::now();
     loop {
         match io.try_recv() {
@@ -85,12 +89,20 @@ fn steps(answered: &Answered) -> Vec<Step> {
         Answer::Fault(FaultKind::Dns | FaultKind::Blocked) => 1,
         Answer::Fault(FaultKind::Connect) => 2,
         Answer::Fault(FaultKind::Tls | FaultKind::Certificate) => 3,
-        Answer::Fault(FaultKind::Timeout | FaultKind::Broken) => 4,
-        Answer::Status { code: 200..=299, .. } => STEPS.len(),
+        Answer::Fault(
+            FaultKind::Timeout
+            | FaultKind::Broken
+            | FaultKind::Full
+            | FaultKind::NoStream
+            | FaultKind::Forbidden
+            | FaultKind::Unsendable,
+        ) => 4,
+        Answer::Status { code: 200..=299, .. } | Answer::Stored => STEPS.len(),
         Answer::Status { .. } => 4,
     };
     let detail = match answered.answer {
         Answer::Status { code, .. } => Some(format!("HTTP {code} after {} ms", answered.duration.as_millis())),
+        Answer::Stored => answered.response.clone(),
         Answer::Fault(_) => answered.error.clone(),
     };
     let step = |(place, step)| {

@@ -11,7 +11,10 @@ use crate::log::{cursors, unread};
 use crate::sys::datum::{bytea_datum, jsonb_datum, return_set, sql_function, text_array, text_datum};
 use crate::sys::error::raise;
 use sea_mq_model::deliver::body::{self, Visible};
+use sea_mq_model::deliver::message;
+use sea_mq_model::deliver::place::Place;
 use sea_mq_model::deliver::signature::{self, Secret};
+use sea_mq_model::domain::event::Event;
 use sea_mq_model::domain::reader::ReaderId;
 use sea_mq_model::domain::sink::{SinkKind, sink_id};
 use sea_mq_model::domain::subject::covers;
@@ -38,6 +41,16 @@ sql_function!(endpoint_url_wrapper, pg_finfo_endpoint_url_wrapper, |call| {
         Err(why) => refuse(
             format!("the URL cannot be that of an endpoint: {why}"),
             "Use https://host/path. A superuser can allow http:// with sea_mq.endpoint_allow_http, and networks that are not public with sea_mq.endpoint_allowed_networks.",
+        ),
+    }
+});
+
+sql_function!(broker_url_wrapper, pg_finfo_broker_url_wrapper, |call| {
+    match call.text(0).unwrap_or_default().parse::<Place>() {
+        Ok(place) => text_datum(&place.to_string()),
+        Err(why) => refuse(
+            format!("the URL cannot be that of a broker: {why}"),
+            "Use nats://host:port or tls://host:port; after a /, the subject to publish to, in which {subject} stands for the event's own.",
         ),
     }
 });
@@ -86,25 +99,59 @@ struct Outgoing<'a> {
     payload: &'a RawValue,
     correlation_id: Option<String>,
     created_at: String,
+    causation_id: Option<String>,
+    visibility: Option<String>,
+    #[serde(borrow)]
+    headers: Option<&'a RawValue>,
+    /// Microseconds since 2000-01-01 UTC; where it goes to a broker.
+    created_us: Option<i64>,
+}
+
+impl Outgoing<'_> {
+    fn visible(self) -> Visible {
+        Visible {
+            id: self.message_id,
+            source_context: self.source_context,
+            event_type: self.event_type,
+            event_version: self.event_version.unwrap_or(1),
+            subject: self.subject,
+            aggregate_type: self.aggregate_type.unwrap_or_default(),
+            aggregate_id: self.aggregate_id.unwrap_or_default(),
+            payload: self.payload.get().to_owned(),
+            correlation_id: self.correlation_id,
+            created_at: self.created_at,
+            ..Visible::default()
+        }
+    }
+
+    /// As the log has events. `None`: the id is none.
+    fn whole(self) -> Option<Event> {
+        Some(Event {
+            id: self.message_id.parse().ok()?,
+            sink: sink_id(&self.source_context, SinkKind::Event),
+            context: self.source_context,
+            subject: Some(self.subject),
+            aggregate_type: self.aggregate_type.unwrap_or_default(),
+            aggregate_id: self.aggregate_id.unwrap_or_default(),
+            event_type: self.event_type,
+            event_version: self.event_version.and_then(|version| version.try_into().ok()).unwrap_or(1),
+            payload: self.payload.get().to_owned(),
+            headers: self.headers.map(|headers| headers.get().to_owned()),
+            correlation_id: self.correlation_id,
+            causation_id: self.causation_id,
+            visibility: self.visibility.unwrap_or_default(),
+            created_at: self.created_us.unwrap_or_default(),
+            available_at: None,
+        })
+    }
 }
 
 sql_function!(render_event_wrapper, pg_finfo_render_event_wrapper, |call| {
     let (json, format) = (call.jsonb(0).unwrap_or_default(), call.text(1).unwrap_or_default());
-    let rendered = serde_json::from_str::<Outgoing>(&json).ok().zip(format.parse().ok()).and_then(|(event, format)| {
-        let event = Visible {
-            id: event.message_id,
-            source_context: event.source_context,
-            event_type: event.event_type,
-            event_version: event.event_version.unwrap_or(1),
-            subject: event.subject,
-            aggregate_type: event.aggregate_type.unwrap_or_default(),
-            aggregate_id: event.aggregate_id.unwrap_or_default(),
-            payload: event.payload.get().to_owned(),
-            correlation_id: event.correlation_id,
-            created_at: event.created_at,
-            ..Visible::default()
-        };
-        body::render(&event, format, None)
+    let event = serde_json::from_str::<Outgoing>(&json).ok();
+    let rendered = event.and_then(|event| match format.strip_prefix(message::PREFIX) {
+        Some(format) => message::render(&event.whole()?, format),
+        None => body::render(&event.visible(), format.parse().ok()?, None),
     });
     let Some(body) = rendered else { return call.null() };
     let headers: serde_json::Map<String, serde_json::Value> =

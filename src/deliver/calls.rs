@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::deliveries::headers;
+use super::deliveries::{headers, list};
 use crate::host::spi::{self, Arg, TextRow};
 use sea_mq_model::deliver::calls::Caller;
 
@@ -37,12 +37,13 @@ pub fn give_back() {
     spi::execute("SELECT sea_mq.give_back_calls()", &[]);
 }
 
-/// Takes messages of a subscription, of each aggregate the oldest.
-pub fn take(subscription: &str, endpoint: i64, max: usize) -> Vec<Call> {
+/// Takes messages of a subscription, of each aggregate the oldest. `flying`: those that it is called for just now. `floor`: no first
+/// attempt waits with a smaller number; the new one is returned, if it is known.
+pub fn take(subscription: &str, endpoint: i64, max: usize, flying: &[i64], floor: i64) -> (Vec<Call>, Option<i64>) {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let rows = spi::execute(
-        "SELECT * FROM sea_mq.take_calls($1, $2, $3)",
-        &[Arg::Text(subscription), Arg::Int8(endpoint), Arg::Int8(max)],
+        "SELECT * FROM sea_mq.take_calls($1, $2, $3, $4, $5)",
+        &[Arg::Text(subscription), Arg::Int8(endpoint), Arg::Int8(max), Arg::Text(&list(flying)), Arg::Int8(floor)],
     );
     let call = |row: &TextRow| Call {
         id: spi::parsed(row, 0),
@@ -51,13 +52,13 @@ pub fn take(subscription: &str, endpoint: i64, max: usize) -> Vec<Call> {
         body: spi::parsed(row, 3),
         headers: headers(row.get(4).and_then(Option::as_deref)),
     };
-    rows.iter().map(call).collect()
+    (rows.iter().map(call).collect(), rows.first().and_then(|row| spi::optional(row, 5)))
 }
 
 /// Nobody looks more often than this for what is due and cannot be taken.
 const LEAST: u64 = 20;
 
-/// How long until the next retry is due.
+/// How long until the next is due that is not yet.
 pub fn due_in(subscription: &str) -> Option<Duration> {
     let rows = spi::query("SELECT sea_mq.next_call($1)", &[Arg::Text(subscription)]);
     rows.first().and_then(|row| spi::optional::<u64>(row, 0)).map(|wait| Duration::from_millis(wait.max(LEAST)))

@@ -81,7 +81,7 @@ pub fn note_dropped(endpoint: i64, dropped: &Dropped) {
     }
 }
 
-fn list<T: std::fmt::Display>(values: &[T]) -> String {
+pub(super) fn list<T: std::fmt::Display>(values: &[T]) -> String {
     format!("{{{}}}", values.iter().map(T::to_string).collect::<Vec<_>>().join(","))
 }
 
@@ -175,7 +175,7 @@ pub fn delivered(
     endpoint: i64,
     event: Uuid,
     retried: bool,
-    status: u16,
+    status: Option<u16>,
     duration: Duration,
     response: Option<&str>,
 ) {
@@ -191,7 +191,7 @@ pub fn delivered(
             Arg::Int8(slot),
             Arg::Int8(endpoint),
             Arg::Text(&event.to_string()),
-            Arg::Int8(i64::from(status)),
+            Arg::OptionalInt8(status.map(i64::from)),
             Arg::Int8(micros(duration)),
             Arg::OptionalText(response),
         ],

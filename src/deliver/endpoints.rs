@@ -123,6 +123,11 @@ impl Described {
         }
     }
 
+    /// Whether it is somebody else's broker.
+    pub fn is_broker(&self) -> bool {
+        self.kind == "nats"
+    }
+
     /// Whether deliveries wait for each other.
     pub fn is_ordered(&self) -> bool {
         self.ordering != "none"
@@ -137,6 +142,7 @@ impl Described {
     /// If a secret cannot be read.
     pub fn target(&self) -> Result<Target, String> {
         let mut target = Target {
+            is_broker: self.is_broker(),
             url: self.url.clone(),
             method: self.method.clone(),
             headers: self.headers.clone().into_iter().collect(),
@@ -163,6 +169,8 @@ impl Described {
                     scope: auth.get("scope").and_then(Value::as_str).map(str::to_owned),
                 }
             }
+            "nkey" => target.auth = Auth::NKey { seed: secret("seed")? },
+            "creds" => target.auth = Auth::Creds { text: secret("creds")? },
             _ => target.identity = Some(Identity { certificate: secret("certificate")?, key: secret("key")? }),
         }
         Ok(target)

@@ -34,6 +34,7 @@ impl Worker {
                 Some(place) => before.swap_remove(place),
                 None => {
                     let policy = endpoint.policy();
+                    let floor = before.iter().find(|known| known.id == one.id).map_or(0, |known| known.floor);
                     Called {
                         id: one.id,
                         name: one.name,
@@ -41,6 +42,8 @@ impl Worker {
                         print: endpoint.print.clone(),
                         caller: Caller::new(policy.max_in_flight, policy.rate),
                         look_at: now,
+                        floor,
+                        floor_since: now,
                         trouble: None,
                         shown: None,
                         shown_at: now,
@@ -59,13 +62,16 @@ impl Worker {
             if room == 0 || called.look_at > now {
                 continue;
             }
-            let (name, endpoint) = (called.name.as_str(), called.endpoint);
-            let (taken, due_in) = session::transaction(|| {
-                let taken = calls::take(name, endpoint, room);
-                let due_in = if taken.is_empty() { calls::due_in(name) } else { Some(Duration::ZERO) };
-                (taken, due_in)
-            })?;
+            let flying = self.calls.flying(called.id);
             let called = &mut self.calls.called[place];
+            let floor = called.floor(now);
+            let (name, endpoint) = (called.name.as_str(), called.endpoint);
+            let (taken, next_floor, due_in) = session::transaction(|| {
+                let (taken, next_floor) = calls::take(name, endpoint, room, &flying, floor);
+                let due_in = if taken.is_empty() { calls::due_in(name) } else { Some(Duration::ZERO) };
+                (taken, next_floor, due_in)
+            })?;
+            called.floor = next_floor.unwrap_or(floor);
             // What comes is told; and all are looked at now and then.
             called.look_at = due_in.map_or(self.poll_at, |wait| (now + wait).min(self.poll_at)).max(now);
             let subscription = called.id;

@@ -1,7 +1,7 @@
 //! Calls of services that handle messages: which are on their way, and what was answered.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -10,6 +10,9 @@ use crate::deliver::calls::Health;
 use sea_mq_io::http::target::Answered;
 use sea_mq_model::deliver::calls::{Caller, verdict};
 use sea_mq_model::deliver::outcome::{Answer, Effect, judge};
+
+/// How often all first attempts are looked at.
+const FLOOR: Duration = Duration::from_secs(30);
 
 /// A subscription that an endpoint handles.
 pub(super) struct Called {
@@ -21,6 +24,10 @@ pub(super) struct Called {
     pub caller: Caller,
     /// When it is looked next for messages.
     pub look_at: Instant,
+    /// No message waits for its first attempt with a smaller number, and since when that has only risen: what was handled stays in
+    /// the index for as long as any snapshot is older.
+    pub floor: i64,
+    pub floor_since: Instant,
     pub trouble: Option<Trouble>,
     pub shown: Option<Health>,
     pub shown_at: Instant,
@@ -48,7 +55,25 @@ pub(super) fn target_number(endpoint: i64) -> i64 {
     -endpoint
 }
 
+impl Called {
+    /// From which number on first attempts are looked for. Now and then that is all of them, so that nothing is missed for long
+    /// whatever has happened.
+    pub(super) fn floor(&mut self, now: Instant) -> i64 {
+        if now.duration_since(self.floor_since) >= FLOOR {
+            self.floor = 0;
+            self.floor_since = now;
+        }
+        self.floor
+    }
+}
+
 impl Calls {
+    /// The messages of a subscription that are on their way.
+    pub(super) fn flying(&self, subscription: i64) -> Vec<i64> {
+        let own = self.flights.values().filter(|flight| flight.subscription == subscription);
+        own.map(|flight| flight.message).collect()
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }
@@ -73,7 +98,7 @@ impl Calls {
             called.look_at = now;
         }
         let (kind, detail) = match answered.answer {
-            Answer::Status { .. } => ("http", response.filter(|_| error.is_some())),
+            Answer::Status { .. } | Answer::Stored => ("http", response.filter(|_| error.is_some())),
             Answer::Fault(kind) => (kind.token(), None),
         };
         self.answers.push(verdict.record(flight.message, kind, detail));

@@ -116,10 +116,11 @@ impl Worker {
         let answered = result.answered.as_ref();
         let status = answered.and_then(|answered| match answered.answer {
             Answer::Status { code, .. } => Some(code),
-            Answer::Fault(_) => None,
+            Answer::Stored | Answer::Fault(_) => None,
         });
         let kind = answered.map(|answered| match answered.answer {
             Answer::Status { .. } => "http",
+            Answer::Stored => "nats",
             Answer::Fault(kind) => kind.token(),
         });
         let undelivered = |status_word, wait, error: Option<&str>| {
@@ -142,8 +143,7 @@ impl Worker {
             End::Delivered => {
                 let (duration, response) = answered
                     .map_or((Duration::ZERO, None), |answered| (answered.duration, answered.response.as_deref()));
-                let (endpoint, code) = (result.endpoint, status.unwrap_or_default());
-                deliveries::delivered(slot, endpoint, result.event, result.retried, code, duration, response);
+                deliveries::delivered(slot, result.endpoint, result.event, result.retried, status, duration, response);
             }
             End::Retry { wait } => undelivered("retrying", Some(*wait), None),
             End::GivenUp(word) => undelivered(word, None, None),

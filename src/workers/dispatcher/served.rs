@@ -40,6 +40,7 @@ impl Trouble {
     /// What an answer says.
     pub fn of(answered: &Answered) -> Self {
         let (kind, hint) = match answered.answer {
+            Answer::Stored => (String::new(), None),
             Answer::Fault(kind) => (kind.token().to_owned(), Some(kind.hint().to_owned())),
             Answer::Status { code, .. } => {
                 let hint = match code {

@@ -218,9 +218,11 @@ impl Worker {
             && served.target.as_ref() != Some(&target)
         {
             served.target = Some(target.clone());
-            let called = Box::new(target.clone().for_calls());
+            if !described.is_broker() {
+                let called = Box::new(target.clone().for_calls());
+                self.request(Request::Describe { endpoint: calls::target_number(described.id), target: called });
+            }
             self.request(Request::Describe { endpoint: described.id, target: Box::new(target) });
-            self.request(Request::Describe { endpoint: calls::target_number(described.id), target: called });
         }
         Ok(())
     }

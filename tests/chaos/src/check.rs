@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::LONG;
 use crate::ledger::{Emitted, Fate, Transaction};
+use crate::partner;
 use crate::scene::{DATABASES, PRODUCERS, SUBSCRIPTIONS, Scene, Subscription, stream_of};
 
 /// How long nothing more may happen once all is there.
@@ -27,6 +28,8 @@ pub struct Tolerance {
     pub lazy_commits_lost: bool,
     /// Handlers may be ended when they have written their events and not committed them: those rows are dead.
     pub handlers_end: bool,
+    /// Deliveries to the partner that may be made twice.
+    pub deliveries_repeated: usize,
 }
 
 /// What is remembered of a message in a stream.
@@ -61,6 +64,8 @@ pub struct Checker<'a> {
     transactions: Vec<Transaction>,
     /// Rows that transactions left dead which failed after they had written them.
     may_be_dead: HashMap<&'static str, i64>,
+    /// Deliveries that may be made twice.
+    may_be_repeated: usize,
     findings: Vec<String>,
 }
 
@@ -75,6 +80,7 @@ impl<'a> Checker<'a> {
             committed: HashMap::new(),
             transactions: Vec::new(),
             may_be_dead: HashMap::new(),
+            may_be_repeated: tolerance.deliveries_repeated,
             findings: Vec::new(),
         };
         if tolerance.handlers_end {
@@ -164,8 +170,13 @@ impl<'a> Checker<'a> {
                 lacking.push(format!("{name}: {found} of {wanted} handled"));
             }
         }
+        let (wanted, found) = (self.count(partner::CONTEXT), self.scene.partner.count());
+        if found < wanted {
+            lacking.push(format!("partner: {found} of {wanted} delivered"));
+        }
         for database in DATABASES {
             let db = self.scene.cluster.connect(database).await;
+            partner::resume(&db).await;
             let problems = "SELECT problem FROM sea_mq.problems
                 UNION ALL SELECT 'pending: ' || pending FROM sea_mq.outbox_status WHERE pending > 0
                 UNION ALL SELECT subscription || ' has ' || (received + processing + retrying) FROM sea_mq.subscription_status
@@ -204,6 +215,7 @@ impl<'a> Checker<'a> {
         for subscription in &SUBSCRIPTIONS {
             self.check_subscription(subscription, &chained).await;
         }
+        self.check_partner(&chained);
         self.findings
     }
 
@@ -331,6 +343,20 @@ impl<'a> Checker<'a> {
                 neighbours.join(", ")
             );
             self.findings.push(text);
+        }
+    }
+
+    /// The partner has each event, with the same bytes each time, and no more of them twice than were in flight when a dispatcher ended.
+    fn check_partner(&mut self, chained: &[(Uuid, Uuid)]) {
+        let (accepted, wrong) = self.scene.partner.found();
+        let ids: Vec<Uuid> = accepted.iter().map(|(id, _)| *id).collect();
+        self.compare("partner", &self.wanted(partner::CONTEXT, chained), &ids);
+        let repeated: usize = accepted.iter().map(|(_, count)| count - 1).sum();
+        if repeated > self.may_be_repeated {
+            self.findings.push(format!("partner: {repeated} came twice, and {} may", self.may_be_repeated));
+        }
+        if !wrong.is_empty() {
+            self.findings.push(format!("partner: {:?}", first(&wrong)));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What can be done to the servers.
 
+use crate::partner::Mood;
 use crate::proxy::Weather;
 use crate::scene::Broking;
 
@@ -18,6 +19,8 @@ pub enum Part {
     Catalog,
     Broker,
     Network,
+    /// Whoever gets events over HTTP.
+    Partner,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub enum Harm {
     /// The clock is set back, and stays so.
     SetBack,
     Weather(Weather),
+    Mood(Mood),
     /// Nothing goes between one of several nats-servers and the others. All of them reach their clients.
     Part,
 }
@@ -97,6 +101,7 @@ const fn node(name: &'static str, node: Node, harm: Harm, what: &'static str) ->
 const RELAY: &str = "postgres: sea_mq relay";
 const CONSUMER: &str = "postgres: sea_mq consumer";
 const HANDLER: &str = "postgres: sea_mq handler";
+const DISPATCHER: &str = "postgres: sea_mq dispatcher";
 const LAUNCHER: &str = "postgres: sea_mq launcher";
 /// A session of a writer.
 pub const SESSION: &str = "postgres: postgres orders";
@@ -111,6 +116,17 @@ pub const FAULTS: &[Fault] = &[
     process("handler-kill", HANDLER, Harm::Kill, "SIGKILL for one of several handler processes"),
     process("handler-term", HANDLER, Harm::Terminate, "SIGTERM for one of several handler processes"),
     process("handler-stop", HANDLER, Harm::Freeze, "SIGSTOP for one of several handler processes, SIGCONT later"),
+    process(
+        "dispatcher-kill",
+        DISPATCHER,
+        Harm::Kill,
+        "SIGKILL for a dispatcher; PostgreSQL restarts all its processes",
+    ),
+    process("dispatcher-term", DISPATCHER, Harm::Terminate, "SIGTERM for a dispatcher"),
+    process("dispatcher-stop", DISPATCHER, Harm::Freeze, "SIGSTOP for a dispatcher, SIGCONT later"),
+    fault("partner-fails", Part::Partner, Harm::Mood(Mood::Fails), "an endpoint outside answers 500"),
+    fault("partner-hangs", Part::Partner, Harm::Mood(Mood::Hangs), "an endpoint outside does not answer"),
+    fault("partner-resets", Part::Partner, Harm::Mood(Mood::Resets), "an endpoint outside breaks connections"),
     process("launcher-kill", LAUNCHER, Harm::Kill, "SIGKILL for the launcher; PostgreSQL restarts all its processes"),
     process("launcher-term", LAUNCHER, Harm::Terminate, "SIGTERM for the launcher"),
     process("launcher-stop", LAUNCHER, Harm::Freeze, "SIGSTOP for the launcher, SIGCONT later"),
@@ -216,6 +232,14 @@ impl Fault {
         self.harm != Harm::Copy
     }
 
+    /// Whether a dispatcher may end over it, so that what is in flight is sent once more.
+    pub fn may_repeat_deliveries(&self) -> bool {
+        match self.part {
+            Part::Process | Part::Server | Part::Space | Part::Catalog => true,
+            Part::Clock | Part::Broker | Part::Network | Part::Partner => false,
+        }
+    }
+
     pub fn needs_disks(&self) -> bool {
         matches!(self.harm, Harm::FillDisk | Harm::FillSpace)
     }
@@ -225,7 +249,7 @@ impl Fault {
         match self.part {
             Part::Process => self.harm == Harm::Kill,
             Part::Server => matches!(self.harm, Harm::Kill | Harm::Immediate | Harm::FillDisk),
-            Part::Clock | Part::Space | Part::Catalog | Part::Broker | Part::Network => false,
+            Part::Clock | Part::Space | Part::Catalog | Part::Broker | Part::Network | Part::Partner => false,
         }
     }
 }

@@ -7,6 +7,7 @@ use harness::{Chance, Database, freeze, kill, terminate, thaw, title, until};
 use crate::LONG;
 use crate::copy;
 use crate::fault::{Fault, Harm, Node, Part, SESSION};
+use crate::partner::{self, Mood};
 use crate::proxy::Weather;
 use crate::scene::{DATABASES, NEWEST, PRODUCERS, Scene};
 
@@ -35,6 +36,12 @@ impl Fault {
             }
             Part::Catalog => (publish(scene).await, Wound::None),
             Part::Broker => self.inflict_broker(scene).await,
+            Part::Partner => {
+                if let Harm::Mood(mood) = self.harm {
+                    scene.partner.set(mood);
+                }
+                (String::new(), Wound::Partner)
+            }
             Part::Network => {
                 if let Harm::Weather(weather) = self.harm {
                     scene.set_weather(weather);
@@ -207,6 +214,7 @@ pub enum Wound {
     Server,
     Brokers(Vec<usize>),
     Network,
+    Partner,
     /// This broker does not reach the others.
     Parted(usize),
     /// The disk of PostgreSQL (0), of the broker (1), or of PostgreSQL's temporary files (2).
@@ -249,6 +257,12 @@ impl Wound {
                 }
             }
             Self::Network => scene.set_weather(Weather::Clear),
+            Self::Partner => {
+                scene.partner.set(Mood::Takes);
+                if let Some(db) = answering(scene, partner::DATABASE).await {
+                    partner::resume(&db).await;
+                }
+            }
             Self::Parted(broker) => scene.routes.set_weather(*broker, Weather::Clear),
             Self::Full(disk) => {
                 scene.disks.iter().for_each(|disks| disks[*disk].free());

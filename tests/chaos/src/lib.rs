@@ -3,6 +3,7 @@
 //!
 //! - [`scene`]: PostgreSQL, nats-server, the databases and subscriptions in them
 //! - [`proxy`], [`routes`]: the network between the two, and that between several brokers
+//! - [`partner`]: somebody outside who gets events over HTTP
 //! - [`workload`], [`transaction`]: sessions that write, clients that receive
 //! - [`ledger`]: what the writers know to have committed
 //! - [`fault`], [`harm`], [`plan`]: what can be done to the servers; how; which of it, when, from a seed
@@ -21,6 +22,7 @@ pub mod fault;
 pub mod harm;
 pub mod ledger;
 pub mod options;
+pub mod partner;
 pub mod plan;
 pub mod probe;
 pub mod proxy;

@@ -6,6 +6,7 @@ use harness::Chance;
 
 use crate::check::Tolerance;
 use crate::fault::{FAULTS, Fault, Harm, Node, Part};
+use crate::partner::IN_FLIGHT;
 use crate::scene::Broking;
 
 /// Faults that overlap.
@@ -70,8 +71,15 @@ impl Plan {
     pub fn tolerance(&self) -> Tolerance {
         Tolerance {
             lazy_commits_lost: self.faults_of_all_steps().any(Fault::crashes_postgres),
+            deliveries_repeated: self.repeated(),
             handlers_end: self.faults_of_all_steps().any(|fault| matches!(fault.part, Part::Process | Part::Server)),
         }
+    }
+
+    /// Deliveries that may be made twice: those in flight, each time that a dispatcher ends. On a full disk it does so again and again.
+    fn repeated(&self) -> usize {
+        let times = self.faults_of_all_steps().filter(|fault| fault.may_repeat_deliveries()).count();
+        if self.needs_disks() { usize::MAX } else { times * IN_FLIGHT }
     }
 
     pub fn needs_disks(&self) -> bool {

@@ -8,6 +8,7 @@ use harness::{
 
 use crate::LONG;
 use crate::disk::Disk;
+use crate::partner::{self, Partner};
 use crate::proxy::{Proxy, Weather};
 use crate::routes::Routes;
 
@@ -123,6 +124,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("shared_preload_libraries", "sea_mq"),
     ("sea_mq.ack_timeout", "3s"),
     ("sea_mq.reconnect_max", "1s"),
+    ("sea_mq.endpoint_allow_http", "on"),
+    ("sea_mq.endpoint_allowed_networks", "127.0.0.0/8"),
     ("max_worker_processes", "24"),
     ("max_prepared_transactions", "50"),
     ("max_wal_size", "128MB"),
@@ -168,6 +171,8 @@ pub struct Scene {
     // The servers are dropped before their directory.
     pub cluster: Cluster,
     pub brokers: Vec<Broker>,
+    /// Gets the events of one context over HTTP.
+    pub partner: Partner,
     /// One for each of the brokers.
     proxies: Vec<Proxy>,
     /// Between them, if there are several.
@@ -204,7 +209,8 @@ impl Scene {
         cluster.configure(settings);
         cluster.keep_own_time();
         cluster.start().await;
-        let scene = Self { cluster, brokers, proxies, routes, disks, directory };
+        let partner = Partner::start().await;
+        let scene = Self { cluster, brokers, partner, proxies, routes, disks, directory };
         if scene.disks.is_some() {
             scene.put_temporary_files(&temporary.join("space")).await;
         }
@@ -247,6 +253,7 @@ impl Scene {
             }
         }
         self.cluster.connect(SINK).await.run(LETTERS).await;
+        self.partner.describe(&self.cluster.connect(partner::DATABASE).await).await;
         for Subscription { name, database, context, options, .. } in &SUBSCRIPTIONS {
             let db = self.cluster.connect(database).await;
             db.run(&format!(

@@ -34,7 +34,8 @@ SELECT 1000000 + n, 'hh__orders', 'hh-' || n, 'received', 'hh_orders', 'order_cr
         'traceparent', '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'), '2026-01-02 03:04:05.678+00'
 FROM generate_series(0, 8) n;
 CREATE FUNCTION pg_temp.take(max bigint) RETURNS TABLE (message_id text, attempt integer, body text, headers jsonb) LANGUAGE sql AS $$
-    SELECT t.message_id, t.attempt, t.body, t.headers::jsonb FROM sea_mq.take_calls('hh__orders', (SELECT e.id FROM sea_mq.endpoints e WHERE e.endpoint = 'hh_api'), max) t
+    SELECT t.message_id, t.attempt, t.body, t.headers::jsonb FROM sea_mq.take_calls('hh__orders', (SELECT e.id FROM sea_mq.endpoints e WHERE e.endpoint = 'hh_api'), max,
+        (SELECT coalesce(array_agg(p.id), '{}')::text FROM sea_mq.inbox_pending p WHERE p.status = 'processing'), 0) t
     ORDER BY t.id
 $$;
 CREATE FUNCTION pg_temp.answer(n integer, answer jsonb) RETURNS text LANGUAGE plpgsql AS $$

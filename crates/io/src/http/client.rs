@@ -101,9 +101,7 @@ impl Client {
             tokio::time::timeout(limit, self.exchange(attempt)).await.map_err(timed_out).and_then(|result| result);
         let duration = begun.elapsed();
         match result {
-            Err(fault) => {
-                Answered { answer: Answer::Fault(fault.kind), error: Some(fault.message), response: None, duration }
-            }
+            Err(fault) => Answered::of_fault(fault, duration),
             Ok((code, retry_after, body)) => {
                 let sound = (200..300).contains(&code);
                 let response = (!sound || self.target.keep_response).then(|| text(&body));
@@ -174,7 +172,7 @@ fn own_headers(target: &Target) -> Result<HeaderMap, Fault> {
             put("authorization", &format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))?;
         }
         Auth::Bearer { token } => put("authorization", &format!("Bearer {token}"))?,
-        Auth::None | Auth::OAuth2 { .. } => {}
+        Auth::None | Auth::OAuth2 { .. } | Auth::NKey { .. } | Auth::Creds { .. } => {}
     }
     if let Some(value) = headers.get_mut("authorization") {
         value.set_sensitive(true);

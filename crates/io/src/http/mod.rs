@@ -1,4 +1,5 @@
-//! Deliveries over HTTP: what runs beside the dispatcher's main thread.
+//! Deliveries to endpoints outside, over HTTP and (by [`crate::nats::endpoint`]) to brokers: what runs beside the dispatcher's
+//! main thread.
 //!
 //! * [`network`]: what an administrator allows, and which URLs are endpoints; [`guard`]: which addresses may be reached;
 //! * [`dial`]: the one way out; [`connector`] and [`tls`] put hyper and rustls on top of it;
@@ -40,6 +41,12 @@ pub enum Request {
         token: u64,
         endpoint: i64,
         attempt: Attempt,
+    },
+    /// Whether a broker would store what has these subjects. Nothing is sent.
+    Ask {
+        token: u64,
+        endpoint: i64,
+        subjects: Vec<String>,
     },
 }
 

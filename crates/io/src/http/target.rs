@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sea_mq_model::deliver::calls::ANSWER;
 use sea_mq_model::deliver::outcome::Answer;
 
+use super::fault::Fault;
 use super::tls::Identity;
 
 /// What an endpoint is shown so that it knows us.
@@ -27,10 +28,20 @@ pub enum Auth {
         client_secret: String,
         scope: Option<String>,
     },
+    /// The seed of an nkey, to a broker.
+    NKey {
+        seed: String,
+    },
+    /// What is in a `.creds` file, to a broker.
+    Creds {
+        text: String,
+    },
 }
 
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Target {
+    /// Whether it is a broker, which is spoken to in NATS.
+    pub is_broker: bool,
     pub url: String,
     pub method: String,
     /// Of the endpoint's own.
@@ -85,4 +96,10 @@ pub struct Answered {
     /// The beginning of the answer's body.
     pub response: Option<String>,
     pub duration: Duration,
+}
+
+impl Answered {
+    pub fn of_fault(fault: Fault, duration: Duration) -> Self {
+        Self { answer: Answer::Fault(fault.kind), error: Some(fault.message), response: None, duration }
+    }
 }

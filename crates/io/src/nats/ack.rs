@@ -31,6 +31,24 @@ pub(super) enum Answer {
 /// Reads an answer. An ack of another stream than `stream` is a conflict: that stream took over the subject, and what it
 /// stores is not where consumers look for it.
 pub(super) fn read(message: &Message, stream: &str) -> Result<Answer, Fault> {
+    match answered(message, stream)? {
+        None => Ok(Answer::Staged),
+        Some(payload) => parse(payload, stream).map(Answer::Stored),
+    }
+}
+
+/// Reads an answer to a message that any stream may store.
+pub(super) fn read_of_any(message: &Message) -> Result<(), Fault> {
+    const ANY: &str = "there";
+    let stored = answered(message, ANY)?.map(|payload| parsed(payload, ANY)).transpose()?;
+    match stored {
+        Some(ack) if !ack.stream.is_empty() => Ok(()),
+        _ => Err(Fault::new(FaultKind::Server, "what answers there is no stream")),
+    }
+}
+
+/// What the server answers with, if it is more than nothing.
+fn answered<'a>(message: &'a Message, stream: &str) -> Result<Option<&'a [u8]>, Fault> {
     match message.status {
         Some(StatusCode::NO_RESPONDERS) => {
             let message = format!("no stream stores the subject meant for {stream}");
@@ -39,17 +57,21 @@ pub(super) fn read(message: &Message, stream: &str) -> Result<Answer, Fault> {
         Some(status) if !status.is_success() => {
             Err(Fault::new(FaultKind::Server, format!("publish to {stream} answered with status {status}")))
         }
-        _ if message.payload.is_empty() => Ok(Answer::Staged),
-        _ => parse(&message.payload, stream).map(Answer::Stored),
+        _ => Ok(Some(message.payload.as_ref()).filter(|payload| !payload.is_empty())),
+    }
+}
+
+fn parsed<'a>(payload: &'a [u8], stream: &str) -> Result<PubAck<'a>, Fault> {
+    let ack: PubAck<'_> = serde_json::from_slice(payload)
+        .map_err(|error| Fault::new(FaultKind::Server, format!("unreadable answer of stream {stream}: {error}")))?;
+    match ack.error {
+        Some(error) => Err(error.fault()),
+        None => Ok(ack),
     }
 }
 
 fn parse(payload: &[u8], stream: &str) -> Result<Ack, Fault> {
-    let ack: PubAck<'_> = serde_json::from_slice(payload)
-        .map_err(|error| Fault::new(FaultKind::Server, format!("unreadable answer of stream {stream}: {error}")))?;
-    if let Some(error) = ack.error {
-        return Err(error.fault());
-    }
+    let ack = parsed(payload, stream)?;
     if ack.stream != stream {
         return Err(Fault::new(
             FaultKind::StreamConflict,

@@ -1,4 +1,4 @@
-//! NATS JetStream: what the I/O thread does for the relay and the consumer.
+//! NATS JetStream: what the I/O thread does for the relay and the consumer, and the dispatcher's for endpoints of kind nats.
 //!
 //! ```text
 //! main thread ── Request ──► io_thread ─► session ─┬─► streams, tail, consumers   (JetStream API, a lane a stream)
@@ -16,6 +16,7 @@
 //! - [`pull`]: one `Consume`, its messages in a [`ledger`] (pure, like [`delivery`] and [`succession`]), [`leftovers`] of an earlier session
 //!   first; [`inbound`] is all of them, [`replies`] their acks.
 //! - [`calls`], [`lease`], [`streams`], [`tail`], [`consumers`]: the JetStream API; [`spec`] and [`subjects`] compare descriptions.
+//! - [`endpoint`]: deliveries to somebody else's broker, for the dispatcher; it has its own connections.
 //! - [`errors`]: every error of the server and of the client library becomes a [`sea_mq_model::broker::Fault`] here.
 //!
 //! Nothing else imports `async_nats`.
@@ -26,6 +27,7 @@ mod calls;
 mod connect;
 mod consumers;
 mod delivery;
+pub mod endpoint;
 mod errors;
 mod expiry;
 mod flow;

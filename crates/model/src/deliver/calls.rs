@@ -36,7 +36,7 @@ pub fn verdict(answer: Answer, error: Option<&str>, body: Option<&str>, probing:
     let back = |wait| Verdict::Back { reason: reason(), wait };
     match (answer, judge(answer).1) {
         (_, Effect::Throttled(wait)) => back(wait),
-        (Answer::Status { code: 200..=299, .. }, _) => said(body.unwrap_or_default()),
+        (Answer::Status { code: 200..=299, .. } | Answer::Stored, _) => said(body.unwrap_or_default()),
         (Answer::Status { code: 407 | 410, .. }, _) | (_, Effect::Unwilling | Effect::Refused) => {
             Verdict::Blocked(reason())
         }
@@ -220,9 +220,10 @@ mod tests {
         }
         for kind in FaultKind::ALL {
             let found = verdict(Answer::Fault(kind), Some("x"), None, false);
-            let person = matches!(kind, FaultKind::Blocked | FaultKind::Certificate | FaultKind::Credentials);
+            let passes = judge(Answer::Fault(kind)).1 == Effect::Strained;
+            let person = !passes && kind != FaultKind::Unsendable;
             assert_eq!(matches!(found, Verdict::Blocked(_)), person, "{kind:?}");
-            assert_eq!(matches!(found, Verdict::Retry { .. }), !person, "{kind:?}");
+            assert_eq!(matches!(found, Verdict::Retry { .. }), passes, "{kind:?}");
         }
         let probed = verdict(status(500), None, None, true);
         assert_eq!(probed, Verdict::Back { reason: "no answer".into(), wait: Duration::ZERO });

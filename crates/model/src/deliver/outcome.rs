@@ -24,12 +24,20 @@ pub enum FaultKind {
     Broken,
     /// The name stands for an address that must not be reached.
     Blocked,
-    /// What is needed to send cannot be had: a secret cannot be read, or no token was given.
+    /// What is needed to send cannot be had: a secret cannot be read, no token was given, or a broker does not let us in.
     Credentials,
+    /// A broker's stream, or our account there, is full.
+    Full,
+    /// No stream of a broker stores the subject.
+    NoStream,
+    /// A broker does not let us publish to the subject.
+    Forbidden,
+    /// A broker takes no such message: it is too large, or cannot be written.
+    Unsendable,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Dns,
         Self::Connect,
         Self::Tls,
@@ -38,6 +46,10 @@ impl FaultKind {
         Self::Broken,
         Self::Blocked,
         Self::Credentials,
+        Self::Full,
+        Self::NoStream,
+        Self::Forbidden,
+        Self::Unsendable,
     ];
 
     /// As `error_kind` shows it.
@@ -51,6 +63,10 @@ impl FaultKind {
             Self::Broken => "broken",
             Self::Blocked => "blocked",
             Self::Credentials => "credentials",
+            Self::Full => "full",
+            Self::NoStream => "no_stream",
+            Self::Forbidden => "forbidden",
+            Self::Unsendable => "unsendable",
         }
     }
 
@@ -70,6 +86,14 @@ impl FaultKind {
             Self::Credentials => {
                 "Set the secret anew with sea_mq.set_secret or sea_mq.rotate_secret; then call sea_mq.resume_endpoint."
             }
+            Self::Full => "Have the stream's limits raised, or wait until there is room; it is tried again by itself.",
+            Self::NoStream => {
+                "Create a stream with that subject there, or correct the subject with sea_mq.alter_endpoint; then call sea_mq.resume_endpoint."
+            }
+            Self::Forbidden => {
+                "Allow the account there to publish to that subject, and to subscribe to _INBOX.>; then call sea_mq.resume_endpoint."
+            }
+            Self::Unsendable => "Send less, or have max_payload raised there.",
         }
     }
 }
@@ -82,6 +106,8 @@ pub enum Answer {
         code: u16,
         retry_after: Option<Duration>,
     },
+    /// A stream of a broker has stored it.
+    Stored,
     Fault(FaultKind),
 }
 
@@ -125,8 +151,16 @@ pub fn judge(answer: Answer) -> (Fate, Effect) {
             (again(false, Duration::ZERO), Effect::Refused)
         }
         Answer::Fault(
-            FaultKind::Dns | FaultKind::Connect | FaultKind::Tls | FaultKind::Timeout | FaultKind::Broken,
+            FaultKind::Dns
+            | FaultKind::Connect
+            | FaultKind::Tls
+            | FaultKind::Timeout
+            | FaultKind::Broken
+            | FaultKind::Full,
         ) => (again(true, Duration::ZERO), Effect::Strained),
+        Answer::Fault(FaultKind::NoStream | FaultKind::Forbidden) => (Fate::Failed, Effect::Unwilling),
+        Answer::Fault(FaultKind::Unsendable) => (Fate::Failed, Effect::None),
+        Answer::Stored => (Fate::Delivered, Effect::Sound),
         Answer::Status { code, retry_after } => match (code, retry_after) {
             (200..=299, _) => (Fate::Delivered, Effect::Sound),
             (429 | 503, Some(wait)) => {
@@ -182,14 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_never_the_events() {
+    fn a_fault_is_the_events_only_where_a_broker_says_so() {
         for kind in FaultKind::ALL {
-            let (fate, effect) = judge(Answer::Fault(kind));
-            let person = matches!(kind, FaultKind::Blocked | FaultKind::Certificate | FaultKind::Credentials);
-            assert_eq!(fate, Fate::Again { counted: !person, not_before: Duration::ZERO }, "{kind:?}");
-            assert_eq!(effect, if person { Effect::Refused } else { Effect::Strained }, "{kind:?}");
+            let again = |counted| Fate::Again { counted, not_before: Duration::ZERO };
+            let expected = match kind {
+                FaultKind::Blocked | FaultKind::Certificate | FaultKind::Credentials => (again(false), Effect::Refused),
+                FaultKind::NoStream | FaultKind::Forbidden => (Fate::Failed, Effect::Unwilling),
+                FaultKind::Unsendable => (Fate::Failed, Effect::None),
+                _ => (again(true), Effect::Strained),
+            };
+            assert_eq!(judge(Answer::Fault(kind)), expected, "{kind:?}");
             assert!(!kind.hint().is_empty() && !kind.token().is_empty());
         }
+        assert_eq!(judge(Answer::Stored), (Fate::Delivered, Effect::Sound));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) async fn emit(db: &Database, n: i64) -> Uuid {
 }
 
 /// What became of an event at an endpoint; NULL if nothing is known.
-async fn status(db: &Database, event: Uuid, endpoint: &str) -> Value {
+pub(crate) async fn status(db: &Database, event: Uuid, endpoint: &str) -> Value {
     db.value(
         "SELECT coalesce((SELECT to_jsonb(s) FROM sea_mq.delivery_status($1, $2) s), 'null')",
         &[&event, &endpoint],

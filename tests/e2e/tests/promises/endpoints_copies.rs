@@ -86,3 +86,39 @@ async fn a_database_made_from_another_as_template_sends_nothing() {
     until("the copy says that it is one", SOON, async || copy.value(copied, &[]).await).await;
     holds_for("it sends nothing", A_WHILE, async || receiver.received().len() == 10).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_to_a_point_in_time_sends_nothing_until_it_is_adopted() {
+    let (stage, receiver) = prepared("endpoint_recovery").await;
+    let db = stage.connect().await;
+    let mut recovered = stage.cluster.base_backup(&stage.directory.path().join("recovered"));
+    db.run("SELECT pg_create_restore_point('good')").await;
+    // What came behind the point was sent, and the recovered one does not know it.
+    emit(&db, 10).await;
+    until_delivered(&db, "acme", 11).await;
+    db.run("SELECT pg_switch_wal()").await;
+    recovered.recover(&stage.cluster, "good");
+    recovered.start().await;
+    let copy = recovered.connect("app").await;
+    until("it is recovered", SOON * 2, async || copy.value("SELECT NOT pg_is_in_recovery()", &[]).await).await;
+    assert_silent(&recovered, &receiver, 11).await;
+    assert_adopted(&recovered, &receiver, 11).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_broker_a_promoted_standby_sends_nothing_until_it_is_adopted() {
+    let (stage, receiver) = prepared("endpoint_promotion").await;
+    let mut standby = stage.cluster.base_backup(&stage.directory.path().join("standby"));
+    standby.follow(&stage.cluster);
+    standby.start().await;
+    let copy = standby.connect("app").await;
+    let db = stage.connect().await;
+    emit(&db, 10).await;
+    until_delivered(&db, "acme", 11).await;
+    until("the standby has it", SOON, async || copy.value("SELECT count(*) = 11 FROM sea_mq.delivery_log", &[]).await)
+        .await;
+    copy.run("SELECT pg_promote(false)").await;
+    until("it is promoted", SOON * 2, async || copy.value("SELECT NOT pg_is_in_recovery()", &[]).await).await;
+    assert_silent(&standby, &receiver, 11).await;
+    assert_adopted(&standby, &receiver, 11).await;
+}

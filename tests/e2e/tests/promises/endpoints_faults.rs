@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::SOON;
 use crate::endpoints::{create, emit, stage, until_delivered};
 
-async fn dispatcher(stage: &Stage) -> i32 {
+pub(crate) async fn dispatcher(stage: &Stage) -> i32 {
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'sea_mq dispatcher'";
     until_some("a dispatcher runs", SOON, async || {
         let db = stage.connector().try_connect().await.ok()?;

@@ -1,8 +1,9 @@
 //! Secrets of endpoints: signatures that the specification's own libraries verify, and rotation.
 
-use harness::{Receiver, Reply};
+use harness::{Receiver, Reply, until};
 use serde_json::json;
 
+use crate::SOON;
 use crate::endpoints::{create, emit, is_signed, stage, until_delivered};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,6 +32,40 @@ async fn both_secrets_are_good_while_one_takes_the_other_s_place() {
         .value("SELECT string_agg(s::text || encode(s.sealed, 'escape'), ' ') FROM sea_mq.endpoint_secrets s", &[])
         .await;
     assert!(!kept.contains(&new[6..]) && !stage.cluster.log().contains(&new[6..]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_a_receiver_with_either_secret_accepts_all() {
+    let stage = stage("rotation_load").await;
+    let db = stage.connect().await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    create(&db, "acme", &receiver.url("/"), ", max_in_flight => 64").await;
+    let mut secrets: Vec<String> = vec![db.value("SELECT sea_mq.rotate_secret('acme', grace => '0')", &[]).await];
+    let writer = stage.connect().await;
+    let writing = tokio::spawn(async move {
+        for n in 0..1000 {
+            emit(&writer, n).await;
+        }
+    });
+    for round in 1..=4 {
+        let some = "SELECT delivered >= $1 FROM sea_mq.endpoint_status";
+        until("some more came", SOON, async || db.value(some, &[&(round * 150_i64)]).await).await;
+        secrets.push(db.value("SELECT sea_mq.rotate_secret('acme', grace => '1 h')", &[]).await);
+    }
+    writing.await.expect("all are emitted");
+    until_delivered(&db, "acme", 1000).await;
+    let received = receiver.received();
+    // Who has not come to take the new one over accepts all; who has both accepts all; and the new one comes into force at once.
+    for (at, pair) in secrets.windows(2).enumerate() {
+        let (old, new) = (&pair[0], &pair[1]);
+        let first = |secret: &String| received.iter().position(|one| is_signed(one, secret));
+        let (began, follows) = (first(old).expect("it was used"), first(new).expect("it is used"));
+        assert!(began < follows, "secret {at} was used before the next");
+        let either = received[began..].iter().all(|one| is_signed(one, old) || is_signed(one, new));
+        assert!(either, "either of secrets {at} and {}", at + 1);
+        assert!(received[began..].iter().filter(|one| !is_signed(one, old)).count() <= 64, "secret {at} was dropped");
+        assert!(received[follows + 64..].iter().all(|one| is_signed(one, new)), "secret {} came and went", at + 1);
+    }
 }
 
 /// What a program says of webhooks that it gets on its standard input.

@@ -77,9 +77,9 @@ async fn what_a_server_takes_before_it_goes_away_is_delivered_and_the_next_goes_
             }
         })
         .await;
-        let client = Client::new(&Shared::new(network.clone()).unwrap(), https(&server));
+        let speaker = Speaker::new(&Shared::new(network.clone()).unwrap(), https(&server));
         for n in 1..=3 {
-            let answered = send(&client, attempt()).await;
+            let answered = send(&speaker, attempt()).await;
             if takes {
                 assert_eq!(status(&answered), Some(204), "{answered:?}");
                 assert_eq!(server.count(), n);

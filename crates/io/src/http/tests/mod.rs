@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use sea_mq_model::deliver::outcome::{Answer, FaultKind};
 
-use super::client::{Client, Shared};
-use super::io_thread::send;
+use super::client::Shared;
+use super::io_thread::{Speaker, send};
 use super::network::Network;
 use super::target::{Answered, Attempt, Target};
 
@@ -34,23 +34,23 @@ fn attempt() -> Attempt {
 
 /// One attempt at a target.
 async fn try_once(network: Network, target: Target) -> Answered {
-    let client = match Shared::new(network) {
-        Ok(shared) => Client::new(&shared, target),
+    let speaker = match Shared::new(network) {
+        Ok(shared) => Speaker::new(&shared, target),
         Err(fault) => Err(fault),
     };
-    send(&client, attempt()).await
+    send(&speaker, attempt()).await
 }
 
 fn status(answered: &Answered) -> Option<u16> {
     match answered.answer {
         Answer::Status { code, .. } => Some(code),
-        Answer::Fault(_) => None,
+        Answer::Stored | Answer::Fault(_) => None,
     }
 }
 
 fn fault(answered: &Answered) -> Option<FaultKind> {
     match answered.answer {
-        Answer::Status { .. } => None,
+        Answer::Stored | Answer::Status { .. } => None,
         Answer::Fault(kind) => Some(kind),
     }
 }

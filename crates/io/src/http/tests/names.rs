@@ -91,11 +91,11 @@ async fn a_name_that_changes_its_address_is_looked_at_at_each_connection() {
         resolvers: vec![resolver],
         ..Network::default()
     };
-    let client = Client::new(&Shared::new(network).unwrap(), target(format!("http://hook.example.com:{port}/")));
+    let speaker = Speaker::new(&Shared::new(network).unwrap(), target(format!("http://hook.example.com:{port}/")));
     // Nothing listens at the first address, and nobody tries the second.
-    let first = send(&client, attempt()).await;
+    let first = send(&speaker, attempt()).await;
     assert_eq!(fault(&first), Some(FaultKind::Connect), "{first:?}");
-    let second = send(&client, attempt()).await;
+    let second = send(&speaker, attempt()).await;
     assert_eq!(fault(&second), Some(FaultKind::Blocked), "{second:?}");
     assert_eq!(server.count(), 0);
 }
@@ -199,9 +199,9 @@ async fn a_token_is_fetched_once_and_from_no_forbidden_address() {
     };
     let mut good = target(server.url());
     good.auth = auth(format!("{}token", server.url()));
-    let client = Client::new(&Shared::new(network()).unwrap(), good.clone());
+    let speaker = Speaker::new(&Shared::new(network()).unwrap(), good.clone());
     for _ in 0..3 {
-        assert_eq!(status(&send(&client, attempt()).await), Some(200));
+        assert_eq!(status(&send(&speaker, attempt()).await), Some(200));
     }
     good.auth = auth("http://10.0.0.1/token".into());
     assert_eq!(fault(&try_once(network(), good).await), Some(FaultKind::Blocked));

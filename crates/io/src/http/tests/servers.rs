@@ -139,9 +139,9 @@ async fn connections_are_kept_and_requests_have_what_they_should() {
     target.idempotency = true;
     target.keep_response = true;
     target.auth = crate::http::target::Auth::Basic { user: "u".into(), password: "p".into() };
-    let client = Client::new(&Shared::new(network()).unwrap(), target);
+    let speaker = Speaker::new(&Shared::new(network()).unwrap(), target);
     for _ in 0..5 {
-        let answered = send(&client, attempt()).await;
+        let answered = send(&speaker, attempt()).await;
         assert_eq!((status(&answered), answered.response.as_deref()), (Some(200), Some("ok")), "{answered:?}");
     }
     assert_eq!(server.count(), 1);

@@ -133,3 +133,39 @@ async fn a_port_that_speaks_no_tls_or_says_nothing_is_told_apart() {
     assert_eq!(fault(&answered), Some(FaultKind::Timeout), "{answered:?}");
     assert!(begun.elapsed() < SHORT * 8);
 }
+
+#[tokio::test]
+async fn tls_goes_through_a_proxy_to_the_endpoint_that_has_the_certificate() {
+    let ours = authority();
+    let mut network = trusting(&ours, "proxy");
+    let behind = server(config(issued(&ours, "127.0.0.1", false), None)).await;
+    let to = behind.address;
+    let proxy = Server::start(move |mut stream| async move {
+        let Some(head) = request(&mut stream).await else { return };
+        if !head.starts_with(&format!("connect {to} http/1.1")) {
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await;
+            return;
+        }
+        let Ok(mut onwards) = tokio::net::TcpStream::connect(to).await else { return };
+        let _ = stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await;
+        let _ = tokio::io::copy_bidirectional(&mut stream, &mut onwards).await;
+    })
+    .await;
+    network.proxy = Some(url::Url::parse(&proxy.url()).unwrap());
+    let answered = try_once(network.clone(), https(&behind)).await;
+    assert_eq!((status(&answered), proxy.count(), behind.count()), (Some(204), 1, 1), "{answered:?}");
+    // The proxy is not who is trusted: what it leads to has to show the endpoint's certificate.
+    let stranger = server(config(issued(&authority(), "127.0.0.1", false), None)).await;
+    let to = stranger.address;
+    let liar = Server::start(move |mut stream| async move {
+        let _ = request(&mut stream).await;
+        let Ok(mut onwards) = tokio::net::TcpStream::connect(to).await else { return };
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        let _ = tokio::io::copy_bidirectional(&mut stream, &mut onwards).await;
+    })
+    .await;
+    network.proxy = Some(url::Url::parse(&liar.url()).unwrap());
+    let answered = try_once(network.clone(), https(&behind)).await;
+    assert_eq!((fault(&answered), stranger.count()), (Some(FaultKind::Certificate), 1), "{answered:?}");
+    let _ = std::fs::remove_file(network.ca_file.unwrap());
+}
