@@ -3509,7 +3509,7 @@ CREATE VIEW sea_mq.stream_status AS
 SELECT s.name AS stream, s.context, s.kind, coalesce(t.state, 'pending') AS state, t.error_kind, t.error, t.hint,
     coalesce(t.ordering, 'strict') AS ordering, t.differences, coalesce(t.losses, 0) AS losses, t.last_loss,
     c.stream_sequence AS last_sequence, coalesce(c.published, 0) AS published, p.pending, s.managed, t.since,
-    s.atomic_transactions, coalesce(c.not_atomic, 0) AS not_atomic, c.last_not_atomic
+    s.atomic_transactions, coalesce(c.not_atomic, 0) AS not_atomic, c.last_not_atomic, p.oldest AS oldest_pending_at
 FROM sea_mq.streams s
 LEFT JOIN sea_mq.stream_state t ON t.sink = s.sink
 LEFT JOIN sea_mq.stream_progress c ON c.sink = s.sink
@@ -3529,6 +3529,7 @@ COMMENT ON COLUMN sea_mq.stream_status.last_loss IS 'What was lost last';
 COMMENT ON COLUMN sea_mq.stream_status.last_sequence IS 'Stream sequence of the last event stored by the relay';
 COMMENT ON COLUMN sea_mq.stream_status.published IS 'Events published so far';
 COMMENT ON COLUMN sea_mq.stream_status.pending IS 'Committed events not yet published; counted up to 10,001';
+COMMENT ON COLUMN sea_mq.stream_status.oldest_pending_at IS 'When the first of them was emitted';
 COMMENT ON COLUMN sea_mq.stream_status.managed IS 'Whether the relay creates and updates the stream';
 COMMENT ON COLUMN sea_mq.stream_status.since IS 'When this state began';
 COMMENT ON COLUMN sea_mq.stream_status.atomic_transactions IS 'Whether transactions are to be published as atomic batches';
@@ -3979,7 +3980,7 @@ COMMENT ON FUNCTION sea_mq.contract_violations IS
 row if it does not. Errors: 22023, 42704 (it is not registered)';
 
 -- Contracts against each other and against what is emitted; and in and out of files, so that they can be kept in git. The same
--- checks without a server are those of the command sea-mq-contracts (contracts/).
+-- checks without a server are those of the command `sea-mq contracts`.
 CREATE FUNCTION sea_mq.compare_schemas(old jsonb, new jsonb, OUT pointer text, OUT change text, OUT compatibility text)
 RETURNS SETOF record LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'compare_schemas_wrapper';
 COMMENT ON FUNCTION sea_mq.compare_schemas IS
@@ -4126,7 +4127,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY 3, 1, 4
 $$;
 COMMENT ON FUNCTION sea_mq.lint IS
-'What is wrong with the registry, by the file in which a contract would stand: the rules of sea-mq-contracts lint, and what retained
+'What is wrong with the registry, by the file in which a contract would stand: the rules of sea-mq contracts lint, and what retained
 events show: emitted types that are not registered or are deprecated. Reads all retained events';
 
 -- Capture: changes of a table's rows become events. Statement triggers hand the rows over (src/emit/capture); what is captured,
@@ -5557,6 +5558,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
             ELSE jsonb_build_object('le', l.bound::text) END, l.value
     FROM sea_mq.latency_metrics() l
     JOIN (VALUES
+        ('store', 'sea_mq_store_latency_seconds', 'From the commit of an event to its storing in its stream'),
         ('handle', 'sea_mq_handle_latency_seconds', 'From the storing of a message in its stream to the end of its handling'),
         ('handler', 'sea_mq_handler_duration_seconds', 'How long attempts of handlers took')) h(key, name, help) ON h.key = l.name
     JOIN (VALUES (false), (true)) k(count_row) ON NOT k.count_row OR l.bound = 'infinity'
@@ -5592,7 +5594,7 @@ FROM sea_mq.overview_row() s;
 COMMENT ON VIEW sea_mq.overview IS 'One row: is everything all right, in states and numbers, without any text of an error';
 CREATE VIEW sea_mq.stream_overview AS
 SELECT s.stream, s.context, s.kind, s.state, s.ordering, s.losses, s.last_sequence, s.published, s.pending, s.managed, s.since,
-    s.atomic_transactions, s.not_atomic
+    s.atomic_transactions, s.not_atomic, s.oldest_pending_at
 FROM sea_mq.stream_status s;
 COMMENT ON VIEW sea_mq.stream_overview IS 'sea_mq.stream_status without any text of an error';
 CREATE VIEW sea_mq.subscription_overview AS
@@ -6124,6 +6126,8 @@ COMMENT ON COLUMN sea_mq.endpoint_home.since IS 'Since when it serves them';
 -- Functions that describe endpoints.
 CREATE FUNCTION sea_mq.endpoint_url(url text) RETURNS text LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'endpoint_url_wrapper';
 COMMENT ON FUNCTION sea_mq.endpoint_url IS 'An URL of an endpoint in its normal form. Error 22023: it may not be one; for internal use';
+CREATE FUNCTION sea_mq.broker_url(url text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'broker_url_wrapper';
+COMMENT ON FUNCTION sea_mq.broker_url IS 'An URL of an endpoint of kind nats in its normal form. Error 22023: it may not be one; for internal use';
 CREATE FUNCTION sea_mq.data_place() RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'data_place_wrapper';
 COMMENT ON FUNCTION sea_mq.data_place IS 'Which data directory this is: a copy of it has other files; for internal use';
 CREATE FUNCTION sea_mq.seal_secret(endpoint_id bigint, name text, version bigint, value text) RETURNS bytea
@@ -6198,7 +6202,8 @@ CREATE FUNCTION sea_mq.check_endpoint_auth(auth jsonb) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     fields CONSTANT jsonb := '{"basic": ["type", "user", "password"], "bearer": ["type", "token"],
-        "oauth2": ["type", "token_url", "client_id", "client_secret"], "mtls": ["type", "certificate", "key"]}';
+        "oauth2": ["type", "token_url", "client_id", "client_secret"], "mtls": ["type", "certificate", "key"],
+        "nkey": ["type", "seed"], "creds": ["type", "creds"]}';
     wanted jsonb := fields -> (auth ->> 'type');
     given jsonb;
 BEGIN
@@ -6208,7 +6213,7 @@ BEGIN
         OR (auth ? 'scope' AND auth ->> 'type' <> 'oauth2')) THEN
         RAISE EXCEPTION 'auth cannot be understood'
             USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'Use {"type": "basic", "user", "password"}, {"type": "bearer", "token"}, {"type": "oauth2", "token_url", "client_id", "client_secret", "scope"} or {"type": "mtls", "certificate", "key"}; password, token, client_secret, certificate and key name secrets (sea_mq.set_secret).';
+                HINT = 'Use {"type": "basic", "user", "password"}, {"type": "bearer", "token"}, {"type": "oauth2", "token_url", "client_id", "client_secret", "scope"} or {"type": "mtls", "certificate", "key"}, and for kind nats {"type": "nkey", "seed"} or {"type": "creds", "creds"}; password, token, client_secret, certificate, key, seed and creds name secrets (sea_mq.set_secret).';
     END IF;
     IF auth ->> 'type' = 'oauth2' THEN
         PERFORM sea_mq.endpoint_url(auth ->> 'token_url');
@@ -6231,13 +6236,20 @@ BEGIN
     IF e.kind = 'nats' AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = sea_mq.caller()) THEN
         RAISE EXCEPTION 'only superusers make endpoints of kind nats'
             USING ERRCODE = 'insufficient_privilege', HINT = 'Its client looks names up by itself, so it could reach what is not public.';
-    ELSIF e.kind = 'nats' THEN
-        RAISE EXCEPTION 'endpoints of kind nats are not served yet'
-            USING ERRCODE = 'feature_not_supported', HINT = 'Use webhook or http, or mirror the stream at the broker.';
     END IF;
-    e.url := sea_mq.endpoint_url(e.url);
+    e.url := CASE e.kind WHEN 'nats' THEN sea_mq.broker_url(e.url) ELSE sea_mq.endpoint_url(e.url) END;
     PERFORM sea_mq.check_endpoint_headers(e.headers);
     PERFORM sea_mq.check_endpoint_auth(e.auth);
+    IF (e.kind = 'nats' AND e.auth ->> 'type' = 'oauth2') OR (e.kind <> 'nats' AND e.auth ->> 'type' IN ('nkey', 'creds')) THEN
+        RAISE EXCEPTION 'auth of type % is not for endpoints of kind %', e.auth ->> 'type', e.kind
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'nats has basic, bearer, nkey, creds and mtls; the others have basic, bearer, oauth2 and mtls.';
+    ELSIF e.kind = 'nats' AND e.format = 'cloudevents_batch' THEN
+        RAISE EXCEPTION 'a message is one event'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use format standard, cloudevents_structured or template.';
+    ELSIF e.kind = 'nats' AND EXISTS (SELECT FROM jsonb_object_keys(e.headers) h(name) WHERE lower(h.name) ~ '^nats-') THEN
+        RAISE EXCEPTION 'headers that begin with Nats- are the broker''s'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave them out.';
+    END IF;
     e.subject_filters := sea_mq.subjects_of(e.source, e.filter);
     RETURN e;
 END $$;
@@ -6494,18 +6506,33 @@ CREATE FUNCTION sea_mq.render_event(event jsonb, format text) RETURNS jsonb
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'render_event_wrapper';
 COMMENT ON FUNCTION sea_mq.render_event IS 'An event in a format: {body, headers}; for internal use';
 
+CREATE FUNCTION sea_mq.wire_format(kind text, format text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT CASE $1 WHEN 'nats' THEN 'nats:' || $2 ELSE $2 END $$;
+COMMENT ON FUNCTION sea_mq.wire_format IS 'A format as it is rendered: messages have other headers than requests; for internal use';
+
 -- NULL: its audience may not see it.
 CREATE FUNCTION sea_mq.outgoing(event sea_mq.event, audience text, format text, template jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     seen sea_mq.event := sea_mq.external_view(event, audience);
     whole jsonb;
+    made jsonb;
 BEGIN
     IF seen IS NULL OR seen.id IS NULL THEN
         RETURN NULL;
     END IF;
+    IF format LIKE 'nats:%' AND audience IN ('internal', 'sensitive') THEN
+        -- What ties events together is for those inside.
+        seen.headers := event.headers;
+        seen.correlation_id := event.correlation_id;
+        seen.causation_id := event.causation_id;
+    END IF;
     whole := to_jsonb(seen) || jsonb_build_object('created_at', to_char(seen.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'));
-    IF format = 'template' THEN
+    IF format LIKE 'nats:%' THEN
+        made := sea_mq.render_event(whole || jsonb_build_object('created_us',
+            (extract(epoch FROM seen.created_at - '2000-01-01 00:00:00+00') * 1000000)::bigint), format);
+        RETURN CASE format WHEN 'nats:template' THEN made || jsonb_build_object('body', sea_mq.map_fields(template, whole)::text) ELSE made END;
+    ELSIF format = 'template' THEN
         RETURN jsonb_build_object('body', sea_mq.map_fields(template, whole)::text, 'headers', '{"content-type": "application/json"}'::jsonb);
     END IF;
     RETURN sea_mq.render_event(whole, format);
@@ -6525,7 +6552,8 @@ BEGIN
         BEGIN
             made := sea_mq.outgoing(ROW(l.id, l.id::text, NULL, l.context, l.event_type, l.event_version,
                 coalesce(l.subject, concat_ws('.', l.context, 'event', l.event_type, 'v' || l.event_version)), l.aggregate_type, l.aggregate_id,
-                l.payload::jsonb, '{}', coalesce(l.correlation_id, l.id::text), NULL, l.visibility, NULL, NULL, l.created_at)::sea_mq.event,
+                l.payload::jsonb, CASE WHEN format LIKE 'nats:%' THEN coalesce(l.headers::jsonb, '{}') ELSE '{}' END,
+                coalesce(l.correlation_id, l.id::text), l.causation_id, l.visibility, NULL, NULL, l.created_at)::sea_mq.event,
                 audience, format, template);
         EXCEPTION WHEN OTHERS THEN
             error := SQLERRM;
@@ -6566,7 +6594,7 @@ BEGIN
         payload)::text, 'UTF8')), 'hex'), 32)::uuid);
     made := sea_mq.outgoing(ROW(id, id::text, NULL, ctx, name, coalesce(event_version, 1), concat_ws('.', ctx, 'event', name, 'v' || coalesce(event_version, 1)),
         coalesce(aggregate_type, ''), coalesce(aggregate_id, ''), payload, '{}', coalesce(correlation_id, id::text), NULL, e.audience, NULL, NULL,
-        clock_timestamp())::sea_mq.event, e.audience, e.format, e.body);
+        clock_timestamp())::sea_mq.event, e.audience, sea_mq.wire_format(e.kind, e.format), e.body);
     IF made IS NULL OR made ->> 'body' IS NULL THEN
         RAISE EXCEPTION 'the event cannot be rendered for endpoint "%"', endpoint
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Look at its format and template.';
@@ -6697,8 +6725,8 @@ BEGIN
         UPDATE sea_mq.delivery_pending d SET next_attempt_at = clock_timestamp()
         WHERE d.endpoint_id = e.id AND d.event_id = redeliver.event_id AND d.status IN ('pending', 'retrying');
     ELSE
-        SELECT o.* INTO l FROM sea_mq.outbox_log o WHERE o.id = redeliver.event_id ORDER BY o.seq DESC LIMIT 1;
-        SELECT r.* INTO made FROM sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, e.format, e.body) r;
+        SELECT o.* INTO l FROM (SELECT i.* FROM sea_mq.outbox_log i WHERE i.id = redeliver.event_id OFFSET 0) o ORDER BY o.seq DESC LIMIT 1;
+        SELECT r.* INTO made FROM sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, sea_mq.wire_format(e.kind, e.format), e.body) r;
         IF l.id IS NULL OR made.body IS NULL THEN
             RAISE EXCEPTION 'event % cannot be delivered again', event_id
                 USING ERRCODE = 'undefined_object', HINT = coalesce(made.error, 'It is not retained any more, or its visibility does not reach the endpoint.');
@@ -6772,7 +6800,7 @@ BEGIN
     JOIN sea_mq.endpoint_readers r ON r.endpoint_id = e.id
     LEFT JOIN sea_mq.cursors p ON p.reader_kind = 'endpoint' AND p.reader = r.reader
     JOIN sea_mq.outbox_log l ON l.sink = sea_mq.sink_id(r.context, 'event')
-    CROSS JOIN LATERAL sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, e.format, e.body) o
+    CROSS JOIN LATERAL sea_mq.outgoing_rows(ARRAY[l.seq]::text, e.audience, sea_mq.wire_format(e.kind, e.format), e.body) o
     WHERE (p.done IS NULL OR NOT (pg_visible_in_snapshot(l.xid, p.done)
             OR (p.batch_upto IS NOT NULL AND l.seq <= p.batch_at AND pg_visible_in_snapshot(l.xid, p.batch_upto))))
         AND (e.start_at IS NULL OR l.created_at >= e.start_at) AND NOT sea_mq.delivery_done(l.id, e.id) AND o.body IS NOT NULL
@@ -6785,7 +6813,7 @@ COMMENT ON FUNCTION sea_mq.keep_for_endpoints IS 'Makes deliveries of what endpo
 CREATE FUNCTION sea_mq.endpoint_descriptions() RETURNS TABLE (description text, state text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object('id', e.id, 'name', e.endpoint, 'kind', e.kind, 'url', e.url, 'subject_filters', e.subject_filters,
-        'audience', e.audience, 'format', e.format, 'method', e.method, 'headers', e.headers, 'template', e.body::text, 'auth', e.auth,
+        'audience', e.audience, 'format', sea_mq.wire_format(e.kind, e.format), 'method', e.method, 'headers', e.headers, 'template', e.body::text, 'auth', e.auth,
         'ordering', e.ordering, 'pauses', e.on_exhausted = 'pause', 'max_in_flight', e.max_in_flight, 'rate', e.rate,
         'timeout_ms', round(extract(epoch FROM e.timeout) * 1000)::bigint,
         'connect_timeout_ms', round(extract(epoch FROM e.connect_timeout) * 1000)::bigint,
@@ -7113,25 +7141,68 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.call_body IS 'What is sent of a message: {body, headers}, or NULL if the audience may not see it; for internal use';
 
--- Of each aggregate the oldest that is not done, as sea_mq.receive with per_aggregate. No lease: there is one dispatcher.
-CREATE FUNCTION sea_mq.take_calls(subscription text, endpoint_id bigint, max bigint)
-RETURNS TABLE (id bigint, message_id text, attempt integer, body text, headers text)
+-- Of each aggregate the oldest that is not done, if it is due: which those are, and from which number on the next look finds first
+-- attempts. It reads what it can take, what waits for another attempt, and no more, whatever waits beside: first attempts come in
+-- the order of their numbers, and an aggregate whose oldest is elsewhere is known by what is on its way or waits for another one.
+CREATE FUNCTION sea_mq.callable(subscription text, max bigint, flying bigint[], floor bigint, OUT ids bigint[], OUT next_floor bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    -- An endpoint handles all of them.
+    lanes integer := (SELECT max(greatest(s.workers, h.lanes)) FROM sea_mq.subscriptions s
+        LEFT JOIN sea_mq.subscription_health h ON h.subscription = s.subscription WHERE s.subscription = callable.subscription);
+    wide bigint := greatest(2 * callable.max, 16);
+    is_cut boolean;
+BEGIN
+    LOOP
+        WITH firsts AS MATERIALIZED (
+            SELECT f.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
+                SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at, row_number() OVER (ORDER BY w.id) AS place FROM sea_mq.inbox_pending w
+                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at = 'epoch' AND w.status <> 'processing'
+                    AND w.id >= callable.floor
+                ORDER BY w.id LIMIT wide) f),
+        -- What was read ends here, if there is more: behind it there may be an older one of an aggregate.
+        cut AS (SELECT min(f.id) FILTER (WHERE f.place = wide) AS id FROM firsts f),
+        known AS (
+            SELECT f.id, f.aggregate_type, f.aggregate_id, f.due_at FROM firsts f
+            UNION ALL
+            SELECT l.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
+                SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at FROM sea_mq.inbox_pending w
+                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at > 'epoch'
+                    AND w.status <> 'processing') l),
+        busy AS MATERIALIZED (SELECT p.aggregate_type, p.aggregate_id FROM sea_mq.inbox_pending p WHERE p.id = ANY (flying)),
+        heads AS (
+            SELECT DISTINCT ON (k.aggregate_type, k.aggregate_id, CASE WHEN k.aggregate_id IS NULL THEN k.id END) k.*
+            FROM known k ORDER BY k.aggregate_type, k.aggregate_id, CASE WHEN k.aggregate_id IS NULL THEN k.id END, k.id),
+        taken AS MATERIALIZED (
+            SELECT h.id FROM heads h, cut c
+            WHERE h.due_at <= clock_timestamp() AND (c.id IS NULL OR h.id <= c.id)
+                AND NOT EXISTS (SELECT FROM busy b WHERE b.aggregate_type = h.aggregate_type AND b.aggregate_id = h.aggregate_id)
+            ORDER BY h.id LIMIT callable.max)
+        SELECT (SELECT array_agg(t.id ORDER BY t.id) FROM taken t), c.id IS NOT NULL,
+            coalesce((SELECT min(f.id) FROM firsts f WHERE f.id NOT IN (SELECT t.id FROM taken t)), (SELECT max(f.id) + 1 FROM firsts f))
+        INTO ids, is_cut, next_floor FROM cut c;
+        EXIT WHEN NOT is_cut OR cardinality(ids) >= callable.max;
+        wide := wide * 8;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION sea_mq.callable IS
+'Messages of a subscription that an endpoint may be called for now, and where the next look begins; for internal use';
+
+-- No lease: there is one dispatcher. flying: what it has called for. floor: no first attempt waits with a smaller number.
+CREATE FUNCTION sea_mq.take_calls(subscription text, endpoint_id bigint, max bigint, flying text, floor bigint)
+RETURNS TABLE (id bigint, message_id text, attempt integer, body text, headers text, next_floor bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_variable
 DECLARE
     m sea_mq.inbox_pending;
     made jsonb;
+    found record := sea_mq.callable(subscription, max, flying::bigint[], floor);
     audience text := (SELECT e.audience FROM sea_mq.endpoint_definitions e WHERE e.id = endpoint_id);
 BEGIN
+    next_floor := found.next_floor;
     FOR m IN
         UPDATE sea_mq.inbox_pending p SET status = 'processing', attempts = p.attempts + 1, delivered_at = clock_timestamp(), lease_until = NULL
-        WHERE p.id IN (
-            SELECT f.id FROM (
-                SELECT DISTINCT ON (w.aggregate_type, w.aggregate_id, CASE WHEN w.aggregate_id IS NULL THEN w.id END) w.id, w.status, w.due_at
-                FROM sea_mq.inbox_pending w WHERE w.subscription = take_calls.subscription
-                ORDER BY w.aggregate_type, w.aggregate_id, CASE WHEN w.aggregate_id IS NULL THEN w.id END, w.id) f
-            WHERE f.status <> 'processing' AND f.due_at <= clock_timestamp() ORDER BY f.id LIMIT take_calls.max)
-        RETURNING p.*
+        WHERE p.id = ANY (found.ids) RETURNING p.*
     LOOP
         BEGIN
             made := sea_mq.call_body(m, audience);
@@ -7157,10 +7228,12 @@ COMMENT ON FUNCTION sea_mq.take_calls IS 'Takes messages that an endpoint is to 
 
 CREATE FUNCTION sea_mq.next_call(subscription text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-    SELECT CASE WHEN min(p.due_at) IS NOT NULL THEN ceil(extract(epoch FROM greatest(min(p.due_at) - clock_timestamp(), '0')) * 1000)::bigint END
-    FROM sea_mq.inbox_pending p WHERE p.subscription = $1 AND p.status = 'failed'
+    SELECT ceil(extract(epoch FROM min(d.due_at) - clock_timestamp()) * 1000)::bigint
+    FROM generate_series(0, 5) g(lane) CROSS JOIN LATERAL (SELECT p.due_at FROM sea_mq.inbox_pending p
+        WHERE p.subscription = $1 AND p.lane = g.lane::smallint AND p.due_at > clock_timestamp() AND p.status <> 'processing'
+        ORDER BY p.due_at LIMIT 1) d
 $$;
-COMMENT ON FUNCTION sea_mq.next_call IS 'Milliseconds until the next retry of a subscription is due; for internal use';
+COMMENT ON FUNCTION sea_mq.next_call IS 'Milliseconds until the next of a subscription''s messages is due that is not yet; for internal use';
 
 -- The service''s events go out with the mark that its message is processed, as the subscription''s owner may emit them.
 CREATE FUNCTION sea_mq.emit_answer(m sea_mq.inbox_pending, events jsonb) RETURNS void
