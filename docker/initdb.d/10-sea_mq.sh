@@ -8,6 +8,7 @@ ALTER DATABASE :"database" SET sea_mq.context = :'context';
 \connect :"database"
 CREATE EXTENSION sea_mq;
 SELECT sea_mq.create_stream(:'context', replicas => :replicas) WHERE :replicas > 1 \g /dev/null
+SELECT sea_mq.alter_stream(s.stream, replicas => :replicas) FROM sea_mq.stream_status s WHERE s.kind = 'dlq' AND :replicas > 1 \g /dev/null
 CREATE ROLE sea_mq_gateway LOGIN NOINHERIT PASSWORD :'gateway';
 CREATE ROLE developer LOGIN PASSWORD :'developer';
 GRANT sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer TO developer;
