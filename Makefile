@@ -71,7 +71,7 @@ lint: setup ## clippy, shellcheck, and which part of src may import what
 	@scripts/test.sh lint
 
 lint-contracts: ## check a directory of event contracts, without a server: DIR=schemas/events, ARGS='--release v1.0'
-	@. scripts/lib.sh && cargo run --quiet --workspace --bin sea-mq -- contracts lint $(if $(DIR),"$(DIR)",schemas/events) $(ARGS)
+	@. scripts/lib.sh && cargo build --quiet --workspace --bin sea-mq && target/debug/sea-mq contracts lint $(if $(DIR),"$(DIR)",schemas/events) $(ARGS)
 
 fmt: setup  ## format the code
 	@. scripts/lib.sh && cargo fmt --all

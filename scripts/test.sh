@@ -41,7 +41,9 @@ part_lint() {
     guarded_calls
     scripts/upgrade.py check
     cargo clippy --quiet --workspace "${cargo_features[@]}" --all-targets -- -D warnings
-    cargo run --quiet --workspace --bin sea-mq -- contracts lint schemas/events
+    # As the gateway's tests build it: by itself it would have other features, and be built once more.
+    cargo build --quiet --workspace --bin sea-mq
+    target/debug/sea-mq contracts lint schemas/events
     shellcheck --external-sources scripts/*.sh .ci/run docker/*.sh docker/initdb.d/*.sh tests/packages/*.sh
     local files
     # The compiler keeps PostgreSQL and NATS out of where they do not belong: only the extension depends on pgrx, only io on async-nats.
