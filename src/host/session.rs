@@ -14,6 +14,8 @@ use crate::sys::versions;
 unsafe extern "C-unwind" {
     /// src/backend/tcop/postgres.c; the SIGTERM handler of ordinary sessions, which interrupts queries and lock waits.
     fn die(signal: std::ffi::c_int);
+    /// src/backend/postmaster/interrupt.c; sets a flag and the latch.
+    fn SignalHandlerForShutdownRequest(signal: std::ffi::c_int);
 }
 
 /// Sets up signals. SIGTERM interrupts what runs in a transaction; outside of one it shows in `terminating`.
@@ -27,12 +29,20 @@ pub fn attach_signals() {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP);
 }
 
+/// From here on SIGTERM lets the transaction that runs just now come to its end: for a process that has to record what it has done
+/// outside. Its transactions are short.
+pub fn finish_transactions() {
+    // SAFETY: as in `attach_signals`. The handler sets a flag of its own, at which PostgreSQL's code does not look, and the latch.
+    unsafe { versions::handle_signal(libc::SIGTERM, SignalHandlerForShutdownRequest) }
+}
+
 /// Whether SIGTERM has come. Taken: the process then ends in its own way, transactions included.
 pub fn take_termination() -> bool {
     // SAFETY: flags that a signal handler of this thread sets.
     unsafe {
-        let pending = pg_sys::ProcDiePending != 0;
+        let pending = pg_sys::ProcDiePending != 0 || pg_sys::ShutdownRequestPending != 0;
         pg_sys::ProcDiePending = 0;
+        pg_sys::ShutdownRequestPending = 0;
         pending
     }
 }

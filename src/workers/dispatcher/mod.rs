@@ -20,6 +20,7 @@ mod worker;
 use pgrx::{pg_guard, pg_sys};
 
 use super::process;
+use crate::host::session;
 use worker::Worker;
 
 #[unsafe(no_mangle)]
@@ -27,6 +28,7 @@ use worker::Worker;
 #[pg_guard]
 pub extern "C-unwind" fn sea_mq_dispatcher_main(arg: pg_sys::Datum) {
     process::run(arg, |process| {
+        session::finish_transactions();
         let mut worker = Worker::new(*process);
         let next = process::serve(process, &mut worker);
         worker.after(next)

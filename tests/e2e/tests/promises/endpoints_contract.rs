@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::endpoints::{stage, status, until_delivered};
 use crate::endpoints_faults::dispatcher;
+use crate::receiving::ask;
 use crate::{A_WHILE, SOON};
 
 async fn contract(kind: Kind) {
@@ -176,11 +177,8 @@ async fn nothing_is_lost(server: &Server, stage: &Stage, db: &Database) {
     until("some came", SOON, async || check.attempts().len() >= 10).await;
     // It takes the whole server along.
     kill(dispatcher(stage).await);
-    until("the server is back", SOON * 2, async || stage.connector().try_connect().await.is_ok()).await;
-    dispatcher(stage).await;
-    let db = stage.connect().await;
     let done = "SELECT count(*) = 300 FROM sea_mq.deliveries WHERE endpoint = 'kept' AND status = 'delivered'";
-    until("all are delivered", SOON * 2, async || db.value(done, &[]).await).await;
+    until("all are delivered", SOON * 3, async || ask(stage, done).await == Some(true)).await;
     let mut bodies: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     check.attempts().into_iter().for_each(|one| bodies.entry(one.id).or_default().push(one.body));
     for id in &ids {
