@@ -76,6 +76,10 @@ pub fn operations() -> Vec<Operation> {
 
 const UNKNOWN: &str = "there is no such link";
 
+/// What a link is outside: not the number of the role that created it.
+const COLUMNS: &str = "l.id, l.source_module, l.source_type, l.source_id, l.target_module, l.target_type, l.target_id, l.link_type, \
+    l.metadata, l.created_at, l.created_by";
+
 /// Each condition that is there is written out, for the indexes.
 async fn list(ctx: Ctx, Search(query): Search<HashMap<String, String>>) -> Result<Response, Problem> {
     let limit = limit(query.get("limit").map(String::as_str))?;
@@ -98,7 +102,7 @@ async fn list(ctx: Ctx, Search(query): Search<HashMap<String, String>>) -> Resul
         conditions.push(format!("l.id > ${}::text::uuid", ask.params.len()));
     }
     ask.sql = format!(
-        "SELECT * FROM sea_mq.entity_links l WHERE {} ORDER BY l.id LIMIT $1::text::bigint",
+        "SELECT {COLUMNS} FROM sea_mq.entity_links l WHERE {} ORDER BY l.id LIMIT $1::text::bigint",
         conditions.join(" AND ")
     );
     let mut rows = ctx.rows(Access::Read, Names::InBody, ask.rows_of()).await?;
@@ -106,7 +110,9 @@ async fn list(ctx: Ctx, Search(query): Search<HashMap<String, String>>) -> Resul
 }
 
 async fn show(ctx: Ctx, Path(link): Path<String>) -> Result<Response, Problem> {
-    let ask = Ask::new("SELECT * FROM sea_mq.entity_links l WHERE l.id = $1::text::uuid").with(link).rows_of();
+    let ask = Ask::new(format!("SELECT {COLUMNS} FROM sea_mq.entity_links l WHERE l.id = $1::text::uuid"))
+        .with(link)
+        .rows_of();
     Ok(answer(StatusCode::OK, ctx.one(Access::Read, ask, UNKNOWN).await?))
 }
 
