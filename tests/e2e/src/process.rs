@@ -90,6 +90,11 @@ impl Process {
         send(self.pid(), signal);
     }
 
+    fn signal_group(&self, signal: Signal) {
+        // It may be gone already.
+        let _ = kill_process_group(Pid::from_child(&self.child), signal);
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("cannot wait for a child").is_some()
     }
@@ -122,14 +127,13 @@ pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.has_ended() {
-            self.signal(self.last_signal);
+            // To the group that it leads. It has not been waited for, so its number is nobody else's yet.
+            self.signal_group(self.last_signal);
             if !self.wait(Duration::from_secs(10)) {
-                self.signal(Signal::KILL);
+                self.signal_group(Signal::KILL);
                 self.wait(Duration::from_secs(10));
             }
         }
-        // It leads a group of its own. No such group: nobody is left.
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         if std::thread::panicking() {
             eprintln!("--- the end of {}", self.log.display());
             eprintln!("{}", tail(&self.log, 40));
