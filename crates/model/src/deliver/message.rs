@@ -19,7 +19,7 @@ pub fn render(event: &Event, format: &str) -> Option<Body> {
     let publication = Publication::new(event, None);
     let mut headers = vec![(SUBJECT.to_owned(), event.subject())];
     publication.each_header(body, |name, value| headers.push((name.to_owned(), value.to_owned())));
-    Some(Body { bytes: publication.message(body).body.to_vec(), headers })
+    Some(Body { bytes: publication.body(body).to_vec(), headers })
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ impl<'a> Publication<'a> {
     }
 
     /// The body.
-    fn body(&self, format: BodyFormat) -> Bytes {
+    pub fn body(&self, format: BodyFormat) -> Bytes {
         match format {
             BodyFormat::Payload => Bytes::copy_from_slice(self.event.payload.as_bytes()),
             BodyFormat::Envelope => Bytes::from(self.envelope()),
