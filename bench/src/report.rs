@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::Outcome;
 use crate::figures::{Series, whole};
 use crate::plot::{self, Panel};
+use crate::{Outcome, say};
 
 /// A line of the table.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,32 @@ impl Row {
     pub fn expecting(mut self, expected: &'static str) -> Self {
         self.expected = expected;
         self
+    }
+}
+
+/// What a measurement of many figures has found so far, line by line.
+pub struct Found {
+    key: &'static str,
+    pub rows: Vec<Row>,
+    pub json: Map<String, Value>,
+}
+
+impl Found {
+    /// `key`: of the measurement.
+    pub fn new(key: &'static str) -> Self {
+        Self { key, rows: Vec::new(), json: Map::new() }
+    }
+
+    pub fn add(&mut self, key: &str, row: Row, value: Value) {
+        say(format!("{}: {}: {}", self.key, row.figure, row.value));
+        self.rows.push(row);
+        self.json.insert(key.into(), value);
+    }
+
+    /// A percentile of times in milliseconds.
+    pub fn tail(&mut self, key: &str, figure: &str, series: &Series, share: f64, expected: &'static str) {
+        let text = format!("{:.1} ms", series.at(share));
+        self.add(key, Row::new(figure, text, series.range(1, " ms")).expecting(expected), series.spread("ms"));
     }
 }
 

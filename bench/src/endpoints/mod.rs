@@ -10,9 +10,9 @@ mod server;
 mod soon;
 
 use harness::{Database, Stage, StageOptions, TestCertificates};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use crate::report::{Measured, Row};
+use crate::report::{Found, Measured};
 use crate::{Options, Outcome, say, workload};
 
 /// How much of it.
@@ -45,21 +45,6 @@ impl Amounts {
     }
 }
 
-/// What was found, line by line.
-#[derive(Default)]
-struct Found {
-    rows: Vec<Row>,
-    json: Map<String, Value>,
-}
-
-impl Found {
-    fn add(&mut self, key: &str, row: Row, value: Value) {
-        say(format!("endpoints: {}: {}", row.figure, row.value));
-        self.rows.push(row);
-        self.json.insert(key.into(), value);
-    }
-}
-
 /// # Errors
 /// When something breaks; never because of a slow figure.
 pub async fn measure(options: &Options) -> Outcome<Measured> {
@@ -79,7 +64,7 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
     let db = stage.connect().await;
     db.run(workload::ORDERS).await;
     db.run("SELECT sea_mq.register_event('orders', 'OrderPlaced', 1, '{\"type\": \"object\"}', 'public')").await;
-    let mut found = Found::default();
+    let mut found = Found::new("endpoints");
     rates::measure(&stage, &db, &certificates, &amounts, &mut found).await?;
     soon::measure(&stage, &db, &amounts, &mut found).await?;
     lookups::measure(&db, &amounts, &mut found).await?;

@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{Database, Stage, resident_bytes};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use ureq::Agent;
 
 use crate::figures::{Series, whole};
-use crate::report::{Measured, Row};
-use crate::{Options, Outcome, burden, say, workload};
+use crate::report::{Found, Measured, Row};
+use crate::{Options, Outcome, burden, workload};
 use serve::{Client, Gateway, load};
 
 fn event(number: u32) -> Value {
@@ -40,7 +40,7 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
     .await;
     let database = stage.connector().url().replace("postgres@", "sea_mq_gateway@");
     let gateway = serve::serve(&database, stage.directory.path())?;
-    let mut found = Found::default();
+    let mut found = Found::new("gateway");
     script(&gateway, &mut found)?;
     reads(&gateway, &db, options, &mut found).await?;
     events(&gateway, options, &mut found)?;
@@ -56,25 +56,6 @@ pub async fn measure(options: &Options) -> Outcome<Measured> {
     );
     let title = "sea-mq serve".to_owned();
     Ok(Measured { key: "gateway", title, rows: found.rows, panels: Vec::new(), json: Value::Object(found.json) })
-}
-
-#[derive(Default)]
-struct Found {
-    rows: Vec<Row>,
-    json: Map<String, Value>,
-}
-
-impl Found {
-    fn add(&mut self, key: &str, row: Row, value: Value) {
-        say(format!("gateway: {} {}", row.figure, row.value));
-        self.rows.push(row);
-        self.json.insert(key.into(), value);
-    }
-
-    fn tail(&mut self, key: &str, figure: &str, series: &Series, share: f64, expected: &'static str) {
-        let text = format!("{:.1} ms", series.at(share));
-        self.add(key, Row::new(figure, text, series.range(1, " ms")).expecting(expected), series.spread("ms"));
-    }
 }
 
 const READS: [&str; 4] =
