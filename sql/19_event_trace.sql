@@ -12,9 +12,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
         WHERE s.at IS NOT NULL OR (s.number = 5 AND e.status <> 'delivered')
         UNION ALL
         -- PostgreSQL knows it of those who ask it to (track_commit_timestamp).
-        SELECT 'committed', pg_xact_commit_timestamp(l.xid::xid), NULL, NULL, 3
+        SELECT 'committed', c.at, NULL, NULL, 3
         FROM sea_mq.outbox_log l
-        WHERE l.id = $1 AND current_setting('track_commit_timestamp') = 'on' AND pg_xact_commit_timestamp(l.xid::xid) IS NOT NULL
+        CROSS JOIN LATERAL (SELECT CASE current_setting('track_commit_timestamp') WHEN 'on' THEN pg_xact_commit_timestamp(l.xid::xid) END) c (at)
+        WHERE l.id = $1 AND c.at IS NOT NULL
         UNION ALL
         SELECT s.*
         FROM sea_mq.inbox_messages m

@@ -57,23 +57,28 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.call_body IS 'What is sent of a message: {body, headers}, or NULL if the audience may not see it; for internal use';
 
+-- An endpoint handles all lanes of a subscription.
+CREATE FUNCTION sea_mq.lanes_of(subscription text) RETURNS SETOF smallint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    SELECT generate_series(0, greatest(s.workers, h.lanes) - 1)::smallint FROM sea_mq.subscriptions s
+    LEFT JOIN sea_mq.subscription_health h ON h.subscription = s.subscription WHERE s.subscription = $1
+$$;
+COMMENT ON FUNCTION sea_mq.lanes_of IS 'The lanes that messages of a subscription may be in; for internal use';
+
 -- Of each aggregate the oldest that is not done, if it is due: which those are, and from which number on the next look finds first
 -- attempts. It reads what it can take, what waits for another attempt, and no more, whatever waits beside: first attempts come in
 -- the order of their numbers, and an aggregate whose oldest is elsewhere is known by what is on its way or waits for another one.
 CREATE FUNCTION sea_mq.callable(subscription text, max bigint, flying bigint[], floor bigint, OUT ids bigint[], OUT next_floor bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-    -- An endpoint handles all of them.
-    lanes integer := (SELECT max(greatest(s.workers, h.lanes)) FROM sea_mq.subscriptions s
-        LEFT JOIN sea_mq.subscription_health h ON h.subscription = s.subscription WHERE s.subscription = callable.subscription);
     wide bigint := greatest(2 * callable.max, 16);
     is_cut boolean;
 BEGIN
     LOOP
         WITH firsts AS MATERIALIZED (
-            SELECT f.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
+            SELECT f.* FROM sea_mq.lanes_of(callable.subscription) g(lane) CROSS JOIN LATERAL (
                 SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at, row_number() OVER (ORDER BY w.id) AS place FROM sea_mq.inbox_pending w
-                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at = 'epoch' AND w.status <> 'processing'
+                WHERE w.subscription = callable.subscription AND w.lane = g.lane AND w.due_at = 'epoch' AND w.status <> 'processing'
                     AND w.id >= callable.floor
                 ORDER BY w.id LIMIT wide) f),
         -- What was read ends here, if there is more: behind it there may be an older one of an aggregate.
@@ -81,9 +86,9 @@ BEGIN
         known AS (
             SELECT f.id, f.aggregate_type, f.aggregate_id, f.due_at FROM firsts f
             UNION ALL
-            SELECT l.* FROM generate_series(0, lanes - 1) g(lane) CROSS JOIN LATERAL (
+            SELECT l.* FROM sea_mq.lanes_of(callable.subscription) g(lane) CROSS JOIN LATERAL (
                 SELECT w.id, w.aggregate_type, w.aggregate_id, w.due_at FROM sea_mq.inbox_pending w
-                WHERE w.subscription = callable.subscription AND w.lane = g.lane::smallint AND w.due_at > 'epoch'
+                WHERE w.subscription = callable.subscription AND w.lane = g.lane AND w.due_at > 'epoch'
                     AND w.status <> 'processing') l),
         busy AS MATERIALIZED (SELECT p.aggregate_type, p.aggregate_id FROM sea_mq.inbox_pending p WHERE p.id = ANY (flying)),
         heads AS (
@@ -145,8 +150,8 @@ COMMENT ON FUNCTION sea_mq.take_calls IS 'Takes messages that an endpoint is to 
 CREATE FUNCTION sea_mq.next_call(subscription text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     SELECT ceil(extract(epoch FROM min(d.due_at) - clock_timestamp()) * 1000)::bigint
-    FROM generate_series(0, 5) g(lane) CROSS JOIN LATERAL (SELECT p.due_at FROM sea_mq.inbox_pending p
-        WHERE p.subscription = $1 AND p.lane = g.lane::smallint AND p.due_at > clock_timestamp() AND p.status <> 'processing'
+    FROM sea_mq.lanes_of($1) g(lane) CROSS JOIN LATERAL (SELECT p.due_at FROM sea_mq.inbox_pending p
+        WHERE p.subscription = $1 AND p.lane = g.lane AND p.due_at > clock_timestamp() AND p.status <> 'processing'
         ORDER BY p.due_at LIMIT 1) d
 $$;
 COMMENT ON FUNCTION sea_mq.next_call IS 'Milliseconds until the next of a subscription''s messages is due that is not yet; for internal use';

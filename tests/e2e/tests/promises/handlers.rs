@@ -466,7 +466,7 @@ async fn a_handler_may_pause_or_end_its_own_subscription() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_way_of_an_event_is_shown_step_by_step() {
-    let stage = prepared("trace", StageOptions::default()).await;
+    let stage = prepared("trace", StageOptions::default().setting("track_commit_timestamp", "on")).await;
     let db = stage.connect().await;
     db.run(
         "CREATE FUNCTION refuse(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
@@ -478,10 +478,10 @@ async fn the_way_of_an_event_is_shown_step_by_step() {
     let id: uuid::Uuid = db.value("SELECT id FROM sea_mq.outbox_events", &[]).await;
     let sql =
         "SELECT string_agg(concat_ws(' ', step, place, detail), ', ' ORDER BY step, place) FROM sea_mq.event_trace($1)";
-    let expected = "attempted app__bad attempt 1, attempted app__good attempt 1, emitted orders.event.counted.v1, \
+    let expected = "attempted app__bad attempt 1, attempted app__good attempt 1, committed, emitted orders.event.counted.v1, \
         failed app__bad not today, processed app__good, received app__bad, received app__good, stored ORDERS_EVENTS sequence 1";
     until("the way is complete", SOON, async || {
-        db.value::<Option<String>>(sql, &[&id]).await.is_some_and(|way| way.split(", ").count() == 8)
+        db.value::<Option<String>>(sql, &[&id]).await.is_some_and(|way| way.split(", ").count() == 9)
     })
     .await;
     assert_eq!(db.value::<String>(sql, &[&id]).await, expected);
