@@ -30,10 +30,23 @@ pub fn attach_signals() {
 }
 
 /// From here on SIGTERM lets the transaction that runs just now come to its end: for a process that has to record what it has done
-/// outside. Its transactions are short.
+/// outside. Its transactions are short, but for the locks of others.
 pub fn finish_transactions() {
-    // SAFETY: as in `attach_signals`. The handler sets a flag of its own, at which PostgreSQL's code does not look, and the latch.
-    unsafe { versions::handle_signal(libc::SIGTERM, SignalHandlerForShutdownRequest) }
+    // SAFETY: as in `attach_signals`.
+    unsafe { versions::handle_signal(libc::SIGTERM, end_after_transaction) }
+}
+
+/// A plain frame, in a signal handler. Whoever waits for a lock may wait for as long as a session is open, and is interrupted.
+unsafe extern "C-unwind" fn end_after_transaction(signal: std::ffi::c_int) {
+    // SAFETY: reads a word of this process's own entry, and calls handlers of PostgreSQL's own. The second sets a flag at which
+    // nothing looks but we.
+    unsafe {
+        if (*pg_sys::MyProc).waitLock.is_null() {
+            SignalHandlerForShutdownRequest(signal);
+        } else {
+            die(signal);
+        }
+    }
 }
 
 /// Whether SIGTERM has come. Taken: the process then ends in its own way, transactions included.

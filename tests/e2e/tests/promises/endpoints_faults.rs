@@ -86,3 +86,24 @@ async fn a_server_that_is_killed_while_writers_write_sends_what_was_committed_an
     assert_all(&receiver, &ids, 2, 32);
     until_delivered(&db, "acme", 1).await;
 }
+
+/// It ends after its transaction, and not after somebody else's that it waits for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dispatcher_that_waits_for_a_lock_ends_when_it_is_told_to() {
+    let stage = stage("locked").await;
+    let db = stage.connect().await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    create(&db, "acme", &receiver.url("/"), "").await;
+    let pid = dispatcher(&stage).await;
+    let holder = stage.connect().await;
+    holder.run("BEGIN; LOCK TABLE sea_mq.endpoint_definitions, sea_mq.endpoint_health, sea_mq.delivery_pending").await;
+    emit(&db, 1).await;
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock')";
+    until("it waits for the lock", SOON, async || db.value(waits, &[&pid]).await).await;
+    assert!(
+        db.value::<bool>("SELECT pg_terminate_backend($1, 10000)", &[&pid]).await,
+        "it has ended, the lock is still held"
+    );
+    holder.run("COMMIT").await;
+    until("it is delivered", SOON * 2, async || receiver.received_on("/").len() == 1).await;
+}
