@@ -23,6 +23,7 @@ CREATE TABLE sea_mq.streams (
     replicas integer NOT NULL CHECK (replicas BETWEEN 1 AND 5),
     duplicate_window interval NOT NULL CHECK (duplicate_window >= '100 ms' AND duplicate_window <= '100 years'),
     body text NOT NULL CHECK (body IN ('payload', 'envelope')),
+    metadata text NOT NULL CHECK (metadata IN ('minimal', 'cloudevents', 'full')),
     atomic_transactions boolean NOT NULL,
     managed boolean NOT NULL,
     owner uuid NOT NULL,
@@ -216,6 +217,7 @@ COMMENT ON COLUMN sea_mq.streams.storage IS 'file or memory; cannot be changed o
 COMMENT ON COLUMN sea_mq.streams.replicas IS 'Number of servers that keep a copy; 3 in production';
 COMMENT ON COLUMN sea_mq.streams.duplicate_window IS 'How long the broker remembers message ids; sea_mq does not depend on it';
 COMMENT ON COLUMN sea_mq.streams.body IS 'payload, or envelope (a CloudEvents 1.0 event)';
+COMMENT ON COLUMN sea_mq.streams.metadata IS 'Headers that say what an event is: minimal (X-…), cloudevents (ce-…), or full (both)';
 COMMENT ON COLUMN sea_mq.streams.atomic_transactions IS 'Whether each transaction''s events are published as one atomic batch (nats-server 2.12 and later)';
 COMMENT ON COLUMN sea_mq.streams.managed IS 'Whether the relay creates and updates it; if not, it is verified only';
 COMMENT ON COLUMN sea_mq.streams.owner IS 'install_id of the installation that described it; another one than ours shows a restored copy';

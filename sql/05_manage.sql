@@ -5,7 +5,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT upper($1 COLLATE "C") || CASE $2 WHEN 'event' THEN '_EVENTS' ELSE '_DLQ' END, $1, $2, sea_mq.sink_id($1, $2),
         ARRAY[$1 || '.' || $2 || '.>'], 'limits', interval '7 days',
         CASE $2 WHEN 'event' THEN 10737418240 ELSE 1073741824 END, -1::bigint, -1, 'file', 1, interval '2 minutes',
-        'payload', false, true, i.install_id, false, now(), now()
+        'payload', 'minimal', false, true, i.install_id, false, now(), now()
     FROM sea_mq.installation i
 $$;
 COMMENT ON FUNCTION sea_mq.default_stream IS 'The description of a context''s stream with all defaults';
@@ -27,7 +27,7 @@ CREATE FUNCTION sea_mq.create_stream(
     retention text DEFAULT 'limits', max_age interval DEFAULT '7 days', max_bytes bigint DEFAULT NULL,
     max_msgs bigint DEFAULT -1, max_msg_size integer DEFAULT -1, storage text DEFAULT 'file', replicas integer DEFAULT 1,
     duplicate_window interval DEFAULT '2 minutes', body text DEFAULT 'payload', managed boolean DEFAULT true,
-    atomic_transactions boolean DEFAULT false)
+    atomic_transactions boolean DEFAULT false, metadata text DEFAULT 'minimal')
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -48,11 +48,11 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the stream another name: sea_mq keeps in that one which relay publishes.';
     END IF;
     INSERT INTO sea_mq.streams (name, context, kind, sink, subjects, retention, max_age, max_bytes, max_msgs, max_msg_size,
-        storage, replicas, duplicate_window, body, atomic_transactions, managed, owner)
+        storage, replicas, duplicate_window, body, metadata, atomic_transactions, managed, owner)
     SELECT new_name, ctx, create_stream.kind, sea_mq.sink_id(ctx, create_stream.kind),
         coalesce(create_stream.subjects, ARRAY[ctx || '.' || create_stream.kind || '.>']), create_stream.retention,
         create_stream.max_age, coalesce(create_stream.max_bytes, d.max_bytes), create_stream.max_msgs, create_stream.max_msg_size, create_stream.storage,
-        create_stream.replicas, create_stream.duplicate_window, create_stream.body, create_stream.atomic_transactions,
+        create_stream.replicas, create_stream.duplicate_window, create_stream.body, create_stream.metadata, create_stream.atomic_transactions,
         create_stream.managed, i.install_id
     FROM sea_mq.installation i, sea_mq.default_stream(ctx, create_stream.kind) d;
     IF create_stream.kind = 'event' THEN
@@ -75,7 +75,7 @@ CREATE FUNCTION sea_mq.alter_stream(
     name text, subjects text[] DEFAULT NULL, max_age interval DEFAULT NULL, max_bytes bigint DEFAULT NULL,
     max_msgs bigint DEFAULT NULL, max_msg_size integer DEFAULT NULL, storage text DEFAULT NULL, retention text DEFAULT NULL,
     replicas integer DEFAULT NULL, duplicate_window interval DEFAULT NULL, body text DEFAULT NULL, managed boolean DEFAULT NULL,
-    atomic_transactions boolean DEFAULT NULL)
+    atomic_transactions boolean DEFAULT NULL, metadata text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -85,7 +85,7 @@ BEGIN
         max_msg_size = coalesce(alter_stream.max_msg_size, s.max_msg_size), storage = coalesce(alter_stream.storage, s.storage),
         retention = coalesce(alter_stream.retention, s.retention), replicas = coalesce(alter_stream.replicas, s.replicas),
         duplicate_window = coalesce(alter_stream.duplicate_window, s.duplicate_window),
-        body = coalesce(alter_stream.body, s.body), managed = coalesce(alter_stream.managed, s.managed),
+        body = coalesce(alter_stream.body, s.body), metadata = coalesce(alter_stream.metadata, s.metadata), managed = coalesce(alter_stream.managed, s.managed),
         atomic_transactions = coalesce(alter_stream.atomic_transactions, s.atomic_transactions), updated_at = now()
     WHERE s.name = alter_stream.name;
     IF NOT FOUND THEN

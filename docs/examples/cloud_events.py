@@ -3,8 +3,9 @@
 
     NATS_URL=nats://localhost:4222 python3 cloud_events.py STREAM
 
-It works with both kinds of body: with a payload, the attributes are in the headers (binary content mode); with an envelope,
-they are in the body (structured content mode). It reads what the stream holds now, and acknowledges nothing. Needs nats-py
+The stream has the setting metadata => 'cloudevents' or 'full', or the body 'envelope'; messages that are no CloudEvents are passed
+over. With a payload, the attributes are in the headers (binary content mode); with an envelope, they are in the body (structured
+content mode). It reads what the stream holds now, and acknowledges nothing. Needs nats-py
 and cloudevents 2.
 """
 
@@ -15,6 +16,11 @@ import sys
 import nats
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.formats.json import JSONFormat
+
+
+def is_cloud_event(message):
+    headers = message.headers or {}
+    return "ce-specversion" in headers or headers.get("Content-Type", "").startswith("application/cloudevents")
 
 
 def read(message):
@@ -29,7 +35,8 @@ async def main(stream):
     subscription = await jetstream.subscribe("", stream=stream, ordered_consumer=True)
     for _ in range(left):
         message = await subscription.next_msg(timeout=10)
-        print(JSONFormat().write(read(message)).decode())
+        if is_cloud_event(message):
+            print(JSONFormat().write(read(message)).decode())
     await connection.close()
 
 

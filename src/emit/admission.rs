@@ -101,7 +101,7 @@ pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
         return Ok(());
     }
     // Its type may be registered until it is published.
-    let size = Publication::new(event, Some(&event.key().uri())).size(facts.body);
+    let size = Publication::new(event, Some(&event.key().uri())).size(facts.form);
     if size.headers > MAX_HEADERS {
         return Err(Invalid::new(
             InvalidKind::TooLarge,

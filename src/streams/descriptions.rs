@@ -15,17 +15,18 @@ use crate::sys::error::raise;
 use crate::sys::relation::{self, Appender, Compare, Key, Relation};
 use crate::sys::watch::{Kept, Table};
 use sea_mq_model::broker::{Fault, Retention, SinkId, Storage, StreamSpec};
-use sea_mq_model::domain::envelope::BodyFormat;
+use sea_mq_model::domain::envelope::Form;
 use sea_mq_model::domain::sink::{SinkKind, sink_id, stable_hash};
 use sea_mq_model::relay::sink::Described;
 
 /// Columns of `sea_mq.streams`, and where `emit` finds what it must know.
-const COLUMNS: usize = 20;
+const COLUMNS: usize = 21;
 const CONTEXT: usize = 1;
 const KIND: usize = 2;
 const SINK: i16 = 4;
 const MAX_MSG_SIZE: usize = 9;
 const BODY: usize = 13;
+const METADATA: usize = 14;
 
 /// What `emit` must know of the stream that an event goes to.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ pub struct Facts {
     pub described: bool,
     /// Bytes, headers included, if the stream sets a limit.
     pub max_msg_size: Option<usize>,
-    pub body: BodyFormat,
+    pub form: Form,
 }
 
 thread_local! {
@@ -67,11 +68,11 @@ fn facts(sink: SinkId, context: &str, kind: SinkKind) -> Facts {
         max_msg_size: row
             .and_then(|row| row[MAX_MSG_SIZE])
             .and_then(|datum| usize::try_from(datum.value() as i32).ok()),
-        body: row
-            .and_then(|row| row[BODY])
-            // SAFETY: the column has the type text.
-            .and_then(|datum| BodyFormat::from_token(&unsafe { text(datum) }))
-            .unwrap_or(BodyFormat::Payload),
+        // SAFETY: both columns have the type text.
+        form: row
+            .and_then(|row| Some(unsafe { (text(row[BODY]?), text(row[METADATA]?)) }))
+            .and_then(|(body, metadata)| Form::from_tokens(&body, &metadata))
+            .unwrap_or_default(),
     };
     drop(scan);
     facts
@@ -115,7 +116,7 @@ pub fn all() -> Vec<Described> {
     let rows = spi::query(
         "SELECT s.sink, s.name, array_to_json(s.subjects), s.retention, (extract(epoch FROM least(s.max_age, '100 years')) * 1000)::bigint, s.max_bytes,
             s.max_msgs, s.max_msg_size, s.storage, s.replicas, (extract(epoch FROM least(s.duplicate_window, '100 years')) * 1000)::bigint, s.body,
-            s.managed, i.install_id, s.take_over, s.context, s.atomic_transactions
+            s.managed, i.install_id, s.take_over, s.context, s.atomic_transactions, s.metadata
          FROM sea_mq.installation i, (
             SELECT * FROM sea_mq.streams
             UNION ALL
@@ -155,7 +156,7 @@ fn described(row: &TextRow) -> Described {
     };
     Described {
         sink: spi::parsed(row, 0),
-        body: BodyFormat::from_token(&string(11)).unwrap_or(BodyFormat::Payload),
+        form: Form::from_tokens(&string(11), &string(17)).unwrap_or_default(),
         spec,
     }
 }

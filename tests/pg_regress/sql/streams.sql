@@ -48,6 +48,11 @@ SELECT stream, atomic_transactions, not_atomic, last_not_atomic FROM sea_mq.stre
 SELECT sea_mq.alter_stream('ATOMS_EVENTS', atomic_transactions => false);
 SELECT name, atomic_transactions FROM sea_mq.streams WHERE context = 'atoms' ORDER BY name;
 SELECT sea_mq.create_stream('neither', atomic_transactions => NULL);
+-- The labels of messages.
+SELECT sea_mq.create_stream('neither', metadata => 'headers');
+SELECT sea_mq.alter_stream('ATOMS_EVENTS', metadata => 'all');
+SELECT sea_mq.alter_stream('ATOMS_EVENTS', metadata => 'cloudevents');
+SELECT name, metadata FROM sea_mq.streams WHERE context = 'atoms' ORDER BY name;
 -- Two contexts never share a sink: not those whose names were made to have one simple hash …
 SELECT sea_mq.create_stream('hq6nehk80yy4mqid'), sea_mq.create_stream('n4kk89x203ozp3ac');
 SELECT count(DISTINCT sink) FROM sea_mq.streams WHERE context IN ('hq6nehk80yy4mqid', 'n4kk89x203ozp3ac');

@@ -89,10 +89,10 @@ pub(super) fn headers(
     batch: impl FnOnce() -> String,
 ) -> Result<HeaderMap, Fault> {
     if let Some(sequence) = expected.filter(|_| place.number == 1) {
-        block.push(NATS_EXPECTED_LAST_SEQUENCE.as_ref(), &sequence.to_string());
         if let Some(id) = previous_id.filter(|_| place.of == 1) {
-            block.push(NATS_EXPECTED_LAST_MESSAGE_ID.as_ref(), id);
+            block.put_first(NATS_EXPECTED_LAST_MESSAGE_ID.as_ref(), id);
         }
+        block.put_first(NATS_EXPECTED_LAST_SEQUENCE.as_ref(), &sequence.to_string());
     }
     if place.of > 1 {
         block.push(BATCH_ID, &batch());

@@ -1,7 +1,7 @@
 //! What an endpoint of kind nats gets: the message that the relay would publish, as far as the audience may see it.
 
 use super::body::Body;
-use crate::domain::envelope::{BodyFormat, Publication};
+use crate::domain::envelope::{BodyFormat, Form, Publication};
 use crate::domain::event::Event;
 
 /// What formats of such endpoints begin with, where they are rendered.
@@ -18,7 +18,7 @@ pub fn render(event: &Event, format: &str) -> Option<Body> {
     };
     let publication = Publication::new(event, None);
     let mut headers = vec![(SUBJECT.to_owned(), event.subject())];
-    publication.each_header(body, |name, value| headers.push((name.to_owned(), value.to_owned())));
+    publication.each_header(Form::full(body), |name, value| headers.push((name.to_owned(), value.to_owned())));
     Some(Body { bytes: publication.body(body).to_vec(), headers })
 }
 

@@ -35,6 +35,65 @@ impl BodyFormat {
     }
 }
 
+/// Which headers say what an event is. The setting `metadata` of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metadata {
+    /// The `X-` headers.
+    #[default]
+    Minimal,
+    /// Each fact once: CloudEvents' attributes as `ce-` headers, and as `X-` headers what these and the subject do not say.
+    CloudEvents,
+    /// The `X-` headers and all attributes, most facts twice.
+    Full,
+}
+
+impl Metadata {
+    /// The value of `sea_mq.streams.metadata`.
+    pub fn from_token(token: &str) -> Option<Self> {
+        match token {
+            "minimal" => Some(Self::Minimal),
+            "cloudevents" => Some(Self::CloudEvents),
+            "full" => Some(Self::Full),
+            _ => None,
+        }
+    }
+}
+
+/// How a stream's messages look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub body: BodyFormat,
+    pub metadata: Metadata,
+}
+
+impl Form {
+    /// That of the values of `sea_mq.streams.body` and `metadata`.
+    pub fn from_tokens(body: &str, metadata: &str) -> Option<Self> {
+        Some(Self { body: BodyFormat::from_token(body)?, metadata: Metadata::from_token(metadata)? })
+    }
+
+    pub const fn full(body: BodyFormat) -> Self {
+        Self { body, metadata: Metadata::Full }
+    }
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self { body: BodyFormat::Payload, metadata: Metadata::default() }
+    }
+}
+
+/// Attributes that another header or the type says as well.
+const REPEATED: [&str; 7] = [
+    "datacontenttype",
+    "context",
+    "eventname",
+    "eventversion",
+    "aggregateid",
+    "correlationid",
+    "causationid",
+];
+
 /// Bytes of a message: its header block and its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -69,51 +128,74 @@ impl<'a> Publication<'a> {
     }
 
     /// The message.
-    pub fn message(&self, format: BodyFormat) -> Outgoing {
+    pub fn message(&self, form: Form) -> Outgoing {
         let mut headers = HeaderBlock::new(&self.id);
-        self.each_header(format, |name, value| headers.push(name, value));
-        Outgoing { subject: self.event.subject(), headers, body: self.body(format) }
+        self.each_header(form, |name, value| headers.push(name, value));
+        Outgoing { subject: self.event.subject(), headers, body: self.body(form.body) }
     }
 
     /// What the message takes of the server's `max_payload`, at most: the zeros that its time ends with count as if they were
     /// written, so that the clock does not decide whether an event is too large.
-    pub fn size(&self, format: BodyFormat) -> Size {
+    pub fn size(&self, form: Form) -> Size {
         const FRAME: usize = "NATS/1.0\r\nNats-Msg-Id: \r\n\r\n".len();
         const EXPECTED: usize = "Nats-Expected-Last-Sequence: 18446744073709551615\r\n\
             Nats-Expected-Last-Msg-Id: 00000000-0000-0000-0000-000000000000\r\n"
             .len();
         const TIME: usize = "2000-01-01T00:00:00.000000Z".len();
-        let message = self.message(format);
-        let zeros = TIME.saturating_sub(rfc3339(self.event.created_at).len());
+        let message = self.message(form);
+        let says_time = form.body == BodyFormat::Envelope || self.has_attributes(form.metadata);
+        let zeros = if says_time { TIME.saturating_sub(rfc3339(self.event.created_at).len()) } else { 0 };
         Size { headers: FRAME + EXPECTED + message.headers.size(), body: message.body.len() + zeros }
     }
 
     /// The headers but for `Nats-Msg-Id`, which is the event's id; the caller's own come last.
-    pub fn each_header(&self, format: BodyFormat, mut put: impl FnMut(&str, &str)) {
-        match format {
-            BodyFormat::Envelope => put(CONTENT_TYPE, STRUCTURED),
-            BodyFormat::Payload => {
-                put(CONTENT_TYPE, JSON);
-                let mut header = String::with_capacity(32);
-                self.each_attribute(|name, value| {
-                    header.clear();
-                    header.extend([PREFIX, name]);
-                    put(&header, &cloud_event::encode(value));
-                });
-            }
-        }
+    pub fn each_header(&self, form: Form, mut put: impl FnMut(&str, &str)) {
         let event = self.event;
         put("X-Correlation-Id", self.correlation_id());
         if let Some(causation_id) = &event.causation_id {
             put("X-Causation-Id", causation_id);
         }
         put("X-Event-Version", &event.event_version.to_string());
+        put(CONTENT_TYPE, if form.body == BodyFormat::Envelope { STRUCTURED } else { JSON });
+        match form.metadata {
+            Metadata::Minimal | Metadata::Full => self.own_headers(&mut put),
+            // The subject that an event has by itself says these.
+            Metadata::CloudEvents if event.subject.is_none() => {}
+            Metadata::CloudEvents => {
+                put("X-Event-Type", &event.event_type);
+                put("X-Source-Context", &event.context);
+            }
+        }
+        if form.body == BodyFormat::Payload && self.has_attributes(form.metadata) {
+            self.attribute_headers(form.metadata, &mut put);
+        }
+        self.headers.iter().for_each(|(name, value)| put(name, value));
+    }
+
+    fn own_headers(&self, put: &mut impl FnMut(&str, &str)) {
+        let event = self.event;
         put("X-Event-Type", &event.event_type);
         put("X-Aggregate-Type", &event.aggregate_type);
         put("X-Aggregate-Id", &event.aggregate_id);
         put("X-Source-Context", &event.context);
         put("X-Sea-Visibility", &event.visibility);
-        self.headers.iter().for_each(|(name, value)| put(name, value));
+    }
+
+    /// Whether attributes are among the headers. What an original said of itself is sent on, whatever the stream's setting.
+    const fn has_attributes(&self, metadata: Metadata) -> bool {
+        !matches!(metadata, Metadata::Minimal) || !self.kept.is_empty()
+    }
+
+    fn attribute_headers(&self, metadata: Metadata, put: &mut impl FnMut(&str, &str)) {
+        let mut header = String::with_capacity(32);
+        self.each_attribute(|name, value| {
+            let repeated = metadata != Metadata::Full && REPEATED.contains(&name);
+            if !repeated || self.kept.iter().any(|(kept, _)| kept == name) {
+                header.clear();
+                header.extend([PREFIX, name]);
+                put(&header, &cloud_event::encode(value));
+            }
+        });
     }
 
     /// The body.
@@ -197,6 +279,14 @@ mod tests {
     use super::*;
     use crate::domain::event::{Defaults, EmitArgs};
 
+    const ENVELOPE: Form = Form { body: BodyFormat::Envelope, metadata: Metadata::Minimal };
+    const FORMS: [Form; 4] = [
+        Form { body: BodyFormat::Payload, metadata: Metadata::Minimal },
+        Form { body: BodyFormat::Payload, metadata: Metadata::CloudEvents },
+        Form::full(BodyFormat::Payload),
+        ENVELOPE,
+    ];
+
     fn event(change: impl FnOnce(&mut EmitArgs)) -> Event {
         let mut args = EmitArgs {
             aggregate_type: Some("order".into()),
@@ -212,36 +302,54 @@ mod tests {
         Event::new(args, &Defaults { now: 1_000_000, ..Defaults::default() }).unwrap()
     }
 
-    fn lines(publication: &Publication, format: BodyFormat) -> Vec<String> {
-        publication.message(format).headers.into_lines().unwrap().split("\r\n").map(str::to_owned).collect()
+    fn lines(publication: &Publication, form: Form) -> Vec<String> {
+        publication.message(form).headers.into_lines().unwrap().split("\r\n").map(str::to_owned).collect()
     }
 
     #[test]
     fn a_payload_travels_to_the_byte_with_the_attributes_beside_it() {
         let event = event(|args| args.headers = Some("{\"X-Tenant\": \"acme\"}".into()));
         let publication = Publication::new(&event, Some("sea-mq:/x"));
-        assert_eq!(publication.message(BodyFormat::Payload).body, "{\"total\": 1.50}");
+        assert_eq!(publication.message(Form::default()).body, "{\"total\": 1.50}");
         let id = event.id;
-        let expected = format!(
-            "{id}\nContent-Type: application/json\nce-specversion: 1.0\nce-id: {id}\nce-source: /orders\n\
-             ce-type: orders.order_created.v2\nce-subject: A%2042\nce-time: 2000-01-01T00:00:01Z\n\
-             ce-datacontenttype: application/json\nce-dataschema: sea-mq:/x\nce-context: orders\n\
-             ce-eventname: order_created\nce-eventversion: 2\nce-aggregatetype: order\nce-aggregateid: A%2042\n\
-             ce-correlationid: {id}\nce-visibility: public\nX-Correlation-Id: {id}\nX-Event-Version: 2\n\
-             X-Event-Type: order_created\nX-Aggregate-Type: order\nX-Aggregate-Id: A 42\nX-Source-Context: orders\n\
-             X-Sea-Visibility: public\nX-Tenant: acme"
+        let labels = |metadata| lines(&publication, Form { metadata, ..Form::default() }).join("\n");
+        let first = format!("{id}\nX-Correlation-Id: {id}\nX-Event-Version: 2\nContent-Type: application/json");
+        let own = "X-Event-Type: order_created\nX-Aggregate-Type: order\nX-Aggregate-Id: A 42\nX-Source-Context: orders\n\
+            X-Sea-Visibility: public";
+        assert_eq!(labels(Metadata::Minimal), format!("{first}\n{own}\nX-Tenant: acme"));
+        let attributes = format!(
+            "ce-specversion: 1.0\nce-id: {id}\nce-source: /orders\nce-type: orders.order_created.v2\n\
+             ce-subject: A%2042\nce-time: 2000-01-01T00:00:01Z\nce-dataschema: sea-mq:/x\n\
+             ce-aggregatetype: order\nce-visibility: public"
         );
-        assert_eq!(lines(&publication, BodyFormat::Payload).join("\n"), expected);
+        assert_eq!(labels(Metadata::CloudEvents), format!("{first}\n{attributes}\nX-Tenant: acme"));
+        let all = format!(
+            "ce-specversion: 1.0\nce-id: {id}\nce-source: /orders\nce-type: orders.order_created.v2\n\
+             ce-subject: A%2042\nce-time: 2000-01-01T00:00:01Z\nce-datacontenttype: application/json\n\
+             ce-dataschema: sea-mq:/x\nce-context: orders\nce-eventname: order_created\nce-eventversion: 2\n\
+             ce-aggregatetype: order\nce-aggregateid: A%2042\nce-correlationid: {id}\nce-visibility: public"
+        );
+        assert_eq!(labels(Metadata::Full), format!("{first}\n{own}\n{all}\nX-Tenant: acme"));
+    }
+
+    #[test]
+    fn a_subject_that_is_not_the_events_own_does_not_say_its_type() {
+        let mut event = event(|_| ());
+        event.subject = Some("orders.dlq.orders.event.order_created.v2".into());
+        let form = Form { metadata: Metadata::CloudEvents, ..Form::default() };
+        let lines = lines(&Publication::new(&event, None), form);
+        assert!(lines.contains(&"X-Event-Type: order_created".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"X-Source-Context: orders".to_owned()), "{lines:?}");
     }
 
     #[test]
     fn an_envelope_has_the_attributes_in_it_and_says_so() {
         let event = event(|args| args.causation_id = Some("say \"why\"".into()));
         let publication = Publication::new(&event, None);
-        let headers = lines(&publication, BodyFormat::Envelope);
-        assert_eq!(headers[1], "Content-Type: application/cloudevents+json");
+        let headers = lines(&publication, ENVELOPE);
+        assert_eq!(headers[4], "Content-Type: application/cloudevents+json");
         assert!(!headers.iter().any(|line| line.starts_with("ce-")), "{headers:?}");
-        let body = publication.message(BodyFormat::Envelope).body;
+        let body = publication.message(ENVELOPE).body;
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["id"], event.id.to_string());
         assert_eq!((&value["eventversion"], &value["causationid"]), (&2.into(), &"say \"why\"".into()));
@@ -252,7 +360,7 @@ mod tests {
     #[test]
     fn the_source_is_a_uri_whatever_the_context_is_called() {
         let event = event(|args| args.context = Some("ärger 100%".replace(' ', "_")));
-        let lines = lines(&Publication::new(&event, None), BodyFormat::Payload);
+        let lines = lines(&Publication::new(&event, None), Form::full(BodyFormat::Payload));
         // The URI is encoded once, the header another time.
         assert!(lines.contains(&"ce-source: /%25C3%25A4rger_100%2525".to_owned()), "{lines:?}");
         assert!(lines.contains(&"ce-context: %C3%A4rger_100%25".to_owned()), "{lines:?}");
@@ -266,14 +374,14 @@ mod tests {
                 .into(),
         );
         let publication = Publication::new(&event, None);
-        let lines = lines(&publication, BodyFormat::Payload);
+        let lines = lines(&publication, Form::full(BodyFormat::Payload));
         let said = |name: &str| lines.iter().filter(|line| line.starts_with(name)).cloned().collect::<Vec<_>>();
         assert_eq!(said("ce-type:"), ["ce-type: com.acme%20x"]);
         assert_eq!(said("ce-t"), ["ce-type: com.acme%20x", "ce-time: T", "ce-tenant: a"]);
         assert_eq!(said("ce-source"), ["ce-source: /orders"]);
         assert_eq!(said("ce-context"), ["ce-context: shipping"]);
         assert!(said("ce-empty").is_empty());
-        let value: serde_json::Value = serde_json::from_slice(&publication.message(BodyFormat::Envelope).body).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&publication.message(ENVELOPE).body).unwrap();
         assert_eq!((&value["type"], &value["tenant"]), (&"com.acme x".into(), &"a".into()));
     }
 
@@ -282,21 +390,21 @@ mod tests {
         let mut event = event(|_| ());
         event.created_at = 1_234_567;
         let publication = Publication::new(&event, None);
-        for format in [BodyFormat::Payload, BodyFormat::Envelope] {
-            let message = publication.message(format);
+        for form in FORMS {
+            let message = publication.message(form);
             let expected = "Nats-Expected-Last-Sequence: 18446744073709551615\r\nNats-Expected-Last-Msg-Id: \r\n".len();
             let block = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", message.headers.into_lines().unwrap()).len();
-            assert_eq!(publication.size(format), Size { headers: block + expected + 36, body: message.body.len() });
+            assert_eq!(publication.size(form), Size { headers: block + expected + 36, body: message.body.len() }, "{form:?}");
         }
     }
 
     #[test]
     fn the_clock_does_not_change_the_size() {
-        for format in [BodyFormat::Payload, BodyFormat::Envelope] {
+        for form in FORMS {
             let mut event = event(|_| ());
             let mut size_at = |microseconds| {
                 event.created_at = microseconds;
-                let size = Publication::new(&event, None).size(format);
+                let size = Publication::new(&event, None).size(form);
                 size.headers + size.body
             };
             let longest = size_at(1_234_567);

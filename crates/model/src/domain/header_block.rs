@@ -35,6 +35,13 @@ impl HeaderBlock {
         self.lines.extend(["\r\n", name, ": ", value]);
     }
 
+    /// Puts a header before those that were pushed: nats-server looks for some in each message, from the front.
+    pub fn put_first(&mut self, name: &str, value: &str) {
+        let rest = self.lines.split_off(self.id_length);
+        self.push(name, value);
+        self.lines.push_str(&rest);
+    }
+
     /// `Nats-Msg-Id`.
     pub fn id(&self) -> &str {
         &self.lines[..self.id_length]

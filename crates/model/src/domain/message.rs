@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::cloud_event::{self, Data, Structured};
-use super::envelope::{BodyFormat, Publication};
+use super::envelope::{Form, Publication};
 use super::event::{Logged, MAX_TEXT};
 use super::headers::{Headers, storable};
 use crate::broker::Delivery;
@@ -74,7 +74,10 @@ impl Message {
                 .unwrap_or_else(|| subject.clone()),
             event_version: version.or(subject_version),
             aggregate_type: either("X-Aggregate-Type", "aggregatetype"),
-            aggregate_id: either("X-Aggregate-Id", "aggregateid"),
+            aggregate_id: either("X-Aggregate-Id", "aggregateid").or_else(|| {
+                // Of an event of sea_mq's the subject is the aggregate, and nothing else need say so.
+                headers.attribute("aggregatetype").and_then(|_| headers.attribute("subject"))
+            }),
             message_id,
             subject,
             payload,
@@ -90,8 +93,7 @@ impl Message {
         let event = &logged.event;
         let mut headers = Headers::default();
         headers.add("Nats-Msg-Id", &event.id.to_string());
-        Publication::new(event, logged.schema.as_deref())
-            .each_header(BodyFormat::Payload, |name, value| headers.add(name, value));
+        Publication::new(event, None).each_header(Form::default(), |name, value| headers.add(name, value));
         Self {
             message_id: event.id.to_string(),
             subject: event.subject(),
@@ -162,7 +164,8 @@ fn open<'a>(body: &'a str, headers: &Headers) -> Option<Structured<'a>> {
     // One that does not say what it is may have the envelope of another for its payload.
     let fits = |event: &Structured| {
         said || headers.get("X-Event-Type").is_none()
-            || headers.get("Nats-Msg-Id").as_ref() == event.attributes.get("id")
+            || headers.get("X-Sea-Visibility").is_none()
+                && headers.get("Nats-Msg-Id").as_ref() == event.attributes.get("id")
     };
     Structured::read(body).filter(fits)
 }
@@ -198,6 +201,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::domain::envelope::{BodyFormat, Metadata};
     use crate::domain::event::{Defaults, EmitArgs, Event};
 
     fn delivery(subject: &str, headers: &[(&str, &str)], body: &str) -> Delivery {
@@ -263,6 +267,15 @@ mod tests {
         );
         let other = [("Nats-Msg-Id", "other"), ("X-Event-Type", "forwarded")];
         assert_eq!(Message::from_delivery(&delivery("s", &other, body), "S").payload, body);
+    }
+
+    #[test]
+    fn a_payload_of_sea_mqs_is_not_opened_whatever_it_looks_like() {
+        let body = r#"{"specversion":"1.0","id":"m","type":"t","source":"/o","data":{"x":1}}"#;
+        let theirs = [("Nats-Msg-Id", "m"), ("X-Event-Type", "forwarded")];
+        assert_eq!(Message::from_delivery(&delivery("s", &theirs, body), "S").payload, "{\"x\":1}");
+        let ours = [theirs[0], theirs[1], ("X-Sea-Visibility", "internal")];
+        assert_eq!(Message::from_delivery(&delivery("s", &ours, body), "S").payload, body);
     }
 
     #[test]
@@ -345,22 +358,27 @@ mod tests {
         let event = Event::new(args, &Defaults::default()).unwrap();
         let logged = Logged { seq: 1, xid: 1, committed_at: None, event, schema: Some("sea-mq:/x".into()) };
         let local = Message::from_log(&logged);
-        for format in [BodyFormat::Payload, BodyFormat::Envelope] {
-            let sent = Publication::new(&logged.event, logged.schema.as_deref()).message(format);
+        let forms = [BodyFormat::Payload, BodyFormat::Envelope].into_iter().flat_map(|body| {
+            [Metadata::Minimal, Metadata::CloudEvents, Metadata::Full].map(|metadata| Form { body, metadata })
+        });
+        for form in forms {
+            let sent = Publication::new(&logged.event, logged.schema.as_deref()).message(form);
             let lines =
                 format!("Nats-Msg-Id: {}\r\nNats-Expected-Last-Sequence: 1", sent.headers.into_lines().unwrap());
             let headers: Vec<_> = lines.split("\r\n").filter_map(|line| line.split_once(": ")).collect();
             let body = std::str::from_utf8(&sent.body).unwrap();
             let received = Message::from_delivery(&delivery(&sent.subject, &headers, body), "S");
-            let view = |message: &Message| serde_json::from_str::<Value>(&message.headers).unwrap();
-            assert_eq!(view(&received), view(&local), "{format:?}");
+            if form == Form::default() {
+                let view = |message: &Message| serde_json::from_str::<Value>(&message.headers).unwrap();
+                assert_eq!(view(&received), view(&local));
+            }
             let place = |message: &Message| Message {
                 stream_seq: None,
                 event_at: 0,
                 headers: String::new(),
                 ..message.clone()
             };
-            assert_eq!(place(&received), place(&local), "{format:?}");
+            assert_eq!(place(&received), place(&local), "{form:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use sea_mq_contracts::event_key::BASE_URI;
 use sea_mq_contracts::schema::Schema;
 use serde_json::Value;
 
-use super::envelope::{BodyFormat, Publication};
+use super::envelope::{BodyFormat, Form, Publication};
 use super::event::{Defaults, EmitArgs, Event};
 
 const SUFFIX: &str = ".schema.json";
@@ -77,7 +77,7 @@ fn every_envelope_adheres_to_its_schema() {
         };
         let event = Event::new(args, &Defaults::default()).unwrap();
         for uri in [None, Some("sea-mq:/x")] {
-            let body = Publication::new(&event, uri).message(BodyFormat::Envelope).body;
+            let body = Publication::new(&event, uri).message(Form::full(BodyFormat::Envelope)).body;
             let envelope: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(schema.violations(&envelope), []);
             assert_eq!(envelope["aggregateid"], text);

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::broker::{Fault, FaultKind, Request, SinkId, Stored, StreamInfo, StreamSpec};
 use crate::domain::drift::Drift;
-use crate::domain::envelope::BodyFormat;
+use crate::domain::envelope::Form;
 use crate::domain::position::Position;
 use crate::domain::retry::Backoff;
 use crate::domain::runs::Runs;
@@ -83,7 +83,7 @@ impl Ordering {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     pub sink: SinkId,
-    pub body: BodyFormat,
+    pub form: Form,
     pub spec: StreamSpec,
 }
 

@@ -37,6 +37,7 @@ const NEW: Shape = Shape {
         may("body", "text", "payload or envelope"),
         may("managed", "boolean", "Whether the relay creates and updates it"),
         may("atomic_transactions", "boolean", "Whether transactions are published as one"),
+        may("metadata", "text", "Headers that say what an event is: minimal, cloudevents or full"),
     ],
 };
 const CHANGED: Shape = Shape {
@@ -54,6 +55,7 @@ const CHANGED: Shape = Shape {
         may("body", "text", "payload or envelope"),
         may("managed", "boolean", "Whether the relay creates and updates it"),
         may("atomic_transactions", "boolean", "Whether transactions are published as one"),
+        may("metadata", "text", "Headers that say what an event is: minimal, cloudevents or full"),
     ],
 };
 const REPUBLICATION: Shape = Shape {

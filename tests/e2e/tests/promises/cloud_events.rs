@@ -100,6 +100,7 @@ async fn a_cloud_events_sdk_reads_what_is_published_in_both_modes() {
     let stage = Stage::new("cloud_events").await.described().await;
     let db = stage.connect().await;
     let (plain, odd) = ("42", "Ä \"42\" %41 🐟");
+    db.run("SELECT sea_mq.alter_stream('ORDERS_EVENTS', metadata => 'full')").await;
     let mut ids = vec![emit(&db, plain).await];
     stage.assert_stored(&ids).await;
     db.run("SELECT sea_mq.register_event('orders', 'OrderCreated', 2, '{\"type\": \"object\"}', 'public')").await;
@@ -130,6 +131,58 @@ async fn a_cloud_events_sdk_reads_what_is_published_in_both_modes() {
     assert_eq!(stored[1].header("ce-subject"), "%C3%84%20%2242%22%20%2541%20%F0%9F%90%9F");
     assert_eq!(in_headers(&stored[2]), json!({}), "an envelope has them in it");
     assert_is_envelope(&stored[2].json());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_labels_of_a_message_are_those_of_its_streams_setting() {
+    const MINIMAL: [&str; 10] = [
+        "Content-Type",
+        "Nats-Msg-Id",
+        "X-Aggregate-Id",
+        "X-Aggregate-Type",
+        "X-Causation-Id",
+        "X-Correlation-Id",
+        "X-Event-Type",
+        "X-Event-Version",
+        "X-Sea-Visibility",
+        "X-Source-Context",
+    ];
+    const CLOUD_EVENTS: [&str; 13] = [
+        "Content-Type",
+        "Nats-Msg-Id",
+        "X-Causation-Id",
+        "X-Correlation-Id",
+        "X-Event-Version",
+        "ce-aggregatetype",
+        "ce-id",
+        "ce-source",
+        "ce-specversion",
+        "ce-subject",
+        "ce-time",
+        "ce-type",
+        "ce-visibility",
+    ];
+    let stage = Stage::new("labels").await.described().await;
+    let db = stage.connect().await;
+    let mut ids = vec![emit(&db, "Ä 1").await];
+    stage.assert_stored(&ids).await;
+    db.run("SELECT sea_mq.alter_stream('ORDERS_EVENTS', metadata => 'cloudevents')").await;
+    ids.push(emit(&db, "Ä 2").await);
+    let stored = stage.assert_stored(&ids).await;
+    let names = |message: &Stored| {
+        let own = |name: &&String| !name.starts_with("Nats-Expected") && *name != "X-Tenant";
+        let mut names: Vec<String> = message.headers.iter().map(|(name, _)| name).filter(own).cloned().collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names(&stored[0]), MINIMAL);
+    assert_eq!(names(&stored[1]), CLOUD_EVENTS);
+    let events = read_by_sdk(&stage, EVENTS);
+    for (attribute, value) in expected(ids[1], "Ä 2").as_object().expect("attributes") {
+        if in_headers(&stored[1]).get(attribute).is_some() || attribute == "data" {
+            assert_eq!(&events[0][attribute], value, "{attribute}: {events:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,7 +241,8 @@ async fn a_dead_letter_and_its_replay_are_the_cloud_events_that_they_were() {
     let stage = Stage::new("cloud_dlq").await.described().await;
     let db = stage.connect().await;
     db.run(
-        "CREATE FUNCTION refuse(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM sea_mq.poison('no'); END $$;
+        "SELECT sea_mq.alter_stream(name, metadata => 'full') FROM sea_mq.streams;
+         CREATE FUNCTION refuse(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM sea_mq.poison('no'); END $$;
          SELECT sea_mq.register_event('orders', 'OrderCreated', 2, '{\"type\": \"object\"}', 'public'),
             sea_mq.subscribe('app__orders', 'orders', 'refuse')",
     )
@@ -307,20 +361,24 @@ async fn a_cloud_event_of_somebody_else_is_handled_whichever_mode_it_is_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_sees_the_same_with_and_without_a_broker_and_in_both_modes() {
+async fn a_handler_sees_the_same_with_and_without_a_broker_and_in_every_form() {
     let with = Stage::new("cloud_broker").await.described().await;
     let without = StageOptions { no_url: true, ..StageOptions::default() }.start("cloud_local").await;
     let id = Uuid::now_v7();
-    let mut views = Vec::new();
-    for (stage, bodies) in [(&with, &["payload", "envelope"][..]), (&without, &["payload"])] {
+    let (mut views, mut plain) = (Vec::new(), Vec::new());
+    let forms =
+        ["payload/minimal", "payload/cloudevents", "payload/full", "envelope/minimal", "envelope/cloudevents", "envelope/full"];
+    for (stage, forms) in [(&with, &forms[..]), (&without, &forms[..1])] {
         let db = stage.connect().await;
         db.run(SEE).await;
         db.run("SELECT sea_mq.subscribe('app__orders', 'orders', 'see')").await;
         until_state(&db, "app__orders", "state = 'active'").await;
         db.run("SELECT sea_mq.register_event('orders', 'OrderPaid', 1, '{}')").await;
-        for (place, body) in (1..).zip(bodies) {
+        for (place, form) in (1..).zip(forms) {
+            let (body, metadata) = form.split_once('/').expect("two settings");
             db.run(&format!(
-                "SELECT sea_mq.alter_stream(name, body => '{body}') FROM sea_mq.streams WHERE kind = 'event'"
+                "SELECT sea_mq.alter_stream(name, body => '{body}', metadata => '{metadata}') FROM sea_mq.streams
+                 WHERE kind = 'event'"
             ))
             .await;
             let event_id = if place == 1 { id } else { Uuid::now_v7() };
@@ -332,16 +390,24 @@ async fn a_handler_sees_the_same_with_and_without_a_broker_and_in_both_modes() {
             .await;
             let mut view = until_seen(&db, place).await.pop().expect("one");
             assert_eq!(view["headers"]["Content-Type"], "application/json", "{view}");
-            assert_eq!(view["headers"]["ce-id"], json!(event_id), "{view}");
-            assert!(view["headers"]["ce-dataschema"].is_string(), "{view}");
-            for own in ["Nats-Msg-Id", "ce-id", "ce-time"] {
-                assert!(view["headers"][own].take().is_string(), "{own}");
+            let Value::Object(headers) = view["headers"].take() else { panic!("{view}") };
+            let attributes = headers.keys().any(|name| name.starts_with("ce-"));
+            assert_eq!(attributes, *form != "payload/minimal", "{headers:?}");
+            if attributes {
+                assert_eq!(headers["ce-id"], json!(event_id), "{headers:?}");
+                assert!(headers["ce-dataschema"].is_string(), "{headers:?}");
+            }
+            assert_eq!((&headers["X-Tenant"], &headers["X-Correlation-Id"]), (&json!("acme"), &json!("story")));
+            assert_eq!((&headers["X-Causation-Id"], &headers["X-Sea-Visibility"]), (&json!("cause"), &json!("internal")));
+            if *form == "payload/minimal" {
+                let but_ids = headers.into_iter().filter(|(name, _)| name != "Nats-Msg-Id").collect::<Vec<_>>();
+                plain.push(but_ids);
             }
             view["id"].take();
             view["message_id"].take();
             views.push(view);
         }
     }
-    assert_eq!(views[0], views[1], "payload and envelope");
-    assert_eq!(views[0], views[2], "with and without a broker");
+    assert!(views.iter().all(|view| view == &views[0]), "{views:?}");
+    assert_eq!(plain[0], plain[1], "headers with and without a broker");
 }

@@ -57,7 +57,7 @@ impl Sink {
         let fate = self.fate_of(event.id, seq);
         segment.entries.push(Entry { id: event.id, seq, place, ready_at, fate });
         if fate == Fate::InFlight {
-            let message = Publication::new(&event, schema.as_deref()).message(self.described.body);
+            let message = Publication::new(&event, schema.as_deref()).message(self.described.form);
             segment.bytes += message.body.len();
             messages.push(message);
         }

@@ -24,7 +24,7 @@ pub(super) fn described() -> Described {
         marked_us: None,
         fewer_replicas: false,
     };
-    Described { sink: 1, body: BodyFormat::Payload, spec }
+    Described { sink: 1, form: Form::default(), spec }
 }
 
 pub(super) fn logged(seq: i64) -> Logged {
