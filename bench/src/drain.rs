@@ -28,8 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arm {
     Raw(raw::Form),
+    /// With the four headers that a message cannot do without.
+    RawFour(raw::Form),
     /// With every message naming the sequence that it expects: the order is strict.
     Relay,
+    /// The same with `metadata => 'cloudevents'`.
+    RelayCloudEvents,
+    /// The same with `metadata => 'full'`.
+    RelayFull,
     /// With transactions of this many events, each published as one atomic batch.
     RelayAtomic(u32),
     /// On a stream that somebody else publishes to as well: without expected sequences.
@@ -38,10 +44,14 @@ enum Arm {
 }
 
 impl Arm {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 13] = [
         Self::Raw(raw::Form::SendPublish),
         Self::Raw(raw::Form::OneInbox),
+        Self::RawFour(raw::Form::SendPublish),
+        Self::RawFour(raw::Form::OneInbox),
         Self::Relay,
+        Self::RelayCloudEvents,
+        Self::RelayFull,
         Self::RelayAtomic(1),
         Self::RelayAtomic(10),
         Self::RelayAtomic(100),
@@ -53,6 +63,10 @@ impl Arm {
     const fn label(self) -> &'static str {
         match self {
             Self::Raw(form) => form.label(),
+            Self::RawFour(raw::Form::SendPublish) => "raw, send_publish, four headers",
+            Self::RawFour(raw::Form::OneInbox) => "raw, one inbox, four headers",
+            Self::RelayCloudEvents => "relay, metadata cloudevents",
+            Self::RelayFull => "relay, metadata full",
             Self::Relay => "relay, strict order",
             Self::RelayAtomic(1) => "relay, atomic, transactions of 1",
             Self::RelayAtomic(10) => "relay, atomic, transactions of 10",
@@ -65,6 +79,10 @@ impl Arm {
     const fn key(self) -> &'static str {
         match self {
             Self::Raw(form) => form.key(),
+            Self::RawFour(raw::Form::SendPublish) => "raw_four_send_publish",
+            Self::RawFour(raw::Form::OneInbox) => "raw_four_one_inbox",
+            Self::RelayCloudEvents => "relay_cloudevents",
+            Self::RelayFull => "relay_full",
             Self::Relay => "relay",
             Self::RelayAtomic(1) => "relay_atomic_1",
             Self::RelayAtomic(10) => "relay_atomic_10",
@@ -88,7 +106,12 @@ struct Found {
     emit: Series,
     /// Milliseconds from `start()` to the first event stored.
     first: Series,
+    /// Bytes of a message in the stream beside its payload.
+    beside: [Series; LABELS.len()],
 }
+
+/// Values of the setting `metadata`; the first is the default.
+const LABELS: [&str; 3] = ["minimal", "cloudevents", "full"];
 
 /// # Errors
 /// When something breaks, an event that does not arrive for instance.
@@ -129,11 +152,15 @@ impl Found {
     ) -> Outcome<f64> {
         match arm {
             Arm::Raw(form) => publish_raw(stage, form, template, count, in_flight).await,
+            Arm::RawFour(form) => publish_raw(stage, form, &template.with_four_headers(), count, in_flight).await,
+            Arm::RelayCloudEvents => self.drain_labelled(stage, 1, count).await,
+            Arm::RelayFull => self.drain_labelled(stage, 2, count).await,
             Arm::Conventional(form) => publish_conventional(stage, form, template, count).await,
             Arm::RelayShared => drain_shared(stage, count).await,
             Arm::RelayAtomic(size) => drain_atomic(stage, count, size).await,
             Arm::Relay => {
-                let drained = drain(stage, count).await?;
+                let (drained, beside) = drain_measuring(stage, count).await?;
+                self.beside[0].push(beside);
                 if !warm_up {
                     self.emit.push(drained.emit_rate);
                     self.first.push(drained.first * 1e3);
@@ -148,9 +175,18 @@ impl Found {
         &self.rates[index]
     }
 
+    /// With another value of `metadata` than the default, that of this place in `LABELS`.
+    async fn drain_labelled(&mut self, stage: &Stage, place: usize, count: u32) -> Outcome<f64> {
+        set_labels(stage, LABELS[place]).await;
+        let (drained, beside) = drain_measuring(stage, count).await?;
+        set_labels(stage, LABELS[0]).await;
+        self.beside[place].push(beside);
+        Ok(drained.rate)
+    }
+
     /// The faster raw form is what the relay is held against.
-    fn best_raw(&self) -> Arm {
-        let [one, two] = raw::Form::ALL.map(Arm::Raw);
+    fn best_raw(&self, arm: fn(raw::Form) -> Arm) -> Arm {
+        let [one, two] = raw::Form::ALL.map(arm);
         if self.of(two).median() > self.of(one).median() { two } else { one }
     }
 
@@ -164,9 +200,17 @@ impl Found {
     fn rows(&self) -> Vec<Row> {
         let rates = Arm::ALL.iter().map(|arm| Row::rate(arm.label(), self.of(*arm), "/s"));
         let [ack_by_ack, pipelined] = conventional::Form::ALL.map(Arm::Conventional);
+        let beside = LABELS.iter().zip(&self.beside).map(|(labels, bytes)| {
+            let label = format!("bytes in the stream beside the payload, metadata {labels}");
+            let row = Row::new(label, format!("{:.0}", bytes.median()), bytes.range(0, ""));
+            if *labels == LABELS[0] { row.expecting("<= 400") } else { row }
+        });
         rates
+            .chain(beside)
             .chain([
-                self.ratio_row("relay / faster raw", self.best_raw()).expecting(">= 0.60"),
+                self.ratio_row("relay / faster raw, same headers", self.best_raw(Arm::Raw)).expecting(">= 0.80"),
+                self.ratio_row("relay / faster raw, four headers", self.best_raw(Arm::RawFour)).expecting(">= 0.65"),
+                self.ratio_row("minimal / full", Arm::RelayFull),
                 self.ratio_row("relay / SKIP LOCKED, ack by ack", ack_by_ack).expecting(">= 5"),
                 self.ratio_row("relay / SKIP LOCKED, pipelined", pipelined),
                 self.ratio_row("strict order / shared stream", Arm::RelayShared),
@@ -181,7 +225,7 @@ impl Found {
 
     fn measured(&self, options: &Options, template: &Template, versions: &Value) -> Measured {
         let events = whole(options.drain_events.into());
-        let best = self.best_raw();
+        let best = self.best_raw(Arm::Raw);
         let ratio = self.of(Arm::Relay).median() / self.of(best).median();
         let bar = |arm: &Arm| Bar::of(arm.label(), self.of(*arm), whole(self.of(*arm).median()));
         let panel = Panel {
@@ -197,6 +241,9 @@ impl Found {
             "raw_in_flight": options.in_flight, "headers": template.names(), "versions": versions, "rates": rates,
             "raw_reference": best.key(), "ratio": ratio,
             "ratios": self.of(Arm::Relay).over(self.of(best)).json("relay/raw"),
+            "four_headers": self.of(Arm::Relay).over(self.of(self.best_raw(Arm::RawFour))).json("relay/raw"),
+            "bytes_beside_payload": LABELS.iter().zip(&self.beside).map(|(labels, bytes)| ((*labels).to_owned(), bytes.json("bytes")))
+                .collect::<Map<String, Value>>(),
             "start_to_first_stored": self.first.json("ms"), "emit_bulk": self.emit.json("events/s"),
         });
         let title = format!("drain: {events} events of {PAYLOAD_BYTES} bytes, {} raw in flight", options.in_flight);
@@ -291,6 +338,23 @@ pub struct Drained {
 /// When one is lost or doubled.
 pub async fn drain(stage: &Stage, count: u32) -> Outcome<Drained> {
     drain_transactions(stage, count, TRANSACTION).await
+}
+
+async fn set_labels(stage: &Stage, labels: &str) {
+    stage.connect().await.run(&format!("SELECT sea_mq.alter_stream('{EVENTS}', metadata => '{labels}')")).await;
+}
+
+/// The same, and the bytes of a message in the stream beside its payload.
+async fn drain_measuring(stage: &Stage, count: u32) -> Outcome<(Drained, f64)> {
+    let before = stream_bytes(stage).await?;
+    let drained = drain(stage, count).await?;
+    let bytes = stream_bytes(stage).await?.saturating_sub(before);
+    Ok((drained, bytes as f64 / f64::from(count) - PAYLOAD_BYTES as f64))
+}
+
+async fn stream_bytes(stage: &Stage) -> Outcome<u64> {
+    let stream = stage.broker.stream(EVENTS).await.ok_or("the relay's stream is gone")?;
+    Ok(stream.cached_info().state.bytes)
 }
 
 async fn drain_transactions(stage: &Stage, count: u32, size: u32) -> Outcome<Drained> {
