@@ -113,7 +113,7 @@ def version():
 
 def upgrade(old, new):
     by_hand = UPGRADE / f"{old}--{new}.by-hand.sql"
-    grants = (ROOT / "sql/20_grants.sql").read_text()
+    grants = (ROOT / "sql/api/grants.sql").read_text()
     before = statements((RELEASED / f"sea_mq--{old}.sql").read_text())
     # The grants run whole at the end: they are the same however often they run.
     always = {words(one) for one in statements(grants)}

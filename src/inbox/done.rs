@@ -11,7 +11,7 @@ use crate::sys::datum::{jsonb_datum, text_datum, uuid_datum};
 use crate::sys::relation::{self, Appender, Key, Relation};
 use sea_mq_model::domain::message::Message;
 
-/// Slots of the ring. `sql/07_inbox.sql` creates as many partitions.
+/// Slots of the ring. `sql/inbox/inbox.sql` creates as many partitions.
 pub const SLOTS: i16 = 4;
 /// Columns of `sea_mq.inbox_log`.
 const LOG_COLUMNS: usize = 21;

@@ -19,7 +19,7 @@ use crate::sys::datum::text_datum;
 use crate::sys::relation::{self, Appender, Compare, Key, Relation};
 use sea_mq_model::domain::reader::ReaderId;
 
-/// Slots of a ring. `sql/03_streams.sql` and `sql/06_subscriptions.sql` create as many partitions.
+/// Slots of a ring. `sql/streams/streams.sql` and `sql/inbox/subscriptions.sql` create as many partitions.
 const SLOTS: i16 = 2;
 /// A slot has grown when it takes so many blocks, and so many times what it began with.
 const GROWN_BLOCKS: u32 = 256;

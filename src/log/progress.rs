@@ -19,7 +19,7 @@ const RING: Ring<SubscriptionId, COLUMNS> = Ring {
     keys_sql: "SELECT id FROM sea_mq.subscriptions",
     key: PhantomData,
 };
-/// Slots of `sea_mq.outcome_log`. `sql/07_inbox.sql` creates as many partitions.
+/// Slots of `sea_mq.outcome_log`. `sql/inbox/inbox.sql` creates as many partitions.
 const OUTCOME_SLOTS: i64 = 4;
 /// Outcomes are added up when a slot takes so many blocks: a status counts a few thousand rows at most.
 const OUTCOME_BLOCKS: u32 = 16;

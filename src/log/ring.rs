@@ -8,7 +8,7 @@ use crate::host::spi::{self, Arg};
 use crate::sys::relation::{self, Relation};
 use crate::sys::watch::{Kept, Table};
 
-/// Slots of the ring. `sql/02_outbox.sql` creates as many partitions.
+/// Slots of the ring. `sql/log/outbox.sql` creates as many partitions.
 pub const SLOTS: i16 = 8;
 
 /// The table of a slot.

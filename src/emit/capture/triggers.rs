@@ -1,6 +1,6 @@
 //! The triggers of a capture, made and removed without SQL: nothing is read from a text, and nobody's code runs.
 //!
-//! Who may have a table captured was decided before (sql/13_capture_table.sql). The owner of a table need not have a right on
+//! Who may have a table captured was decided before (sql/emit/capture_table.sql). The owner of a table need not have a right on
 //! `sea_mq.capture()`, so that others can alter and partition it, and PostgreSQL lets nobody else make its triggers. So this is
 //! done as the superuser that initialised the cluster (see SECURITY.md).
 

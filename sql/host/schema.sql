@@ -61,7 +61,7 @@ BEGIN
     END IF;
 END $$;
 
--- Who called: inside the door (sql/20_grants.sql, src/host/door.rs) the role in force is the owner's.
+-- Who called: inside the door (sql/api/grants.sql, src/host/door.rs) the role in force is the owner's.
 CREATE FUNCTION sea_mq.caller() RETURNS oid
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'caller_wrapper';
 COMMENT ON FUNCTION sea_mq.caller IS 'The role that called a function of the extension which does its work as the extension''s owner; for internal use';
