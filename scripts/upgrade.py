@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RELEASED = ROOT / "sql/released"
 UPGRADE = ROOT / "sql/upgrade"
 SUMS = RELEASED / "SHA256SUMS"
+DOOR = "sql/api/door.sql"
 # Quoted text, dollar quotes and comments are taken whole.
 TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$|;|[^;'\"$/-]+|.", re.DOTALL)
 OBJECT = re.compile(r"CREATE (?:OR REPLACE )?(?:UNLOGGED )?(FUNCTION|VIEW|TRIGGER|AGGREGATE|TABLE|TYPE|SEQUENCE|DOMAIN|(?:UNIQUE )?INDEX|SCHEMA)\s+(\S+?)(?=[\s(])")
@@ -23,9 +24,9 @@ BY_ITSELF = re.compile(r"(COMMENT ON|GRANT|SELECT pg_catalog\.pg_extension_confi
 
 
 def install_script():
-    """What CREATE EXTENSION runs, in the order of src/lib.rs; the grants are last."""
+    """What CREATE EXTENSION runs, in the order of src/lib.rs; the door is last."""
     names = re.findall(r'extension_sql_file!\(\s*"\.\./(sql/[^"]+)"', (ROOT / "src/lib.rs").read_text())
-    names.sort(key=lambda name: name.endswith("20_grants.sql"))
+    names.sort(key=lambda name: name == DOOR)
     return "\n".join((ROOT / name).read_text() for name in names)
 
 
@@ -113,18 +114,22 @@ def version():
 
 def upgrade(old, new):
     by_hand = UPGRADE / f"{old}--{new}.by-hand.sql"
-    grants = (ROOT / "sql/api/grants.sql").read_text()
+    door = (ROOT / DOOR).read_text()
     before = statements((RELEASED / f"sea_mq--{old}.sql").read_text())
-    # The grants run whole at the end: they are the same however often they run.
-    always = {words(one) for one in statements(grants)}
-    after = [one for one in statements(install_script()) if words(one) not in always]
+    # The door and all grants run at the end: what they leave is the same however often they run.
+    at_end = {words(one) for one in statements(door)}
+    install = [one for one in statements(install_script()) if words(one) not in at_end]
+    grants = [one for one in install if one.startswith("GRANT ")]
+    always = at_end | {words(one) for one in grants}
+    after = [one for one in install if words(one) not in always]
     run, think = difference([one for one in before if words(one) not in always], after)
     hand = by_hand.read_text() if by_hand.exists() else ""
     said = {words(one) for one in statements(hand)}
     open_questions = [one for one in think if f"-- {hashlib.sha256(words(one).encode()).hexdigest()[:12]}" not in hand]
     head = f"-- From {old} to {new}. Made by scripts/upgrade.py; what is said by hand is in {by_hand.name}.\nSELECT sea_mq.check_library();\n"
     body = "".join(f"{one};\n" for one in run if words(one) not in said)
-    return f"{head}\n{hand}\n{body}\n{grants}\nSELECT sea_mq.restart_at_commit();\n", open_questions
+    rights = "".join(f"{one};\n" for one in grants)
+    return f"{head}\n{hand}\n{body}\n{rights}\n{door}\nSELECT sea_mq.restart_at_commit();\n", open_questions
 
 
 def released_unchanged():

@@ -35,3 +35,6 @@ COMMENT ON FUNCTION sea_mq.event_trace IS
 'The way of an event through this database, step by step with the time since the first: emitted, due, committed (with track_commit_timestamp), stored
 in its stream; received, attempted and processed by each subscription here; delivered to each endpoint. What is yet to come has no time, or that of the
 next attempt. No row: neither log nor inbox have it, or not any more';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.event_trace TO sea_mq_operator, sea_mq_monitor;

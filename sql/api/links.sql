@@ -171,3 +171,9 @@ $$;
 COMMENT ON FUNCTION sea_mq.links_of IS
 'The links of an entity with the entity at their other end; direction: outgoing (it is the source) or incoming. A link of an entity to
 itself has a row for each direction';
+
+-- Handlers link what they make, so whoever emits or handles may.
+GRANT EXECUTE ON FUNCTION sea_mq.create_links, sea_mq.create_link, sea_mq.drop_link TO sea_mq_producer, sea_mq_consumer, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.find_links_by_source, sea_mq.find_links_by_target, sea_mq.find_links_by_type, sea_mq.find_link,
+    sea_mq.links_of TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.entity_links TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;

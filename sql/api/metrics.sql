@@ -156,3 +156,8 @@ BEGIN
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', c.view, c.name, c.remark);
     END LOOP;
 END $$;
+
+-- How it goes, without what it is about. Functions in a view are called with the rights of whoever reads the view.
+GRANT EXECUTE ON FUNCTION sea_mq.metrics, sea_mq.overview_row TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+GRANT SELECT ON sea_mq.metrics, sea_mq.overview, sea_mq.stream_overview, sea_mq.subscription_overview, sea_mq.dlq_overview
+    TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;

@@ -161,3 +161,7 @@ END $$;
 COMMENT ON FUNCTION sea_mq.masked_payload IS
 'A payload as people look at it: what its contract marks with "x-sea-sensitive" stands as "***". A payload without a contract stands
 as it is';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_page, sea_mq.events_after, sea_mq.masked_payload TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_replay_batch TO sea_mq_operator;

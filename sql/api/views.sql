@@ -325,3 +325,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.install_report IS
 'What is installed and whether it works: tables, indexes, row counts, settings, workers, broker, streams, roles';
+
+-- Who may use it.
+GRANT SELECT ON sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems, sea_mq.status
+    TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.log_size, sea_mq.unpublished_bytes TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+GRANT EXECUTE ON FUNCTION sea_mq.event_status, sea_mq.install_report TO sea_mq_operator, sea_mq_monitor;

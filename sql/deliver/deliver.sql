@@ -305,3 +305,6 @@ BEGIN
     ON CONFLICT ON CONSTRAINT delivery_pending_pkey DO NOTHING;
 END $$;
 COMMENT ON FUNCTION sea_mq.keep_for_endpoints IS 'Makes deliveries of what endpoints have not got, when a restored dump is adopted; for internal use';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.deliver, sea_mq.redeliver, sea_mq.redeliver_all, sea_mq.cancel_delivery TO sea_mq_operator;

@@ -375,3 +375,8 @@ LANGUAGE c VOLATILE STRICT ROWS 5 AS 'MODULE_PATHNAME', 'check_endpoint_wrapper'
 COMMENT ON FUNCTION sea_mq.check_endpoint IS
 'Sends an event of type ping to an endpoint, from this session and whatever its state is, and says how far it came: secrets, resolves,
 connects, tls, answers. ok is NULL for what it did not come to. Waits for the answer as long as the endpoint''s timeouts. Error 42704';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.create_endpoint, sea_mq.alter_endpoint, sea_mq.set_endpoint_paused, sea_mq.pause_endpoint,
+    sea_mq.resume_endpoint, sea_mq.drop_endpoint, sea_mq.forget_dropped, sea_mq.rotate_secret, sea_mq.set_secret,
+    sea_mq.check_endpoint TO sea_mq_operator;

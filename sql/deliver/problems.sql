@@ -38,3 +38,6 @@ BEGIN
         AND NOT EXISTS (SELECT FROM sea_mq.workers() w WHERE w.backend_type = 'sea_mq dispatcher');
 END $$;
 COMMENT ON FUNCTION sea_mq.endpoint_problems IS 'What is wrong with endpoints, for sea_mq.problems; for internal use';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.endpoint_problems TO sea_mq_operator, sea_mq_monitor;

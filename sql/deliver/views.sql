@@ -118,3 +118,8 @@ COMMENT ON COLUMN sea_mq.endpoint_status.p99 IS 'Milliseconds that 99 of 100 too
 COMMENT ON COLUMN sea_mq.endpoint_status.dropped IS 'Events that were dropped from the log before they were delivered; see sea_mq.endpoint_backlog_age and sea_mq.forget_dropped';
 COMMENT ON COLUMN sea_mq.endpoint_status.dropped_from IS 'When the first of them was emitted';
 COMMENT ON COLUMN sea_mq.endpoint_status.dropped_to IS 'When the last of them was emitted';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.delivery_status TO sea_mq_producer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.reader_unread TO sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.endpoints, sea_mq.deliveries, sea_mq.endpoint_status TO sea_mq_operator, sea_mq_monitor;

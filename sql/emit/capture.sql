@@ -289,3 +289,8 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON FUNCTION sea_mq.install_capture IS 'Makes the triggers of tables what their captures want; for internal use';
+
+-- Whoever captures a table must own it; the functions see to it.
+GRANT SELECT ON sea_mq.captures, sea_mq.capture_triggers TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.capture, sea_mq.capture_condition TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.capture_members TO sea_mq_operator, sea_mq_monitor;

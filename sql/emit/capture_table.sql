@@ -311,3 +311,7 @@ EXECUTE FUNCTION sea_mq.follow_ddl();
 CREATE EVENT TRIGGER sea_mq_capture_drop ON sql_drop EXECUTE FUNCTION sea_mq.follow_ddl();
 COMMENT ON EVENT TRIGGER sea_mq_capture IS 'Captures follow their tables';
 COMMENT ON EVENT TRIGGER sea_mq_capture_drop IS 'The capture of a table ends with the table';
+
+-- Who may use it.
+GRANT SELECT ON sea_mq.captured_tables TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.begin_capture, sea_mq.capture_table, sea_mq.stop_capture TO sea_mq_operator;

@@ -214,3 +214,22 @@ CREATE TRIGGER append_only INSTEAD OF UPDATE OR DELETE ON sea_mq.outbox_events
 FOR EACH ROW EXECUTE FUNCTION sea_mq.outbox_events_refuse();
 COMMENT ON TRIGGER emit ON sea_mq.outbox_events IS 'INSERT is emit';
 COMMENT ON TRIGGER append_only ON sea_mq.outbox_events IS 'UPDATE and DELETE are errors';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION
+    sea_mq.emit(text, text, text, jsonb, integer, text, uuid, text, text, jsonb, text, timestamptz),
+    sea_mq.emit(text, anynonarray, text, jsonb, integer, text, uuid, text, text, jsonb, text, timestamptz),
+    sea_mq.emit(sea_mq.plain_text, text, sea_mq.plain_text, sea_mq.json_text, integer, text, sea_mq.id_text, text, text, sea_mq.json_text,
+        text, timestamptz),
+    sea_mq.emit(sea_mq.plain_text, anynonarray, sea_mq.plain_text, sea_mq.json_text, integer, text, sea_mq.id_text, text, text,
+        sea_mq.json_text, text, timestamptz)
+    TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.emit_many, sea_mq.emit_array, sea_mq.pending_events TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.event_name, sea_mq.context_name TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.outbox_events TO sea_mq_operator, sea_mq_monitor;
+-- The ids are for INSERT … RETURNING id.
+GRANT INSERT, SELECT (id) ON sea_mq.outbox_events TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.sink_id TO sea_mq_operator, sea_mq_monitor;
+-- A parameter whose value is known when the statement is planned is cast by these, with the rights of the caller.
+GRANT EXECUTE ON FUNCTION sea_mq.json_text_in, sea_mq.json_text_out, sea_mq.id_text_in, sea_mq.id_text_out
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator;

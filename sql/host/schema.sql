@@ -61,7 +61,7 @@ BEGIN
     END IF;
 END $$;
 
--- Who called: inside the door (sql/api/grants.sql, src/host/door.rs) the role in force is the owner's.
+-- Who called: inside the door (sql/api/door.sql, src/host/door.rs) the role in force is the owner's.
 CREATE FUNCTION sea_mq.caller() RETURNS oid
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'caller_wrapper';
 COMMENT ON FUNCTION sea_mq.caller IS 'The role that called a function of the extension which does its work as the extension''s owner; for internal use';
@@ -138,3 +138,6 @@ COMMENT ON COLUMN sea_mq.installation.cleared_server IS 'The run of the server i
 COMMENT ON COLUMN sea_mq.installation.fenced IS 'Why this database publishes and receives nothing: another relay has the lease; sea_mq.adopt() clears it';
 COMMENT ON COLUMN sea_mq.installation.adopting IS 'Whether the relay is to take the lease whoever has it (sea_mq.adopt)';
 COMMENT ON COLUMN sea_mq.installation.test_mode IS 'Whether there is no broker for this database and its copies, whatever the settings say (sea_mq.test_mode)';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.library_version TO sea_mq_operator, sea_mq_monitor;

@@ -610,3 +610,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         AND coalesce(s.closed_at, i.installed_at) < least(clock_timestamp() - $1, coalesce(sea_mq.inbox_floor(), 'infinity'))
 $$;
 COMMENT ON FUNCTION sea_mq.spent_inbox_slots IS 'Slots of the inbox''s ring that nothing needs any more; for internal use';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_list TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_replay, sea_mq.dlq_discard, sea_mq.dlq_replay_all TO sea_mq_operator;
+GRANT SELECT ON sea_mq.dlq_messages TO sea_mq_operator, sea_mq_monitor;

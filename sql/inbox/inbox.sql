@@ -548,3 +548,10 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text) IS
 'inbox_accept with JSON as text or json. Errors: as the form with jsonb; 22P02 (no JSON)';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.poison, sea_mq.skip, sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject,
+    sea_mq.extend_lease,
+    sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text),
+    sea_mq.inbox_accept(text, text, text, jsonb, text, integer, text, jsonb) TO sea_mq_consumer;
+GRANT SELECT ON sea_mq.inbox_messages TO sea_mq_operator, sea_mq_monitor;

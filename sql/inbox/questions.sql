@@ -44,3 +44,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY 1
 $$;
 COMMENT ON FUNCTION sea_mq.event_names IS 'The names of all events that are registered, or that a subscription names, in their normalised form';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.subscriptions_of, sea_mq.event_names
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.is_processed(text, text), sea_mq.is_processed(uuid, text)
+    TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;

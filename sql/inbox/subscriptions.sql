@@ -764,3 +764,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.forget_removed IS
 'Ends the problem that messages were removed before a subscription got them: republished, or given up. Returns how many. Errors: 42501, 42704';
+
+-- Who subscribes owns the subscription. Nobody writes to the tables: who may do what is for the functions to say.
+GRANT SELECT ON sea_mq.subscriptions, sea_mq.removed_messages TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
+    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.forget_removed TO sea_mq_consumer, sea_mq_operator;

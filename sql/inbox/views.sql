@@ -129,3 +129,7 @@ COMMENT ON COLUMN sea_mq.dlq_status.oldest_open_at IS 'When the oldest open one 
 COMMENT ON COLUMN sea_mq.dlq_status.last_failed_at IS 'When the newest failed last';
 COMMENT ON COLUMN sea_mq.dlq_status.last_error IS 'The error of the newest open one';
 COMMENT ON COLUMN sea_mq.dlq_status.returned IS 'Those that are replays which failed again, as far as they are retained';
+
+-- Who may use it.
+GRANT SELECT ON sea_mq.subscription_status, sea_mq.inbox_status, sea_mq.dlq_status TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.inbox_counts, sea_mq.inbox_size TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer;

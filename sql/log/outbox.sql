@@ -184,3 +184,6 @@ COMMENT ON COLUMN sea_mq.publish_failures.error IS 'The broker''s words';
 COMMENT ON COLUMN sea_mq.publish_failures.failed_at IS 'When it was given up';
 COMMENT ON COLUMN sea_mq.publish_failures.event IS 'The whole event, which is thus kept when its slot is emptied';
 COMMENT ON COLUMN sea_mq.publish_failures.resolved_at IS 'When it was tried again, replayed with a mended payload, or discarded; NULL: nothing was decided';
+
+-- Who may use it.
+GRANT SELECT ON sea_mq.publish_failures TO sea_mq_operator, sea_mq_monitor;

@@ -41,3 +41,7 @@ COMMENT ON FUNCTION sea_mq.stored_at IS 'When the relay recorded that an event w
 CREATE FUNCTION sea_mq.stored_as(sink bigint, seq bigint, xid xid8) RETURNS bigint
 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stored_as_wrapper';
 COMMENT ON FUNCTION sea_mq.stored_as IS 'An event''s sequence in its stream; for internal use';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.pending_events_of TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;

@@ -210,3 +210,9 @@ RETURNS SETOF record LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'contract_vi
 COMMENT ON FUNCTION sea_mq.contract_violations IS
 'How a payload breaks the contract of a registered version: JSON Pointers into the payload and what is wrong there, 20 at most; no
 row if it does not. Errors: 22023, 42704 (it is not registered)';
+
+-- The registry is open to all who use the extension; what is agreed on is registered by operators.
+GRANT SELECT ON sea_mq.event_types, sea_mq.schema_definitions TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.contract_uri, sea_mq.contract_violations
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.register_event, sea_mq.register_schema, sea_mq.deprecate_event TO sea_mq_operator;

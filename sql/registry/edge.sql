@@ -94,3 +94,6 @@ COMMENT ON FUNCTION sea_mq.external_view IS
 event without visibility is taken as sensitive). Fields that its contract marks with "x-sea-sensitive" are left out, or hashed with a
 key of this database ("hash"); so is the correlation id; provenance (causation, trace, delivery, replay and failure headers, stream
 sequence) is left out. Every edge by which events leave calls this. Error 22023: audience';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.external_view TO sea_mq_consumer, sea_mq_operator;

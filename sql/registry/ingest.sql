@@ -221,3 +221,9 @@ contract (whatever sea_mq.contracts says) and emitted. Returns the event''s id, 
 a message that went to the dead letter queue: no mapping matches, or what it makes of the message cannot be emitted. There it can be
 mended and replayed. message_id: the partner''s id of the message; NULL: what the mapping finds, else a hash of the content; known
 for as long as the inbox is retained. Errors: 22004, 22023';
+
+-- Who may use it.
+GRANT SELECT ON sea_mq.partner_mappings TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.ingest TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.map_fields TO sea_mq_producer, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.register_mapping, sea_mq.drop_mapping TO sea_mq_operator;

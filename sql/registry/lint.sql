@@ -148,3 +148,9 @@ $$;
 COMMENT ON FUNCTION sea_mq.lint IS
 'What is wrong with the registry, by the file in which a contract would stand: the rules of sea-mq contracts lint, and what retained
 events show: emitted types that are not registered or are deprecated. Reads all retained events';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.compare_schemas, sea_mq.compare_versions, sea_mq.contract_path, sea_mq.contract_file,
+    sea_mq.export_contracts TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.lint_contracts, sea_mq.lint TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.contract_files, sea_mq.import_contracts TO sea_mq_operator;

@@ -61,7 +61,7 @@ BEGIN
     END IF;
 END $$;
 
--- Who called: inside the door (sql/20_grants.sql, src/host/door.rs) the role in force is the owner's.
+-- Who called: inside the door (sql/api/door.sql, src/host/door.rs) the role in force is the owner's.
 CREATE FUNCTION sea_mq.caller() RETURNS oid
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'caller_wrapper';
 COMMENT ON FUNCTION sea_mq.caller IS 'The role that called a function of the extension which does its work as the extension''s owner; for internal use';
@@ -138,6 +138,9 @@ COMMENT ON COLUMN sea_mq.installation.cleared_server IS 'The run of the server i
 COMMENT ON COLUMN sea_mq.installation.fenced IS 'Why this database publishes and receives nothing: another relay has the lease; sea_mq.adopt() clears it';
 COMMENT ON COLUMN sea_mq.installation.adopting IS 'Whether the relay is to take the lease whoever has it (sea_mq.adopt)';
 COMMENT ON COLUMN sea_mq.installation.test_mode IS 'Whether there is no broker for this database and its copies, whatever the settings say (sea_mq.test_mode)';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.library_version TO sea_mq_operator, sea_mq_monitor;
 
 -- The log: rows are appended at pre-commit and never updated or deleted. See docs/concepts.md.
 CREATE SEQUENCE sea_mq.outbox_seq AS bigint;
@@ -325,6 +328,9 @@ COMMENT ON COLUMN sea_mq.publish_failures.error IS 'The broker''s words';
 COMMENT ON COLUMN sea_mq.publish_failures.failed_at IS 'When it was given up';
 COMMENT ON COLUMN sea_mq.publish_failures.event IS 'The whole event, which is thus kept when its slot is emptied';
 COMMENT ON COLUMN sea_mq.publish_failures.resolved_at IS 'When it was tried again, replayed with a mended payload, or discarded; NULL: nothing was decided';
+
+-- Who may use it.
+GRANT SELECT ON sea_mq.publish_failures TO sea_mq_operator, sea_mq_monitor;
 
 -- What each sink is. Outlives its stream's description: a sink is one context's and kind's for ever.
 CREATE TABLE sea_mq.sinks (
@@ -653,6 +659,10 @@ COMMENT ON COLUMN sea_mq.stream_deletions.stream_created_us IS 'Creation time of
 COMMENT ON COLUMN sea_mq.stream_deletions.error IS 'Why the last attempt failed, or why it is not deleted: sea_mq deletes only what carries this installation''s mark';
 COMMENT ON COLUMN sea_mq.stream_deletions.requested_at IS 'When it was asked for';
 
+-- Who may use it.
+GRANT SELECT ON sea_mq.streams TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.consumers, sea_mq.stream_divergences TO sea_mq_operator, sea_mq_monitor;
+
 -- What is committed and not published, found through the cursors and never by looking at what is published: every view and
 -- function that asks for it asks here. Without plans, which are made while tables are empty and serve when they are full.
 
@@ -696,6 +706,10 @@ COMMENT ON FUNCTION sea_mq.stored_at IS 'When the relay recorded that an event w
 CREATE FUNCTION sea_mq.stored_as(sink bigint, seq bigint, xid xid8) RETURNS bigint
 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stored_as_wrapper';
 COMMENT ON FUNCTION sea_mq.stored_as IS 'An event''s sequence in its stream; for internal use';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.pending_events_of TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
 
 CREATE FUNCTION sea_mq.emit(
     aggregate_type text, aggregate_id text, event_type text, payload jsonb,
@@ -913,6 +927,25 @@ CREATE TRIGGER append_only INSTEAD OF UPDATE OR DELETE ON sea_mq.outbox_events
 FOR EACH ROW EXECUTE FUNCTION sea_mq.outbox_events_refuse();
 COMMENT ON TRIGGER emit ON sea_mq.outbox_events IS 'INSERT is emit';
 COMMENT ON TRIGGER append_only ON sea_mq.outbox_events IS 'UPDATE and DELETE are errors';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION
+    sea_mq.emit(text, text, text, jsonb, integer, text, uuid, text, text, jsonb, text, timestamptz),
+    sea_mq.emit(text, anynonarray, text, jsonb, integer, text, uuid, text, text, jsonb, text, timestamptz),
+    sea_mq.emit(sea_mq.plain_text, text, sea_mq.plain_text, sea_mq.json_text, integer, text, sea_mq.id_text, text, text, sea_mq.json_text,
+        text, timestamptz),
+    sea_mq.emit(sea_mq.plain_text, anynonarray, sea_mq.plain_text, sea_mq.json_text, integer, text, sea_mq.id_text, text, text,
+        sea_mq.json_text, text, timestamptz)
+    TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.emit_many, sea_mq.emit_array, sea_mq.pending_events TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.event_name, sea_mq.context_name TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.outbox_events TO sea_mq_operator, sea_mq_monitor;
+-- The ids are for INSERT … RETURNING id.
+GRANT INSERT, SELECT (id) ON sea_mq.outbox_events TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.sink_id TO sea_mq_operator, sea_mq_monitor;
+-- A parameter whose value is known when the statement is planned is cast by these, with the rights of the caller.
+GRANT EXECUTE ON FUNCTION sea_mq.json_text_in, sea_mq.json_text_out, sea_mq.id_text_in, sea_mq.id_text_out
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator;
 
 -- ASCII letters alone become capitals: others would by the rules of the database's locale, where two contexts may have the
 -- same capitals (i and ı) and two databases have different rules for one context.
@@ -1318,6 +1351,14 @@ RETURNS SETOF record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'worker_failures_
 COMMENT ON FUNCTION sea_mq.worker_failures IS
 'Workers of this database that failed and have not worked for a minute since then without failing again: how often, since when, and
 the last error that is known. None without shared_preload_libraries';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.workers TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+GRANT EXECUTE ON FUNCTION sea_mq.worker_problem, sea_mq.worker_failures TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.preloaded TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.rename_stream, sea_mq.drop_stream,
+    sea_mq.create_consumer, sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt, sea_mq.test_mode
+    TO sea_mq_operator;
 
 -- Who reads the log for endpoints (19_endpoints.sql).
 
@@ -2103,6 +2144,11 @@ END $$;
 COMMENT ON FUNCTION sea_mq.forget_removed IS
 'Ends the problem that messages were removed before a subscription got them: republished, or given up. Returns how many. Errors: 42501, 42704';
 
+-- Who subscribes owns the subscription. Nobody writes to the tables: who may do what is for the functions to say.
+GRANT SELECT ON sea_mq.subscriptions, sea_mq.removed_messages TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
+    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.forget_removed TO sea_mq_consumer, sea_mq_operator;
+
 -- The inbox: every received message once for each subscription. What waits is in inbox_pending, which is small; what is done
 -- is in inbox_log, an append-only ring of slots. docs/inbox.md has the states of a message.
 CREATE SEQUENCE sea_mq.inbox_id AS bigint;
@@ -2653,6 +2699,13 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text) IS
 'inbox_accept with JSON as text or json. Errors: as the form with jsonb; 22P02 (no JSON)';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.poison, sea_mq.skip, sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject,
+    sea_mq.extend_lease,
+    sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text),
+    sea_mq.inbox_accept(text, text, text, jsonb, text, integer, text, jsonb) TO sea_mq_consumer;
+GRANT SELECT ON sea_mq.inbox_messages TO sea_mq_operator, sea_mq_monitor;
 
 -- The dead letter queue: what could not be handled here, and what others put on {context}.dlq.>.
 CREATE TABLE sea_mq.dlq_messages (
@@ -3267,6 +3320,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.spent_inbox_slots IS 'Slots of the inbox''s ring that nothing needs any more; for internal use';
 
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_list TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_replay, sea_mq.dlq_discard, sea_mq.dlq_replay_all TO sea_mq_operator;
+GRANT SELECT ON sea_mq.dlq_messages TO sea_mq_operator, sea_mq_monitor;
+
 -- What to look at on the receiving side. All of it is cheap: what waits is counted up to a bound, what is done is kept as counts.
 CREATE FUNCTION sea_mq.inbox_counts(subscription text, OUT received bigint, OUT processing bigint, OUT failed bigint,
     OUT oldest_at timestamptz, OUT next_attempt_at timestamptz)
@@ -3399,6 +3457,10 @@ COMMENT ON COLUMN sea_mq.dlq_status.last_failed_at IS 'When the newest failed la
 COMMENT ON COLUMN sea_mq.dlq_status.last_error IS 'The error of the newest open one';
 COMMENT ON COLUMN sea_mq.dlq_status.returned IS 'Those that are replays which failed again, as far as they are retained';
 
+-- Who may use it.
+GRANT SELECT ON sea_mq.subscription_status, sea_mq.inbox_status, sea_mq.dlq_status TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.inbox_counts, sea_mq.inbox_size TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+
 -- What sea_mq.problems says of endpoints. The body is looked at when it is called: the tables come later.
 CREATE FUNCTION sea_mq.endpoint_problems() RETURNS TABLE (rank integer, problem text, hint text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -3439,6 +3501,9 @@ BEGIN
         AND NOT EXISTS (SELECT FROM sea_mq.workers() w WHERE w.backend_type = 'sea_mq dispatcher');
 END $$;
 COMMENT ON FUNCTION sea_mq.endpoint_problems IS 'What is wrong with endpoints, for sea_mq.problems; for internal use';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.endpoint_problems TO sea_mq_operator, sea_mq_monitor;
 
 CREATE FUNCTION sea_mq.log_size(OUT bytes bigint, OUT dead_tuples bigint)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -3768,6 +3833,12 @@ $$;
 COMMENT ON FUNCTION sea_mq.install_report IS
 'What is installed and whether it works: tables, indexes, row counts, settings, workers, broker, streams, roles';
 
+-- Who may use it.
+GRANT SELECT ON sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems, sea_mq.status
+    TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.log_size, sea_mq.unpublished_bytes TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+GRANT EXECUTE ON FUNCTION sea_mq.event_status, sea_mq.install_report TO sea_mq_operator, sea_mq_monitor;
+
 -- The registry: which versions of which event types there are, and what their payloads look like. What is registered never
 -- changes its meaning, so a version can be checked against, cached and relied on.
 CREATE TABLE sea_mq.event_types (
@@ -3981,6 +4052,12 @@ COMMENT ON FUNCTION sea_mq.contract_violations IS
 'How a payload breaks the contract of a registered version: JSON Pointers into the payload and what is wrong there, 20 at most; no
 row if it does not. Errors: 22023, 42704 (it is not registered)';
 
+-- The registry is open to all who use the extension; what is agreed on is registered by operators.
+GRANT SELECT ON sea_mq.event_types, sea_mq.schema_definitions TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.contract_uri, sea_mq.contract_violations
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.register_event, sea_mq.register_schema, sea_mq.deprecate_event TO sea_mq_operator;
+
 -- Contracts against each other and against what is emitted; and in and out of files, so that they can be kept in git. The same
 -- checks without a server are those of the command `sea-mq contracts`.
 CREATE FUNCTION sea_mq.compare_schemas(old jsonb, new jsonb, OUT pointer text, OUT change text, OUT compatibility text)
@@ -4131,6 +4208,12 @@ $$;
 COMMENT ON FUNCTION sea_mq.lint IS
 'What is wrong with the registry, by the file in which a contract would stand: the rules of sea-mq contracts lint, and what retained
 events show: emitted types that are not registered or are deprecated. Reads all retained events';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.compare_schemas, sea_mq.compare_versions, sea_mq.contract_path, sea_mq.contract_file,
+    sea_mq.export_contracts TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.lint_contracts, sea_mq.lint TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.contract_files, sea_mq.import_contracts TO sea_mq_operator;
 
 -- Capture: changes of a table's rows become events. Statement triggers hand the rows over (src/emit/capture); what is captured,
 -- under which names and in which versions, stands here. See docs/capture.md.
@@ -4423,6 +4506,11 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON FUNCTION sea_mq.install_capture IS 'Makes the triggers of tables what their captures want; for internal use';
+
+-- Whoever captures a table must own it; the functions see to it.
+GRANT SELECT ON sea_mq.captures, sea_mq.capture_triggers TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.capture, sea_mq.capture_condition TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.capture_members TO sea_mq_operator, sea_mq_monitor;
 
 -- What people call, and how a capture follows its table.
 CREATE FUNCTION sea_mq.check_capturable("table" regclass) RETURNS void
@@ -4738,6 +4826,10 @@ CREATE EVENT TRIGGER sea_mq_capture_drop ON sql_drop EXECUTE FUNCTION sea_mq.fol
 COMMENT ON EVENT TRIGGER sea_mq_capture IS 'Captures follow their tables';
 COMMENT ON EVENT TRIGGER sea_mq_capture_drop IS 'The capture of a table ends with the table';
 
+-- Who may use it.
+GRANT SELECT ON sea_mq.captured_tables TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.begin_capture, sea_mq.capture_table, sea_mq.stop_capture TO sea_mq_operator;
+
 -- The inbound edge: a partner's messages, normalised by a registered mapping into events that keep their contract.
 CREATE TABLE sea_mq.partner_mappings (
     partner text NOT NULL CHECK (partner ~ E'^[^[:space:].*>/\\\\]{1,128}$'),
@@ -4962,6 +5054,12 @@ a message that went to the dead letter queue: no mapping matches, or what it mak
 mended and replayed. message_id: the partner''s id of the message; NULL: what the mapping finds, else a hash of the content; known
 for as long as the inbox is retained. Errors: 22004, 22023';
 
+-- Who may use it.
+GRANT SELECT ON sea_mq.partner_mappings TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.ingest TO sea_mq_producer;
+GRANT EXECUTE ON FUNCTION sea_mq.map_fields TO sea_mq_producer, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.register_mapping, sea_mq.drop_mapping TO sea_mq_operator;
+
 -- What may leave: the one way in which an event is made fit for those outside, whatever it leaves by.
 
 -- Dumped with the database, so that a value keeps its hash.
@@ -5058,6 +5156,9 @@ COMMENT ON FUNCTION sea_mq.external_view IS
 event without visibility is taken as sensitive). Fields that its contract marks with "x-sea-sensitive" are left out, or hashed with a
 key of this database ("hash"); so is the correlation id; provenance (causation, trace, delivery, replay and failure headers, stream
 sequence) is left out. Every edge by which events leave calls this. Error 22023: audience';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.external_view TO sea_mq_consumer, sea_mq_operator;
 
 -- For callers who must know, and for operators.
 
@@ -5303,6 +5404,10 @@ COMMENT ON FUNCTION sea_mq.republish IS
 behind what is there. Returns how many events are to be looked at; the relay does so after the commit. Errors: 22004, 22023, 42704
 (no such stream), 0A000 (the stream does not keep what was published), 55000 (no broker)';
 
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.retry_failed, sea_mq.verify_stream, sea_mq.republish TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.publication_now, sea_mq.wait_published TO sea_mq_producer, sea_mq_operator, sea_mq_monitor;
+
 -- What is looked at and decided page by page: by programs that show it, and that can be interrupted between two pages.
 
 CREATE FUNCTION sea_mq.check_page(max integer, most integer) RETURNS void
@@ -5467,6 +5572,10 @@ COMMENT ON FUNCTION sea_mq.masked_payload IS
 'A payload as people look at it: what its contract marks with "x-sea-sensitive" stands as "***". A payload without a contract stands
 as it is';
 
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_page, sea_mq.events_after, sea_mq.masked_payload TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.dlq_replay_batch TO sea_mq_operator;
+
 -- Metrics: defined here and nowhere else. `sea-mq serve`, sql_exporter and psql all read this.
 
 CREATE FUNCTION sea_mq.latency_metrics(OUT name text, OUT bound double precision, OUT value double precision) RETURNS SETOF record
@@ -5625,6 +5734,11 @@ BEGIN
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', c.view, c.name, c.remark);
     END LOOP;
 END $$;
+
+-- How it goes, without what it is about. Functions in a view are called with the rights of whoever reads the view.
+GRANT EXECUTE ON FUNCTION sea_mq.metrics, sea_mq.overview_row TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+GRANT SELECT ON sea_mq.metrics, sea_mq.overview, sea_mq.stream_overview, sea_mq.subscription_overview, sea_mq.dlq_overview
+    TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
 
 -- Links between entities of several contexts. Neither end need exist here: there is no foreign key across modules.
 CREATE TABLE sea_mq.entity_links (
@@ -5800,6 +5914,12 @@ COMMENT ON FUNCTION sea_mq.links_of IS
 'The links of an entity with the entity at their other end; direction: outgoing (it is the source) or incoming. A link of an entity to
 itself has a row for each direction';
 
+-- Handlers link what they make, so whoever emits or handles may.
+GRANT EXECUTE ON FUNCTION sea_mq.create_links, sea_mq.create_link, sea_mq.drop_link TO sea_mq_producer, sea_mq_consumer, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.find_links_by_source, sea_mq.find_links_by_target, sea_mq.find_links_by_type, sea_mq.find_link,
+    sea_mq.links_of TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.entity_links TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+
 -- What a registry of subscribers answers.
 
 -- Events have the subject {context}.event.{type}.v{version}; what is NULL here may be anything.
@@ -5846,6 +5966,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY 1
 $$;
 COMMENT ON FUNCTION sea_mq.event_names IS 'The names of all events that are registered, or that a subscription names, in their normalised form';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.subscriptions_of, sea_mq.event_names
+    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.is_processed(text, text), sea_mq.is_processed(uuid, text)
+    TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 
 -- Endpoints outside: as they should be served. The dispatcher serves them; docs/endpoints.md has the states and outcomes.
 CREATE TABLE sea_mq.endpoint_definitions (
@@ -6503,6 +6629,11 @@ COMMENT ON FUNCTION sea_mq.check_endpoint IS
 'Sends an event of type ping to an endpoint, from this session and whatever its state is, and says how far it came: secrets, resolves,
 connects, tls, answers. ok is NULL for what it did not come to. Waits for the answer as long as the endpoint''s timeouts. Error 42704';
 
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.create_endpoint, sea_mq.alter_endpoint, sea_mq.set_endpoint_paused, sea_mq.pause_endpoint,
+    sea_mq.resume_endpoint, sea_mq.drop_endpoint, sea_mq.forget_dropped, sea_mq.rotate_secret, sea_mq.set_secret,
+    sea_mq.check_endpoint TO sea_mq_operator;
+
 -- Deliveries: what is sent, what became of it, and what people do about it.
 CREATE FUNCTION sea_mq.render_event(event jsonb, format text) RETURNS jsonb
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'render_event_wrapper';
@@ -6811,6 +6942,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sea_mq.keep_for_endpoints IS 'Makes deliveries of what endpoints have not got, when a restored dump is adopted; for internal use';
 
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.deliver, sea_mq.redeliver, sea_mq.redeliver_all, sea_mq.cancel_delivery TO sea_mq_operator;
+
 -- What the dispatcher reads and writes.
 CREATE FUNCTION sea_mq.endpoint_descriptions() RETURNS TABLE (description text, state text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -7083,6 +7217,11 @@ COMMENT ON COLUMN sea_mq.endpoint_status.p99 IS 'Milliseconds that 99 of 100 too
 COMMENT ON COLUMN sea_mq.endpoint_status.dropped IS 'Events that were dropped from the log before they were delivered; see sea_mq.endpoint_backlog_age and sea_mq.forget_dropped';
 COMMENT ON COLUMN sea_mq.endpoint_status.dropped_from IS 'When the first of them was emitted';
 COMMENT ON COLUMN sea_mq.endpoint_status.dropped_to IS 'When the last of them was emitted';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.delivery_status TO sea_mq_producer, sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.reader_unread TO sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.endpoints, sea_mq.deliveries, sea_mq.endpoint_status TO sea_mq_operator, sea_mq_monitor;
 
 -- Handlers that are HTTP services: what the dispatcher takes from the inbox, and what follows from the answers. docs/http-handlers.md.
 
@@ -7365,6 +7504,9 @@ COMMENT ON FUNCTION sea_mq.event_trace IS
 in its stream; received, attempted and processed by each subscription here; delivered to each endpoint. What is yet to come has no time, or that of the
 next attempt. No row: neither log nor inbox have it, or not any more';
 
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.event_trace TO sea_mq_operator, sea_mq_monitor;
+
 -- The door. A function that was declared SECURITY DEFINER does its work as the extension's owner, but not in PostgreSQL's way, which
 -- keeps all settings of the caller's but those that the function names: sea_mq.f(…) becomes a C function that runs
 -- sea_mq_inside.f(…), the body that was declared, inside the door (src/host/door.rs). The list that remains is in SECURITY.md.
@@ -7419,100 +7561,6 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sea_mq, sea_mq_inside FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA sea_mq FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA sea_mq TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
-
-DO $$
-DECLARE
-    form regprocedure;
-BEGIN
-    FOR form IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'sea_mq'::regnamespace AND p.proname = 'emit' LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO sea_mq_producer', form);
-    END LOOP;
-END $$;
-GRANT EXECUTE ON FUNCTION sea_mq.emit_many, sea_mq.emit_array, sea_mq.pending_events, sea_mq.event_name, sea_mq.context_name
-    TO sea_mq_producer;
--- The ids are for INSERT … RETURNING id.
-GRANT INSERT, SELECT (id) ON sea_mq.outbox_events TO sea_mq_producer;
-
-GRANT SELECT ON sea_mq.outbox_events, sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems,
-    sea_mq.status, sea_mq.streams, sea_mq.consumers, sea_mq.publish_failures, sea_mq.stream_divergences TO sea_mq_monitor, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.library_version, sea_mq.worker_problem, sea_mq.event_status, sea_mq.event_trace,
-    sea_mq.install_report, sea_mq.event_name, sea_mq.context_name, sea_mq.sink_id TO sea_mq_monitor, sea_mq_operator;
-
-GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.rename_stream, sea_mq.drop_stream, sea_mq.create_consumer,
-    sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt, sea_mq.test_mode TO sea_mq_operator;
--- Who subscribes owns the subscription. Nobody writes to the tables: who may do what is for the functions to say.
-GRANT SELECT ON sea_mq.subscriptions, sea_mq.removed_messages TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
-GRANT SELECT ON sea_mq.streams TO sea_mq_consumer;
-GRANT EXECUTE ON FUNCTION sea_mq.subscribe, sea_mq.unsubscribe, sea_mq.alter_subscription, sea_mq.set_paused,
-    sea_mq.pause_subscription, sea_mq.resume_subscription, sea_mq.forget_removed, sea_mq.event_name, sea_mq.context_name
-    TO sea_mq_consumer, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.receive, sea_mq.complete, sea_mq.fail, sea_mq.reject, sea_mq.extend_lease,
-    sea_mq.inbox_accept(text, text, text, jsonb, text, integer, text, jsonb),
-    sea_mq.inbox_accept(sea_mq.plain_text, text, text, sea_mq.json_text, text, integer, text, sea_mq.json_text),
-    sea_mq.poison, sea_mq.skip TO sea_mq_consumer;
-GRANT EXECUTE ON FUNCTION sea_mq.dlq_list, sea_mq.dlq_replay, sea_mq.dlq_replay_all, sea_mq.dlq_discard TO sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.dlq_list, sea_mq.dlq_page TO sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.dlq_page, sea_mq.dlq_replay_batch TO sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.events_after, sea_mq.masked_payload TO sea_mq_monitor, sea_mq_operator;
-GRANT SELECT ON sea_mq.subscription_status, sea_mq.inbox_status, sea_mq.dlq_status TO sea_mq_monitor, sea_mq_operator, sea_mq_consumer;
-GRANT SELECT ON sea_mq.inbox_messages, sea_mq.dlq_messages TO sea_mq_monitor, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.inbox_counts, sea_mq.inbox_size, sea_mq.workers TO sea_mq_monitor, sea_mq_operator, sea_mq_consumer;
-
-GRANT EXECUTE ON FUNCTION sea_mq.retry_failed, sea_mq.verify_stream, sea_mq.republish TO sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.wait_published, sea_mq.publication_now TO sea_mq_producer, sea_mq_operator, sea_mq_monitor;
-
--- A parameter whose value is known when the statement is planned is cast by these, with the rights of the caller.
-GRANT EXECUTE ON FUNCTION sea_mq.json_text_in, sea_mq.json_text_out, sea_mq.id_text_in, sea_mq.id_text_out
-    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator;
-
--- How it goes, without what it is about.
-GRANT EXECUTE ON FUNCTION sea_mq.metrics TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
-GRANT SELECT ON sea_mq.metrics, sea_mq.overview, sea_mq.stream_overview, sea_mq.subscription_overview, sea_mq.dlq_overview
-    TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
--- Functions in a view are called with the rights of whoever reads the view.
-GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.preloaded, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.inbox_counts, sea_mq.inbox_size,
-    sea_mq.unpublished_bytes TO sea_mq_viewer;
-GRANT EXECUTE ON FUNCTION sea_mq.overview_row TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
-
--- The registry is open to all who use the extension; what is agreed on is registered by operators.
-GRANT SELECT ON sea_mq.event_types, sea_mq.schema_definitions
-    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.contract_violations, sea_mq.contract_uri
-    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
-GRANT SELECT ON sea_mq.partner_mappings TO sea_mq_operator, sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.ingest TO sea_mq_producer;
-GRANT EXECUTE ON FUNCTION sea_mq.map_fields TO sea_mq_producer, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.register_mapping, sea_mq.drop_mapping TO sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.external_view TO sea_mq_consumer, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.register_event, sea_mq.register_schema, sea_mq.deprecate_event TO sea_mq_operator;
-
-GRANT EXECUTE ON FUNCTION sea_mq.compare_schemas, sea_mq.compare_versions, sea_mq.export_contracts, sea_mq.contract_path,
-    sea_mq.contract_file TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.lint, sea_mq.lint_contracts TO sea_mq_operator, sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.import_contracts, sea_mq.contract_files TO sea_mq_operator;
-
--- Handlers link what they make, so whoever emits or handles may.
-GRANT EXECUTE ON FUNCTION sea_mq.create_link, sea_mq.create_links, sea_mq.drop_link TO sea_mq_producer, sea_mq_consumer, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.find_link, sea_mq.find_links_by_source, sea_mq.find_links_by_target, sea_mq.find_links_by_type,
-    sea_mq.links_of TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
-GRANT SELECT ON sea_mq.entity_links TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.subscriptions_of, sea_mq.event_names
-    TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.is_processed(text, text), sea_mq.is_processed(uuid, text)
-    TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
-
-GRANT EXECUTE ON FUNCTION sea_mq.create_endpoint, sea_mq.alter_endpoint, sea_mq.drop_endpoint, sea_mq.set_endpoint_paused,
-    sea_mq.pause_endpoint, sea_mq.resume_endpoint, sea_mq.rotate_secret, sea_mq.set_secret, sea_mq.deliver, sea_mq.redeliver,
-    sea_mq.redeliver_all, sea_mq.cancel_delivery, sea_mq.check_endpoint, sea_mq.forget_dropped TO sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.delivery_status TO sea_mq_operator, sea_mq_monitor, sea_mq_producer;
-GRANT EXECUTE ON FUNCTION sea_mq.reader_unread, sea_mq.endpoint_problems TO sea_mq_operator, sea_mq_monitor;
-GRANT SELECT ON sea_mq.endpoints, sea_mq.deliveries, sea_mq.endpoint_status TO sea_mq_operator, sea_mq_monitor;
-
--- Whoever captures a table must own it; the functions see to it.
-GRANT SELECT ON sea_mq.captures, sea_mq.capture_triggers, sea_mq.captured_tables TO sea_mq_operator, sea_mq_monitor;
-GRANT EXECUTE ON FUNCTION sea_mq.capture_table, sea_mq.begin_capture, sea_mq.stop_capture, sea_mq.capture, sea_mq.capture_condition
-    TO sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.capture_members TO sea_mq_operator, sea_mq_monitor;
 
 DO $$
 BEGIN

@@ -402,3 +402,11 @@ RETURNS SETOF record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'worker_failures_
 COMMENT ON FUNCTION sea_mq.worker_failures IS
 'Workers of this database that failed and have not worked for a minute since then without failing again: how often, since when, and
 the last error that is known. None without shared_preload_libraries';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.workers TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+GRANT EXECUTE ON FUNCTION sea_mq.worker_problem, sea_mq.worker_failures TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.preloaded TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
+GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.rename_stream, sea_mq.drop_stream,
+    sea_mq.create_consumer, sea_mq.drop_consumer, sea_mq.start, sea_mq.stop, sea_mq.reload, sea_mq.adopt, sea_mq.test_mode
+    TO sea_mq_operator;

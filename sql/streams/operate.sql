@@ -241,3 +241,7 @@ COMMENT ON FUNCTION sea_mq.republish IS
 'Refills a stream from the log: what is retained from a time or a place on and is not in the stream is published once more, in order,
 behind what is there. Returns how many events are to be looked at; the relay does so after the commit. Errors: 22004, 22023, 42704
 (no such stream), 0A000 (the stream does not keep what was published), 55000 (no broker)';
+
+-- Who may use it.
+GRANT EXECUTE ON FUNCTION sea_mq.retry_failed, sea_mq.verify_stream, sea_mq.republish TO sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.publication_now, sea_mq.wait_published TO sea_mq_producer, sea_mq_operator, sea_mq_monitor;

@@ -324,3 +324,7 @@ COMMENT ON COLUMN sea_mq.stream_deletions.name IS 'Stream';
 COMMENT ON COLUMN sea_mq.stream_deletions.stream_created_us IS 'Creation time of the stream that is meant (microseconds since 1970 UTC); NULL: not known';
 COMMENT ON COLUMN sea_mq.stream_deletions.error IS 'Why the last attempt failed, or why it is not deleted: sea_mq deletes only what carries this installation''s mark';
 COMMENT ON COLUMN sea_mq.stream_deletions.requested_at IS 'When it was asked for';
+
+-- Who may use it.
+GRANT SELECT ON sea_mq.streams TO sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
+GRANT SELECT ON sea_mq.consumers, sea_mq.stream_divergences TO sea_mq_operator, sea_mq_monitor;

@@ -3,7 +3,7 @@
 //! `sea_mq.f(…)` is a C function of everybody whom it is granted to, and what it does stands in `sea_mq_inside.f(…)`, which has the
 //! same parameters and result and is granted to nobody. The first runs the second inside the door: as the owner of the
 //! extension, whose rights are messages and nothing else, with settings that no caller chooses. Nothing is SECURITY DEFINER,
-//! which would keep all settings of the caller's but one. `sql/api/grants.sql` makes the pairs.
+//! which would keep all settings of the caller's but one. `sql/api/door.sql` makes the pairs.
 
 use std::ffi::CStr;
 
