@@ -168,12 +168,17 @@ pub fn wait_until(limit: Duration, look: Duration, done: impl Fn() -> bool) {
     }
 }
 
-/// Waits until `fd` is readable or the time has passed; the latch stays as it is, so setting it wakes nobody.
+/// The longest [`nap`].
+const NAP: Duration = Duration::from_millis(10);
+
+/// Waits until `fd` is readable or the time has passed, up to 10 ms; the latch stays as it is, so setting it wakes nobody.
+/// `WaitLatch` counts in whole milliseconds, which is longer than most naps.
 pub fn nap(fd: RawFd, timeout: Duration) {
-    let events = pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_SOCKET_READABLE;
-    let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).max(1);
-    // SAFETY: MyLatch is this process's own.
-    unsafe { pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, events as i32, fd, millis as _, pg_sys::PG_WAIT_EXTENSION) };
+    let timeout = timeout.min(NAP);
+    let time = libc::timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+    let mut readable = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one descriptor, and a time that is there until it returns. A signal ends the nap, which is as well.
+    unsafe { libc::ppoll(&raw mut readable, 1, &raw const time, std::ptr::null()) };
 }
 
 /// What `pg_stat_activity` shows.
