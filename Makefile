@@ -83,7 +83,7 @@ upgrade: build ## from the last released version to this one, and by pg_upgrade 
 	@scripts/upgrade-test.sh
 	@for pair in $(filter-out none,$(or $(MAJORS),15:18 16:17)); do PROFILE=$(PROFILE) scripts/upgrade-majors.sh $${pair%:*} $${pair#*:} || exit; done
 
-upgrade-script: ## make sql/upgrade/ anew of what differs between the last released version and sql/
+upgrade-script: ## write sql/upgrade/ from what differs between the last released version and sql/
 	@scripts/upgrade.py write
 
 package: setup ## the extension as an installation tree, for the system's PostgreSQL or that of PG_CONFIG=/path/to/pg_config

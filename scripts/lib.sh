@@ -121,7 +121,7 @@ wait_for() {
     done
 }
 
-# cluster_start DIRECTORY [SETTING=VALUE…]: starts the cluster in DIRECTORY, made anew if there is none. Prints its port.
+# cluster_start DIRECTORY [SETTING=VALUE…]: starts the cluster in DIRECTORY, made if there is none. Prints its port.
 cluster_start() {
     local directory=$1 setting port try
     shift

@@ -155,7 +155,7 @@ make_deb() {
 
 make_command() {
     say "Building the command sea-mq, profile $profile (some minutes the first time)"
-    # In a folder of its own: cargo pgrx asks for other flags, and where paths are mapped cargo builds all anew when flags change.
+    # In a folder of its own: cargo pgrx asks for other flags, and where paths are mapped cargo builds all again when flags change.
     local directory=$packages/command target=target
     [ "$profile" != dist ] || target=target/command
     local built=$target/${profile/#dev/debug}/sea-mq

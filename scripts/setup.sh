@@ -201,7 +201,7 @@ private_postgres() {
     if [ "$pg_major" = "$debian_major" ]; then copy_of_debians; else from_python_package "$pg_major" "$pg_prefix"; fi
 }
 
-# Told anew of all that are set up: its configuration is replaced, not added to.
+# Told again of all that are set up: its configuration is replaced, not added to.
 pgrx_home() {
     ! grep -qsF "\"$SEA_MQ_PG_CONFIG\"" "$PGRX_HOME/config.toml" || return 0
     local major arguments=()

@@ -107,7 +107,7 @@ UNION ALL
 -- Once is no problem: it is tried again at once, and most of what can be in the way of a transaction passes.
 SELECT 2, format('the %s has failed %s times since %s: %s', f.worker, f.failures, date_trunc('second', f.since),
         coalesce(f.error, 'its process ended; see the server''s log')),
-    'It tries again by itself. If that does not help, look for sea_mq in the server''s log; once the cause is mended, it goes on.'
+    'It tries again by itself. If that does not help, look for sea_mq in the server''s log; once the cause is fixed, it goes on.'
 FROM sea_mq.worker_failures() f WHERE f.failures > 2
 UNION ALL
 SELECT CASE WHEN v.library < v.script THEN 1 ELSE 5 END,
@@ -118,7 +118,7 @@ FROM (SELECT string_to_array(sea_mq.library_version(), '.')::integer[] AS librar
     FROM pg_catalog.pg_extension e WHERE e.extname = 'sea_mq') v WHERE v.library <> v.script
 UNION ALL
 SELECT 1, format('emit refuses events: about %s MB are not published yet, and sea_mq.max_outbox_size is %s MB', b.bytes >> 20, m.bytes >> 20),
-    'Mend what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
+    'Fix what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
 FROM (SELECT pg_size_bytes(current_setting('sea_mq.max_outbox_size')) AS bytes) m
 CROSS JOIN LATERAL (SELECT CASE WHEN m.bytes > 0 THEN sea_mq.unpublished_bytes() END AS bytes) b
 WHERE b.bytes >= m.bytes
@@ -147,7 +147,7 @@ SELECT 4, format('stream %s has lost this installation''s mark: others may take 
 FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink WHERE x.differences ? 'sea_mq.install'
 UNION ALL
 SELECT 4, format('%s events of stream %s were refused by the broker', f.events, s.name),
-    'See sea_mq.dlq_list() for the reasons; once mended, sea_mq.retry_failed() sends them.'
+    'See sea_mq.dlq_list() for the reasons; once fixed, sea_mq.retry_failed() sends them.'
 FROM (SELECT p.sink, count(*) AS events FROM sea_mq.publish_failures p WHERE p.resolved_at IS NULL GROUP BY p.sink) f
 JOIN sea_mq.streams s ON s.sink = f.sink
 UNION ALL
@@ -161,7 +161,7 @@ FROM sea_mq.relay_status r, sea_mq.streams s CROSS JOIN LATERAL sea_mq.pending_e
 WHERE o.pending > 1000 AND r.state <> 'unconfigured'
 UNION ALL
 SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error),
-    'Describe it anew with sea_mq.create_consumer under the same name, or give it up with sea_mq.drop_consumer.'
+    'Describe it again with sea_mq.create_consumer under the same name, or give it up with sea_mq.drop_consumer.'
 FROM sea_mq.consumers c WHERE c.state = 'refused'
 UNION ALL
 SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error),

@@ -15,7 +15,7 @@ CREATE FUNCTION sea_mq.public_key(secret text) RETURNS text LANGUAGE c IMMUTABLE
 COMMENT ON FUNCTION sea_mq.public_key IS
 'What whoever verifies needs: the public key of an asymmetric secret, else the secret itself. Error 22023: it is no signing secret; for internal use';
 CREATE FUNCTION sea_mq.dispatch_at_commit() RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dispatch_at_commit_wrapper';
-COMMENT ON FUNCTION sea_mq.dispatch_at_commit IS 'Starts the dispatcher, or has it look at its tables anew, when this transaction commits; for internal use';
+COMMENT ON FUNCTION sea_mq.dispatch_at_commit IS 'Starts the dispatcher, or has it look at its tables again, when this transaction commits; for internal use';
 
 CREATE FUNCTION sea_mq.here() RETURNS sea_mq.endpoint_home
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -20,7 +20,7 @@ BEGIN
     SELECT 3, format('endpoint %s will lose events: some have waited since %s, and %s', w.endpoint, date_trunc('second', w.oldest_at),
             CASE WHEN w.oldest_at < now() - w.age / 2 THEN format('after %s they are dropped', w.age)
                 ELSE format('the log has %s of %s', pg_size_pretty(w.bytes), pg_size_pretty(w.most)) END),
-        'See its row in sea_mq.endpoint_status. Mend it, raise sea_mq.endpoint_backlog_age or endpoint_backlog_size, or drop it.'
+        'See its row in sea_mq.endpoint_status. Fix it, raise sea_mq.endpoint_backlog_age or endpoint_backlog_size, or drop it.'
     FROM (SELECT e.endpoint, u.oldest_at, b.*, CASE WHEN b.most > 0 THEN z.bytes END AS bytes
         FROM (SELECT CASE WHEN a.age > '0' THEN greatest(a.age, 2 * r.retention) END AS age, r.retention, m.most
             FROM (SELECT current_setting('sea_mq.endpoint_backlog_age')::interval AS age) a,

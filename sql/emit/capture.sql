@@ -35,7 +35,7 @@ COMMENT ON FUNCTION sea_mq.capture IS 'Trigger function of captured tables; refu
 
 CREATE FUNCTION sea_mq.capture_changed("table" regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'capture_changed_wrapper';
-COMMENT ON FUNCTION sea_mq.capture_changed IS 'Makes all sessions read anew what is captured of a table; for internal use';
+COMMENT ON FUNCTION sea_mq.capture_changed IS 'Makes all sessions read again what is captured of a table; for internal use';
 
 CREATE FUNCTION sea_mq.capture_condition("table" regclass, condition text, names jsonb DEFAULT NULL, captured regclass DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'capture_condition_wrapper';
@@ -241,11 +241,11 @@ BEGIN
         WHERE a.attrelid = captured AND a.attnum > 0 AND NOT a.attisdropped);
     RETURN NEW;
 END $$;
-COMMENT ON FUNCTION sea_mq.guard_capture IS 'Trigger function: what is to be known when a captured table''s columns change, and that sessions read it anew';
+COMMENT ON FUNCTION sea_mq.guard_capture IS 'Trigger function: what is to be known when a captured table''s columns change, and that sessions read it again';
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON sea_mq.captures FOR EACH ROW EXECUTE FUNCTION sea_mq.guard_capture();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON sea_mq.captures FOR EACH ROW EXECUTE FUNCTION sea_mq.guard_capture();
 COMMENT ON TRIGGER guard ON sea_mq.captures IS 'What is to be known when the table''s columns change';
-COMMENT ON TRIGGER changed ON sea_mq.captures IS 'Sessions read anew what is captured';
+COMMENT ON TRIGGER changed ON sea_mq.captures IS 'Sessions read again what is captured';
 
 -- The triggers of a capture, by operation. Transition tables allow one event a trigger. What each is stands in
 -- src/emit/capture/triggers.rs.

@@ -103,10 +103,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.may_manage IS 'Whether the caller is an operator or a member of the role that created something; for internal use';
 
--- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them anew.
+-- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them again.
 CREATE FUNCTION sea_mq.table_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'table_changed_wrapper';
-COMMENT ON FUNCTION sea_mq.table_changed IS 'Trigger function: backends are to read the table anew; for internal use';
+COMMENT ON FUNCTION sea_mq.table_changed IS 'Trigger function: backends are to read the table again; for internal use';
 
 -- Who this installation is. Deliberately not part of a dump: a restored copy gets an identity of its own, and what it
 -- carries of the original's (streams.owner, the xids in the log) shows that it is a copy.

@@ -175,7 +175,7 @@ COMMENT ON FUNCTION sea_mq.emit_raw IS
 current transaction. The caller has checked all of it but the size: false, and nothing emitted, if an event is too large; for
 internal use';
 
--- The headers of a message but for those that sea_mq sets anew when it sends it on.
+-- The headers of a message but for those that sea_mq sets again when it sends it on.
 CREATE FUNCTION sea_mq.own_headers(headers jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_object_agg(h.key, h.value), '{}') FROM jsonb_each($1) h
@@ -391,8 +391,8 @@ BEGIN
     RETURN new_id;
 END $$;
 COMMENT ON FUNCTION sea_mq.dlq_replay IS
-'Replays a dead letter, with a mended payload if one is given, in the current transaction, and returns the new message id. Subject
-and headers stay, attempts count anew, X-Replayed-From names the original, and the DLQ stream gives the message up. To the
+'Replays a dead letter, with a corrected payload if one is given, in the current transaction, and returns the new message id. Subject
+and headers stay, attempts count again, X-Replayed-From names the original, and the DLQ stream gives the message up. To the
 original subject if this database emits that context (other subscriptions of sea_mq leave it alone, by X-Replay-For), else to the
 subscription that had failed; a partner''s message (sea_mq.ingest) is ingested again. Errors: 42704, 55000 (replayed or discarded already, or nowhere to replay it to)';
 

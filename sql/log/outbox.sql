@@ -116,7 +116,7 @@ SELECT 0, ('x' || left(md5(i.install_id::text), 8))::bit(32)::integer FROM sea_m
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.outbox_ring
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.outbox_ring ENABLE ALWAYS TRIGGER changed;
-COMMENT ON TRIGGER changed ON sea_mq.outbox_ring IS 'Tells backends to read the ring anew';
+COMMENT ON TRIGGER changed ON sea_mq.outbox_ring IS 'Tells backends to read the ring again';
 CREATE TABLE sea_mq.outbox_slots (
     slot smallint PRIMARY KEY,
     opened_at timestamptz NOT NULL,
@@ -149,7 +149,7 @@ CREATE TABLE sea_mq.scheduled_events (
     correlation_id text,
     causation_id text,
     visibility text NOT NULL,
-    -- What adopt() queues anew may have the seq of another installation.
+    -- What adopt() queues again may have the seq of another installation.
     PRIMARY KEY (available_at, seq, id)
 );
 CREATE INDEX scheduled_events_id ON sea_mq.scheduled_events (id);
@@ -183,7 +183,7 @@ COMMENT ON COLUMN sea_mq.publish_failures.attempts IS 'How often it was tried';
 COMMENT ON COLUMN sea_mq.publish_failures.error IS 'The broker''s words';
 COMMENT ON COLUMN sea_mq.publish_failures.failed_at IS 'When it was given up';
 COMMENT ON COLUMN sea_mq.publish_failures.event IS 'The whole event, which is thus kept when its slot is emptied';
-COMMENT ON COLUMN sea_mq.publish_failures.resolved_at IS 'When it was tried again, replayed with a mended payload, or discarded; NULL: nothing was decided';
+COMMENT ON COLUMN sea_mq.publish_failures.resolved_at IS 'When it was tried again, replayed with a corrected payload, or discarded; NULL: nothing was decided';
 
 -- Who may use it.
 GRANT SELECT ON sea_mq.publish_failures TO sea_mq_operator, sea_mq_monitor;

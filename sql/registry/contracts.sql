@@ -52,11 +52,11 @@ SELECT pg_catalog.pg_extension_config_dump('sea_mq.schema_definitions', '');
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.event_types
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.event_types ENABLE ALWAYS TRIGGER changed;
-COMMENT ON TRIGGER changed ON sea_mq.event_types IS 'Tells backends to read the registry anew';
+COMMENT ON TRIGGER changed ON sea_mq.event_types IS 'Tells backends to read the registry again';
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.schema_definitions
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.schema_definitions ENABLE ALWAYS TRIGGER changed;
-COMMENT ON TRIGGER changed ON sea_mq.schema_definitions IS 'Tells backends to read the registry anew';
+COMMENT ON TRIGGER changed ON sea_mq.schema_definitions IS 'Tells backends to read the registry again';
 
 -- A version's meaning never changes. Also not by hand.
 CREATE FUNCTION sea_mq.refuse_change_of_contract() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -100,7 +100,7 @@ WHEN check_violation OR not_null_violation THEN
         USING ERRCODE = 'invalid_parameter_value', HINT = 'See the constraints of sea_mq.partner_mappings for the values that each part takes.';
 END $body$;
 COMMENT ON FUNCTION sea_mq.register_mapping IS
-'Says how a kind of a partner''s messages becomes an event, or says it anew. matches: a JSON path predicate ($.type == "paid");
+'Says how a kind of a partner''s messages becomes an event, or says it again. matches: a JSON path predicate ($.type == "paid");
 aggregate_id, message_id, correlation_id: JSON paths; payload: a template, see sea_mq.map_fields. The event type must be registered.
 Errors: 22023, 42601 (not a JSON path), 42704 (no context, or not registered)';
 
@@ -219,7 +219,7 @@ COMMENT ON FUNCTION sea_mq.ingest IS
 'Takes a partner''s message in the current transaction: the mapping that matches makes an event of it, which is checked against its
 contract (whatever sea_mq.contracts says) and emitted. Returns the event''s id, the same for the same message each time, and NULL for
 a message that went to the dead letter queue: no mapping matches, or what it makes of the message cannot be emitted. There it can be
-mended and replayed. message_id: the partner''s id of the message; NULL: what the mapping finds, else a hash of the content; known
+fixed and replayed. message_id: the partner''s id of the message; NULL: what the mapping finds, else a hash of the content; known
 for as long as the inbox is retained. Errors: 22004, 22023';
 
 -- Who may use it.

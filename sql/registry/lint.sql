@@ -121,7 +121,7 @@ CREATE FUNCTION sea_mq.lint_contracts(files jsonb, OUT rule text, OUT severity t
 RETURNS SETOF record LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lint_contracts_wrapper';
 COMMENT ON FUNCTION sea_mq.lint_contracts IS 'What is wrong with a set of contracts (path: schema); for internal use. Errors: 22023';
 
--- What cannot be mended any more, because it is registered, is a warning.
+-- What cannot be fixed any more, because it is registered, is a warning.
 CREATE FUNCTION sea_mq.lint() RETURNS TABLE (rule text, severity text, path text, message text, hint text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH emitted AS (

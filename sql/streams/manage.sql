@@ -277,7 +277,7 @@ consumer';
 
 CREATE FUNCTION sea_mq.wake_at_commit() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'wake_at_commit_wrapper';
-COMMENT ON FUNCTION sea_mq.wake_at_commit IS 'Makes the relay read the descriptions anew when this transaction commits; for internal use';
+COMMENT ON FUNCTION sea_mq.wake_at_commit IS 'Makes the relay read the descriptions again when this transaction commits; for internal use';
 CREATE FUNCTION sea_mq.restart_at_commit() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'restart_at_commit_wrapper';
 COMMENT ON FUNCTION sea_mq.restart_at_commit IS 'Restarts the relay when this transaction commits; for internal use';
@@ -313,7 +313,7 @@ BEGIN
         OR EXISTS (SELECT FROM sea_mq.outbox_log l, sea_mq.outbox_ring r WHERE l.origin <> r.origin)
     THEN
         LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursor_log, sea_mq.stream_progress_log, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
-        -- A restored dump. What is unpublished is queued anew and gets places and transaction ids of this cluster; the rest
+        -- A restored dump. What is unpublished is queued again and gets places and transaction ids of this cluster; the rest
         -- is history of another cluster, in terms that mean nothing here. What was emitted here has waited; what came with
         -- the copy is judged by the cursor that came with it.
         INSERT INTO sea_mq.scheduled_events (available_at, seq, id, created_at, sink, event_version, context, subject,
@@ -335,7 +335,7 @@ BEGIN
     RETURN moved;
 END $$;
 COMMENT ON FUNCTION sea_mq.begin_outbox_again IS
-'In a restored dump: queues unpublished events anew, and drops the rest of the log. Returns how many were queued. For internal use';
+'In a restored dump: queues unpublished events again, and drops the rest of the log. Returns how many were queued. For internal use';
 
 CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -357,12 +357,12 @@ BEGIN
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.come_home();
     PERFORM sea_mq.restart_at_commit();
-    RETURN format('adopted: %s unpublished events queued anew', moved);
+    RETURN format('adopted: %s unpublished events queued again', moved);
 END $$;
 COMMENT ON FUNCTION sea_mq.adopt IS
 'Lets this database publish where its relay has paused: in a copy (restored dump, cloned data directory, copy by template), beside or
 after another relay of the same installation, which is stopped by it, and after a recovery or a failover that lost events which the
-streams hold. In a restored dump, unpublished events are queued anew, in order, and retained published ones are dropped from the log.
+streams hold. In a restored dump, unpublished events are queued again, in order, and retained published ones are dropped from the log.
 Call it when this database is to go on and no other';
 
 -- Kept in the database, and not as a setting of it: CREATE DATABASE … TEMPLATE copies the one and not the other.

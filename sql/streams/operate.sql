@@ -47,7 +47,7 @@ BEGIN
             END IF;
         WHEN 'failed' THEN
             RAISE EXCEPTION 'the broker will not take event %: %', wait_published.event_id, found.error
-                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Mend what it says, then see sea_mq.retry_failed.';
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Fix what it says, then see sea_mq.retry_failed.';
         WHEN 'pending' THEN
             RAISE EXCEPTION 'event % was emitted by this transaction, which has not committed', wait_published.event_id
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Commit first: nothing is published before.';

@@ -37,7 +37,7 @@ CREATE TABLE sea_mq.streams (
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.streams
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.streams ENABLE ALWAYS TRIGGER changed;
-COMMENT ON TRIGGER changed ON sea_mq.streams IS 'Tells backends to read the streams anew';
+COMMENT ON TRIGGER changed ON sea_mq.streams IS 'Tells backends to read the streams again';
 
 CREATE FUNCTION sea_mq.register_sink() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -196,7 +196,7 @@ fn broken(key: &EventKey, violations: &[Violation]) -> Invalid {
         ..Invalid::new(
             InvalidKind::Broken,
             format!("the payload breaks the contract of {key}"),
-            "Mend the payload; a changed meaning is registered as the next version.",
+            "Fix the payload; a changed meaning is registered as the next version.",
         )
     }
 }

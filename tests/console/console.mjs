@@ -113,7 +113,7 @@ test("what comes in is shown while one looks", async () => {
 });
 
 for (const javaScriptEnabled of [true, false]) {
-    test(`a letter is mended and replayed, and those that match after their number was shown, ${javaScriptEnabled ? "with" : "without"} JavaScript`, async () => {
+    test(`a letter is fixed and replayed, and those that match after their number was shown, ${javaScriptEnabled ? "with" : "without"} JavaScript`, async () => {
         const { context, page } = await loggedIn({ javaScriptEnabled });
         const open = (await api("GET", `/dead-letters?subscription=${subscription}`)).items;
         if (javaScriptEnabled) {

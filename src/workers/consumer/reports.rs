@@ -154,7 +154,7 @@ impl Worker {
             return Ok(());
         }
         self.served.iter_mut().try_for_each(|served| {
-            // Somebody may have mended what kept it from being handled.
+            // Somebody may have fixed what kept it from being handled.
             if served.is_blocked() {
                 served.blocked_until = None;
             }

@@ -18,6 +18,7 @@
 pub mod check;
 pub mod copy;
 pub mod disk;
+pub mod documented;
 pub mod fault;
 pub mod harm;
 pub mod ledger;

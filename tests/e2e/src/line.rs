@@ -69,12 +69,12 @@ impl Line {
         self.state.rate.store(rate, Ordering::Relaxed);
     }
 
-    /// Breaks all connections, and every new one until [`Self::mend`].
+    /// Breaks all connections, and every new one until [`Self::fix`].
     pub fn cut(&self) {
         self.state.cut.send_replace(true);
     }
 
-    pub fn mend(&self) {
+    pub fn fix(&self) {
         self.state.cut.send_replace(false);
     }
 

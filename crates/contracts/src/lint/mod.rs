@@ -179,7 +179,7 @@ impl<'a> Lint<'a> {
     fn example(&mut self, path: &str, at: &str, example: &Value, schema: &Schema) {
         for violation in schema.violations(example) {
             let message = format!("at {at}{}: {}", violation.pointer, violation.message);
-            self.report("example", path, message, "Mend the example, or the schema while it is not released.");
+            self.report("example", path, message, "Fix the example, or the schema while it is not released.");
         }
     }
 

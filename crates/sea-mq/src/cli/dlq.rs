@@ -37,7 +37,7 @@ pub enum Dlq {
         ids: Vec<i64>,
         #[command(flatten)]
         filters: Filters,
-        /// A mended payload (JSON), for one letter
+        /// A corrected payload (JSON), for one letter
         #[arg(long)]
         payload: Option<String>,
         /// All that the filters let pass
@@ -123,7 +123,7 @@ pub async fn run(session: &Session, format: Format, dlq: Dlq) -> Verdict {
             if dry_run { which.count(session, format).await } else { discard(session, format, &which, reason).await }
         }
         Dlq::Replay { ids, payload: Some(payload), .. } => {
-            let [id] = ids[..] else { return Err("a mended payload is for one letter: give its number".into()) };
+            let [id] = ids[..] else { return Err("a corrected payload is for one letter: give its number".into()) };
             let call = Call::of("sea_mq.dlq_replay").with("id", "bigint", id).with("payload", "jsonb", payload);
             let event = session.rows(&call.value()).await?.pop().unwrap_or_default();
             output::row(format, &json!({"id": id, "event_id": event}));

@@ -1,4 +1,4 @@
-//! `sea-mq doctor`: from the connection to the broker, what is in the way, and the command that mends it.
+//! `sea-mq doctor`: from the connection to the broker, what is in the way, and the command that fixes it.
 
 use std::process::ExitCode;
 

@@ -64,7 +64,7 @@ enum Command {
     Top(top::Arguments),
     /// Status for monitoring: one line and an exit status, in the manner of Nagios
     Check(check::Arguments),
-    /// What is wrong, from the library to the broker, with the command that mends it
+    /// What is wrong, from the library to the broker, with the command that fixes it
     Doctor,
     /// Events: emit one, or see what became of one
     #[command(subcommand)]

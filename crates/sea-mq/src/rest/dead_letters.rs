@@ -36,7 +36,7 @@ const QUERY: &[Query] = &[
     Query { name: "order", kind: "text", says: "asc (unless said) or desc" },
 ];
 const CORRECTION: Shape =
-    Shape { name: "Correction", members: &[may("payload", "jsonb", "A mended payload; the old one unless said")] };
+    Shape { name: "Correction", members: &[may("payload", "jsonb", "A corrected payload; the old one unless said")] };
 const REASON: Shape = Shape { name: "Reason", members: &[may("reason", "text", "Why it is given up")] };
 const BULK: Shape = Shape {
     name: "NewReplays",

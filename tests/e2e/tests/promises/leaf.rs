@@ -76,7 +76,7 @@ async fn a_leaf_link_that_is_cut_is_named_and_doubles_nothing() {
     assert!(before < 20_000, "it was cut too late");
     let pause = WINDOW * 20;
     holds_for("nothing is stored", pause, async || stage.broker.count(EVENTS).await == before).await;
-    link.mend();
+    link.fix();
     stage.broker.until_count(EVENTS, 20_100, LONG).await;
     assert_handled_once(&stage, "app__all", 20_100).await;
     let mut ids: Vec<_> = stage.broker.stored(EVENTS).await.iter().map(Stored::id).collect();

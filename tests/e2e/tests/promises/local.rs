@@ -203,10 +203,10 @@ async fn a_broker_that_is_configured_later_gets_everything_and_nothing_is_handle
     let stage = prepared("local_later").await;
     let db = stage.connect().await;
     db.run(
-        "CREATE TABLE mended ();
+        "CREATE TABLE fixed ();
          CREATE FUNCTION later(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
          BEGIN
-             IF (e.payload ->> 'n')::int % 500 = 7 AND NOT EXISTS (SELECT FROM mended) THEN
+             IF (e.payload ->> 'n')::int % 500 = 7 AND NOT EXISTS (SELECT FROM fixed) THEN
                  RAISE EXCEPTION 'not yet';
              END IF;
              IF (e.payload ->> 'n')::int % 500 = 8 THEN PERFORM sea_mq.poison('never'); END IF;
@@ -230,7 +230,7 @@ async fn a_broker_that_is_configured_later_gets_everything_and_nothing_is_handle
     writer.await.expect("the writer failed");
     stage.broker.until_count(EVENTS, COUNT.unsigned_abs(), LONG).await;
     until_recorded(&stage, COUNT * 2 - 12).await;
-    db.run("INSERT INTO mended DEFAULT VALUES").await;
+    db.run("INSERT INTO fixed DEFAULT VALUES").await;
     until_recorded(&stage, COUNT * 2 - 6).await;
     holds_for("nothing is handled again", A_WHILE, async || {
         db.value("SELECT count(*) = $1 FROM effects", &[&(COUNT * 2 - 6)]).await

@@ -59,7 +59,7 @@ impl Trap {
              CREATE FUNCTION victim.work(e sea_mq.event) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
              BEGIN
                  INSERT INTO victim.effects VALUES (e.subscription, (e.payload ->> 'n')::bigint, current_user);
-                 IF e.event_type = 'fails' AND NOT (e.payload ? 'mended') THEN RAISE EXCEPTION 'not this one'; END IF;
+                 IF e.event_type = 'fails' AND NOT (e.payload ? 'fixed') THEN RAISE EXCEPTION 'not this one'; END IF;
              END $$;
              ALTER TABLE victim.effects OWNER TO victim;
              ALTER TABLE victim.watched OWNER TO victim;
@@ -162,7 +162,7 @@ impl Trap {
         ] {
             until(what, SOON, async || self.admin.value(&sql, &[]).await).await;
         }
-        let sql = "SELECT sea_mq.dlq_replay(id, payload || '{\"mended\": true}') FROM sea_mq.dlq_list() LIMIT 3";
+        let sql = "SELECT sea_mq.dlq_replay(id, payload || '{\"fixed\": true}') FROM sea_mq.dlq_list() LIMIT 3";
         let _ = self.victim.batch_execute(sql).await;
     }
 

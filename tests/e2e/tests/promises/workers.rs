@@ -48,10 +48,10 @@ async fn the_number_of_workers_is_changed_while_they_work() {
     let stage = prepared("workers_changed").await;
     let db = stage.connect().await;
     db.run(
-        "CREATE TABLE mended ();
+        "CREATE TABLE fixed ();
          CREATE FUNCTION partly(e sea_mq.event) RETURNS void LANGUAGE plpgsql AS $$
          BEGIN
-             IF e.aggregate_id = ANY ('{8,18,28,38,48}') AND NOT EXISTS (SELECT FROM mended) THEN
+             IF e.aggregate_id = ANY ('{8,18,28,38,48}') AND NOT EXISTS (SELECT FROM fixed) THEN
                  RAISE EXCEPTION 'no';
              END IF;
              PERFORM record(e);
@@ -68,7 +68,7 @@ async fn the_number_of_workers_is_changed_while_they_work() {
     until_recorded(&stage, COUNT / 10 * 9).await;
     assert_in_order(&db, (0..50).filter(|aggregate| aggregate % 10 != 8), COUNT).await;
     until_state(&db, "app__all", &format!("retrying = {}", COUNT / 10)).await;
-    db.run("INSERT INTO mended DEFAULT VALUES").await;
+    db.run("INSERT INTO fixed DEFAULT VALUES").await;
     assert_handled_once(&stage, "app__all", COUNT).await;
 }
 
