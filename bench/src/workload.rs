@@ -103,7 +103,11 @@ mod tests {
 
     #[test]
     fn payload_has_its_size() {
-        for (text, bytes) in [(payload("N"), PAYLOAD_BYTES), (payload_of("N", PAYLOAD_BYTES), PAYLOAD_BYTES), (payload_of("N", 2000), 2000)] {
+        for (text, bytes) in [
+            (payload("N"), PAYLOAD_BYTES),
+            (payload_of("N", PAYLOAD_BYTES), PAYLOAD_BYTES),
+            (payload_of("N", 2000), 2000),
+        ] {
             let text = text.replace("' || N::text || '", "123456");
             let text = text.trim_start_matches("('").trim_end_matches("')::jsonb");
             assert_eq!(text.len(), bytes);

@@ -109,9 +109,8 @@ impl Bench {
         let published = self.phase(None).await?;
         self.subscriptions += 1;
         let name = format!("app__costs_{}", self.subscriptions);
-        let subscribe = format!(
-            "SELECT sea_mq.subscribe('{name}', 'orders', 'handle_nothing', max_ack_pending => {OUTSTANDING})"
-        );
+        let subscribe =
+            format!("SELECT sea_mq.subscribe('{name}', 'orders', 'handle_nothing', max_ack_pending => {OUTSTANDING})");
         self.db.run(&subscribe).await;
         let active = "SELECT state = 'active' FROM sea_mq.subscription_status WHERE subscription = $1";
         harness::until("the subscription is active", PATIENCE, async || self.db.value(active, &[&name]).await).await;

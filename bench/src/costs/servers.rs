@@ -77,7 +77,8 @@ impl Servers {
         let mut bytes = 0.0;
         for monitor in &self.monitors {
             let routes = self.ask(monitor, "routez")?;
-            let sent = routes["routes"].as_array().into_iter().flatten().filter_map(|route| route["out_bytes"].as_f64());
+            let sent =
+                routes["routes"].as_array().into_iter().flatten().filter_map(|route| route["out_bytes"].as_f64());
             bytes += sent.sum::<f64>();
         }
         Ok(bytes)

@@ -24,7 +24,9 @@ use crate::Outcome;
 pub fn run(options: &ModelOptions) -> Outcome<()> {
     let path = options.costs.display();
     let text = fs::read_to_string(&options.costs).map_err(|error| {
-        format!("{path}: {error}; make bench ONLY=costs measures the costs and writes them into target/bench/results.json")
+        format!(
+            "{path}: {error}; make bench ONLY=costs measures the costs and writes them into target/bench/results.json"
+        )
     })?;
     let costs = Costs::parse(&text).map_err(|error| format!("{path}: {error}"))?;
     let columns: Vec<_> = options.loads.iter().map(|load| (*load, Size::of(&costs, load))).collect();

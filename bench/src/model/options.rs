@@ -104,7 +104,16 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for line in ["--rate", "--rate x", "--rate -1", "--retention 7", "--retention 7w", "--share 0", "--share 200", "--speed 1"] {
+        for line in [
+            "--rate",
+            "--rate x",
+            "--rate -1",
+            "--retention 7",
+            "--retention 7w",
+            "--share 0",
+            "--share 200",
+            "--speed 1",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

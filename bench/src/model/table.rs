@@ -56,7 +56,8 @@ fn a_second(amount: f64) -> String {
 /// With three digits and a decimal unit.
 fn bytes(amount: f64) -> String {
     let units = ["bytes", "kB", "MB", "GB", "TB", "PB"];
-    let place = units.iter().enumerate().skip(1).take_while(|(place, _)| amount >= 1000_f64.powi(*place as i32)).count();
+    let place =
+        units.iter().enumerate().skip(1).take_while(|(place, _)| amount >= 1000_f64.powi(*place as i32)).count();
     let value = amount / 1000_f64.powi(place as i32);
     let decimals = if place == 0 || value >= 99.95 { 0 } else { 1 };
     format!("{value:.decimals$} {}", units[place])

@@ -50,7 +50,9 @@ pub use line::Line;
 pub use mount::{isolate_mounts, mount_small, unmount};
 pub use nodes::clustered;
 pub use port::Port;
-pub use process::{children, cpu_seconds, freeze, kill, make_for_server, resident_bytes, service, sleeps, terminate, thaw, title};
+pub use process::{
+    children, cpu_seconds, freeze, kill, make_for_server, resident_bytes, service, sleeps, terminate, thaw, title,
+};
 pub use receiver::{Received, Receiver, Reply};
 pub use stage::{EVENTS, Stage, StageOptions};
 pub use stored::{Stored, read};

@@ -10,10 +10,7 @@ pub fn clustered(count: usize) -> (Vec<BrokerOptions>, Vec<Port>) {
     let urls: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{}\"", port.number())).collect();
     let urls = urls.join(", ");
     let options = |(number, port): (usize, &Port)| BrokerOptions {
-        configuration: format!(
-            "cluster {{ name: test, listen: \"127.0.0.1:{}\", routes: [{urls}] }}\n",
-            port.number()
-        ),
+        configuration: format!("cluster {{ name: test, listen: \"127.0.0.1:{}\", routes: [{urls}] }}\n", port.number()),
         server_name: Some(format!("n{number}")),
         ..BrokerOptions::default()
     };

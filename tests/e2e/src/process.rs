@@ -177,8 +177,7 @@ pub fn thaw(pid: i32) {
 pub fn children(pid: i32) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|child: &i32| stat(*child).get(1).is_some_and(|parent| *parent == pid.to_string()))
-    .collect()
+    pids.filter(|child: &i32| stat(*child).get(1).is_some_and(|parent| *parent == pid.to_string())).collect()
 }
 
 /// What the kernel tells of a process in one line: the state, the parent, …; empty if it is gone.

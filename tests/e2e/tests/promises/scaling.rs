@@ -224,7 +224,8 @@ async fn partitioned_subjects_are_handled_once_by_two_databases_and_in_order_for
             .await;
         databases.push(reader);
     }
-    let emit = "SELECT count(sea_mq.emit('order', (n % 50)::text, (ARRAY['Placed', 'Paid', 'Packed', 'Sent', 'Returned',
+    let emit =
+        "SELECT count(sea_mq.emit('order', (n % 50)::text, (ARRAY['Placed', 'Paid', 'Packed', 'Sent', 'Returned',
         'Closed'])[n % 6 + 1], jsonb_build_object('n', n))) FROM generate_series(1, 3000) n";
     let _: i64 = db.value(emit, &[]).await;
     let databases: Vec<&Database> = databases.iter().collect();
