@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo dev stop test unit regress isolation e2e gateway clients fuzz chaos soak bench matrix broker short check lint lint-contracts fmt docs upgrade upgrade-script package deb deb-command deb-test container deny release-check clean
+.PHONY: help setup build demo dev stop test unit regress isolation e2e gateway clients fuzz chaos soak bench scaling matrix broker short check lint lint-contracts fmt docs upgrade upgrade-script package deb deb-command deb-test container deny release-check clean
 
 help:       ## this list
 	@sed -nE 's/^([a-z0-9-]+): .*## (.*)/  \1\t\2/p' Makefile | expand -t 18
@@ -61,8 +61,11 @@ chaos: build ## faults in random combination, and whether the promises hold; SEE
 soak: build ## the same load without faults, for MINUTES=20: memory, sizes and latency by the second, in target/soak
 	@. scripts/lib.sh && cargo run --quiet --package sea_mq-chaos -- --soak $(or $(MINUTES),20) $(ARGS)
 
-bench: build ## how fast it is, in a table and target/bench; ONLY=drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints, N=how much, ARGS=--quick
+bench: build ## how fast it is, in a table and target/bench; ONLY=drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints|costs, N=how much, ARGS=--quick
 	@. scripts/lib.sh && cargo build --quiet --release --workspace --bin sea-mq && cargo run --quiet --release --package sea_mq-bench -- $(ONLY) $(if $(N),--amount $(N)) $(ARGS)
+
+scaling:    ## docs/scaling.md's table of sizes from bench/costs.json; COSTS=target/bench/results.json, ARGS='--rate 20000 --payload 1000'
+	@. scripts/lib.sh && cargo run --quiet --package sea_mq-bench -- model $(if $(COSTS),--costs '$(COSTS)') $(ARGS)
 
 check: setup ## format, lint, unit tests: before every commit
 	@scripts/test.sh check

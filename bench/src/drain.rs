@@ -21,6 +21,8 @@ use crate::{Options, Outcome, say};
 
 /// Events of one transaction.
 const TRANSACTION: u32 = 1000;
+/// An SQL expression for the number of the order that event `i` is about.
+pub const NUMBER: &str = "(100000 + i % 900000)";
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -337,7 +339,7 @@ pub struct Drained {
 /// # Errors
 /// When one is lost or doubled.
 pub async fn drain(stage: &Stage, count: u32) -> Outcome<Drained> {
-    drain_transactions(stage, count, TRANSACTION).await
+    drain_of(stage, count, &workload::emit(NUMBER)).await
 }
 
 async fn set_labels(stage: &Stage, labels: &str) {
@@ -357,8 +359,16 @@ async fn stream_bytes(stage: &Stage) -> Outcome<u64> {
     Ok(stream.cached_info().state.bytes)
 }
 
-async fn drain_transactions(stage: &Stage, count: u32, size: u32) -> Outcome<Drained> {
-    let (before, emit_rate) = fill(stage, count, size).await?;
+/// The same with events that the expression `emit` emits, about the order [`NUMBER`].
+///
+/// # Errors
+/// As [`drain`].
+pub async fn drain_of(stage: &Stage, count: u32, emit: &str) -> Outcome<Drained> {
+    drain_transactions(stage, count, TRANSACTION, emit).await
+}
+
+async fn drain_transactions(stage: &Stage, count: u32, size: u32, emit: &str) -> Outcome<Drained> {
+    let (before, emit_rate) = fill(stage, count, size, emit).await?;
     let start = crate::now();
     stage.connect().await.run("SELECT sea_mq.start()").await;
     let wanted = before + u64::from(count);
@@ -371,7 +381,7 @@ async fn drain_transactions(stage: &Stage, count: u32, size: u32) -> Outcome<Dra
 async fn drain_atomic(stage: &Stage, count: u32, size: u32) -> Outcome<f64> {
     let db = stage.connect().await;
     db.run(&format!("SELECT sea_mq.alter_stream('{EVENTS}', atomic_transactions => true)")).await;
-    let drained = drain_transactions(stage, count, size).await?;
+    let drained = drain_transactions(stage, count, size, &workload::emit(NUMBER)).await?;
     let split: i64 = db.value("SELECT not_atomic FROM sea_mq.stream_status WHERE stream = $1", &[&EVENTS]).await;
     if split > 0 {
         return Err(format!("{split} transactions were not published as one").into());
@@ -383,7 +393,7 @@ async fn drain_atomic(stage: &Stage, count: u32, size: u32) -> Outcome<f64> {
 /// The same with a message of somebody else in between, after which the relay names no expected sequences until it is
 /// started anew. Returns messages per second of the second half.
 async fn drain_shared(stage: &Stage, count: u32) -> Outcome<f64> {
-    let (before, _) = fill(stage, count, TRANSACTION).await?;
+    let (before, _) = fill(stage, count, TRANSACTION, &workload::emit(NUMBER)).await?;
     let db = stage.connect().await;
     db.run("SELECT sea_mq.start()").await;
     until_some("the relay publishes", PATIENCE, async || {
@@ -402,14 +412,13 @@ async fn drain_shared(stage: &Stage, count: u32) -> Outcome<f64> {
 
 /// Emits in transactions of `size` events while the relay is stopped. Returns the stream's last sequence and the events
 /// emitted in a second.
-async fn fill(stage: &Stage, count: u32, size: u32) -> Outcome<(u64, f64)> {
+async fn fill(stage: &Stage, count: u32, size: u32, emit: &str) -> Outcome<(u64, f64)> {
     workload::stop_relay(stage).await;
     let before = last_sequence(stage, EVENTS).await?;
     let db = stage.connect().await;
     let begin = Instant::now();
     for first in (0..count).step_by(size as usize) {
         let last = count.min(first + size) - 1;
-        let emit = workload::emit("(100000 + i % 900000)");
         db.run(&format!("SELECT count({emit}) FROM generate_series({first}, {last}) AS i")).await;
     }
     let emit_rate = f64::from(count) / begin.elapsed().as_secs_f64();

@@ -13,6 +13,8 @@
 //! - [`capture`]: what it costs a bulk change that its table is captured, against a row trigger and an outbox table
 //! - [`gateway`]: REST, metrics and tails of `sea-mq serve`, and what it adds to a statement
 //! - [`endpoints`]: deliveries to endpoints outside, against a bare HTTP client; what is looked up there
+//! - [`costs`]: what an event costs in each process, with one nats-server and with three; from which [`model`] tells what a
+//!   load needs
 //! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing; [`chart`] draws what `make soak`
 //!   records
 //!
@@ -25,6 +27,7 @@ pub mod capture;
 pub mod chart;
 pub mod contracts;
 pub mod conventional;
+pub mod costs;
 pub mod drain;
 pub mod endpoints;
 pub mod figures;
@@ -34,6 +37,7 @@ pub mod handled;
 pub mod inbox;
 pub mod latency;
 pub mod machine;
+pub mod model;
 pub mod neighbours;
 mod options;
 mod pace;
@@ -76,6 +80,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Gateway => gateway::measure(options).await?,
             PartName::Neighbours => neighbours::measure(options).await?,
             PartName::Endpoints => endpoints::measure(options).await?,
+            PartName::Costs => costs::measure(options).await?,
         };
         report.add(measured);
     }

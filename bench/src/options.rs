@@ -2,9 +2,10 @@ use std::path::{Path, PathBuf};
 
 /// How the program is called.
 pub const USAGE: &str =
-    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints]… [OPTION]…
+    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints|costs]… [OPTION]…
+       sea-mq-bench model [OPTION]…, which reckons with the costs: sea-mq-bench model --help
   --amount N       how much: events of a drain; with latency alone, seconds at each rate; with writer, contracts
-                   or capture alone, rounds; with inbox alone, messages
+                   or capture alone, rounds; with inbox alone, messages; with costs alone, seconds of each phase
   --repetitions N  how often the drain and the inbox are repeated (3)
   --in-flight N    messages without an acknowledgement while publishing raw (4096)
   --rates N[,N…]   events per second of the latency runs (100,1000,5000)
@@ -28,6 +29,7 @@ pub enum PartName {
     Gateway,
     Neighbours,
     Endpoints,
+    Costs,
 }
 
 impl PartName {
@@ -44,6 +46,7 @@ impl PartName {
             "gateway" => Some(Self::Gateway),
             "neighbours" => Some(Self::Neighbours),
             "endpoints" => Some(Self::Endpoints),
+            "costs" => Some(Self::Costs),
             _ => None,
         }
     }
@@ -77,6 +80,12 @@ pub struct Options {
     /// Events that the large log of the burden retains.
     pub retained_events: u32,
     pub footprint_events: u32,
+    /// Events per second while costs are measured.
+    pub costs_rate: u32,
+    /// Seconds of each of its phases.
+    pub costs_seconds: u32,
+    /// Events of the backlogs that say how far one relay and one consumer go.
+    pub costs_backlog: u32,
     pub output: PathBuf,
 }
 
@@ -95,6 +104,7 @@ impl Default for Options {
                 PartName::Gateway,
                 PartName::Neighbours,
                 PartName::Endpoints,
+                PartName::Costs,
             ],
             drain_events: 200_000,
             repetitions: 3,
@@ -109,6 +119,9 @@ impl Default for Options {
             captured_rows: 100_000,
             retained_events: 10_000_000,
             footprint_events: 20_000,
+            costs_rate: 2000,
+            costs_seconds: 10,
+            costs_backlog: 50_000,
             output: target().join("bench"),
         }
     }
@@ -180,6 +193,7 @@ impl Options {
             [PartName::Footprint] => self.footprint_events = amount,
             [PartName::Writer | PartName::Contracts | PartName::Capture] => self.rounds = amount,
             [PartName::Inbox] => self.inbox_messages = amount,
+            [PartName::Costs] => self.costs_seconds = amount,
             _ => self.drain_events = amount,
         }
     }
@@ -190,6 +204,9 @@ impl Options {
         self.latency_seconds = 1;
         self.retained_events = 20_000;
         self.footprint_events = 500;
+        self.costs_rate = 200;
+        self.costs_seconds = 2;
+        self.costs_backlog = 2000;
         self.inbox_messages = 5000;
         self.waiting_messages = 200;
         self.captured_rows = 5000;

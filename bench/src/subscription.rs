@@ -111,7 +111,7 @@ async fn times(db: &Database, name: &str, count: u32, inserts: bool) -> Outcome<
 }
 
 /// Waits until nats-server does not have the consumer any more.
-async fn until_gone(stage: &Stage, name: &str) {
+pub async fn until_gone(stage: &Stage, name: &str) {
     harness::until("the consumer is gone", Duration::from_secs(30), async || {
         let Some(stream) = stage.broker.stream(EVENTS).await else { return false };
         stream.consumer_info(name).await.is_err()

@@ -5,6 +5,7 @@
 //! - [`Cluster`], [`Database`]: a PostgreSQL cluster and a connection to it
 //! - [`Clock`]: the wall clock of a cluster that was given one of its own
 //! - [`Broker`], [`Stored`]: a nats-server and what its streams hold ([`read`] reads those of any server)
+//! - [`clustered`]: the options of several nats-servers that are one cluster
 //! - [`Accounts`]: accounts and users as JWTs
 //! - [`Line`]: a line to a server with a rate and a delay
 //! - [`Receiver`]: an HTTP server that keeps what it gets and answers what a test says
@@ -30,6 +31,7 @@ mod directory;
 pub mod ledger;
 mod line;
 mod mount;
+mod nodes;
 mod port;
 mod process;
 mod receiver;
@@ -46,8 +48,11 @@ pub use database::{Connector, Database};
 pub use directory::Directory;
 pub use line::Line;
 pub use mount::{isolate_mounts, mount_small, unmount};
+pub use nodes::clustered;
 pub use port::Port;
-pub use process::{children, freeze, kill, make_for_server, resident_bytes, service, sleeps, terminate, thaw, title};
+pub use process::{
+    children, cpu_seconds, freeze, kill, make_for_server, resident_bytes, service, sleeps, terminate, thaw, title,
+};
 pub use receiver::{Received, Receiver, Reply};
 pub use stage::{EVENTS, Stage, StageOptions};
 pub use stored::{Stored, read};

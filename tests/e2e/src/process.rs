@@ -177,13 +177,24 @@ pub fn thaw(pid: i32) {
 pub fn children(pid: i32) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|child: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        // Behind the name, which may contain anything: the state, the parent.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
-        parent.is_some_and(|parent| parent == pid.to_string())
-    })
-    .collect()
+    pids.filter(|child: &i32| stat(*child).get(1).is_some_and(|parent| *parent == pid.to_string())).collect()
+}
+
+/// What the kernel tells of a process in one line: the state, the parent, …; empty if it is gone.
+fn stat(pid: i32) -> Vec<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // They are behind the name, which may contain anything.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    rest.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Seconds that a process has computed so far, all its threads together, those that have ended included; 0 if it is gone. The
+/// kernel counts hundredths.
+pub fn cpu_seconds(pid: i32) -> f64 {
+    let stat = stat(pid);
+    let ticks = |field: usize| stat.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
+    // The kernel shows a hundred ticks a second on all its architectures (USER_HZ).
+    (ticks(11) + ticks(12)) / 100.0
 }
 
 /// What a process calls itself, its arguments included; empty if it is gone.

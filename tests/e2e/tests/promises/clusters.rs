@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use harness::{Broker, BrokerOptions, Cluster, Database, Directory, Port, until, until_some};
+use harness::{Broker, Cluster, Database, Directory, Port, clustered, until, until_some};
 use serde_json::json;
 
 use crate::receiving::{emit_numbers, make_recorder};
@@ -17,23 +17,12 @@ struct Nodes {
 }
 
 async fn start_brokers(directory: &Path) -> (Vec<Broker>, Vec<Port>) {
-    let routes: Vec<Port> = (0..3).map(|_| Port::claim()).collect();
-    let urls: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{}\"", port.number())).collect();
-    let mut brokers: Vec<Broker> = routes
-        .iter()
-        .enumerate()
-        .map(|(number, port)| {
-            let configuration = format!(
-                "cluster {{ name: test, listen: \"127.0.0.1:{}\", routes: [{}] }}
-                 lame_duck_duration: \"30s\", lame_duck_grace_period: \"5s\"",
-                port.number(),
-                urls.join(", ")
-            );
-            let server_name = Some(format!("n{number}"));
-            let options = BrokerOptions { configuration, server_name, ..BrokerOptions::default() };
-            Broker::new(&directory.join(format!("n{number}")), options)
-        })
-        .collect();
+    let (options, routes) = clustered(3);
+    let mut brokers = Vec::new();
+    for (number, mut options) in options.into_iter().enumerate() {
+        options.configuration.push_str("lame_duck_duration: \"30s\", lame_duck_grace_period: \"5s\"");
+        brokers.push(Broker::new(&directory.join(format!("n{number}")), options));
+    }
     brokers.iter_mut().for_each(Broker::launch);
     for broker in &mut brokers {
         broker.until_ready().await;

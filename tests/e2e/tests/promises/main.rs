@@ -65,6 +65,7 @@ mod renames;
 mod republish;
 mod rights;
 mod roles;
+mod scaling;
 mod shadows;
 mod slow_lines;
 mod spills;
