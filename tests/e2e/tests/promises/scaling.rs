@@ -154,7 +154,7 @@ async fn a_leaf_with_a_mirror_goes_on_without_the_hub_and_catches_up() {
     leaf.until_count("FAR_EVENTS", 20, SOON).await;
     assert_eq!(leaf.count(EVENTS).await, 300, "it was cut too late");
 
-    line.mend();
+    line.fix();
     leaf.until_count(EVENTS, 400, LONG).await;
     until_handled(&[&far], 400).await;
     assert_divided(&[&far], "aggregate", 400).await;
