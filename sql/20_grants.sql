@@ -99,7 +99,8 @@ GRANT EXECUTE ON FUNCTION sea_mq.json_text_in, sea_mq.json_text_out, sea_mq.id_t
     TO sea_mq_producer, sea_mq_consumer, sea_mq_operator;
 
 -- How it goes, without what it is about.
-GRANT EXECUTE ON FUNCTION sea_mq.metrics TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
+GRANT EXECUTE ON FUNCTION sea_mq.metrics, sea_mq.trace_places, sea_mq.traced_events, sea_mq.traced_messages
+    TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
 GRANT SELECT ON sea_mq.metrics, sea_mq.overview, sea_mq.stream_overview, sea_mq.subscription_overview, sea_mq.dlq_overview
     TO sea_mq_viewer, sea_mq_monitor, sea_mq_operator;
 -- Functions in a view are called with the rights of whoever reads the view.

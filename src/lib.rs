@@ -70,4 +70,5 @@ mod workers;
 ::pgrx::extension_sql_file!("../sql/19_endpoints_views.sql", name = "endpoints_views", requires = ["endpoints_record"]);
 ::pgrx::extension_sql_file!("../sql/19_http_handlers.sql", name = "http_handlers", requires = ["endpoints_views"]);
 ::pgrx::extension_sql_file!("../sql/19_event_trace.sql", name = "event_trace", requires = ["http_handlers"]);
+::pgrx::extension_sql_file!("../sql/19_traces.sql", name = "traces", requires = ["pages", "inbox"]);
 ::pgrx::extension_sql_file!("../sql/20_grants.sql", name = "grants", finalize);

@@ -13,4 +13,5 @@ mod shared;
 mod snapshots;
 mod terminal;
 mod top;
+mod traces;
 mod who;
