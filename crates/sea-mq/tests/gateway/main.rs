@@ -7,6 +7,7 @@ mod console;
 mod life;
 mod monitoring;
 mod parameters;
+mod progress;
 mod routes;
 mod runbooks;
 mod shared;
