@@ -70,4 +70,5 @@ mod workers;
 ::pgrx::extension_sql_file!("../sql/deliver/views.sql", name = "endpoints_views", requires = ["endpoints_record"]);
 ::pgrx::extension_sql_file!("../sql/deliver/http_handlers.sql", name = "http_handlers", requires = ["endpoints_views"]);
 ::pgrx::extension_sql_file!("../sql/api/event_trace.sql", name = "event_trace", requires = ["http_handlers"]);
+::pgrx::extension_sql_file!("../sql/api/traces.sql", name = "traces", requires = ["pages", "inbox"]);
 ::pgrx::extension_sql_file!("../sql/api/door.sql", name = "door", finalize);

@@ -99,17 +99,20 @@ CREATE TYPE sea_mq.stored_event AS (stream_seq bigint, id uuid, seq bigint, cont
     created_at timestamptz, published_at timestamptz);
 COMMENT ON TYPE sea_mq.stored_event IS 'A row of sea_mq.events_after: an event in its place in a stream';
 
-CREATE FUNCTION sea_mq.events_after(stream text, stream_seq bigint DEFAULT 0, max integer DEFAULT 100)
-RETURNS SETOF sea_mq.stored_event
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
+-- What events_after and traced_events are made of. Without payloads it does not read what of them is stored elsewhere.
+CREATE FUNCTION sea_mq.stored_after(stream text, after_seq bigint, max integer, with_payload boolean)
+RETURNS TABLE (stream_seq bigint, id uuid, seq bigint, xid xid8, context text, aggregate_type text, aggregate_id text, event_type text,
+    event_version integer, subject text, payload json, headers json, correlation_id text, causation_id text, visibility text,
+    created_at timestamptz, available_at timestamptz, published_at timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
 #variable_conflict use_column
 DECLARE
     of_sink bigint;
     run sea_mq.relay_journal;
-    left_over integer := events_after.max;
+    left_over integer := stored_after.max;
     found_rows bigint;
 BEGIN
-    PERFORM sea_mq.check_page(events_after.max, 1000);
+    PERFORM sea_mq.check_page(stored_after.max, 1000);
     SELECT s.sink INTO of_sink FROM sea_mq.streams s WHERE s.name = $1;
     IF of_sink IS NULL THEN
         RAISE EXCEPTION 'there is no stream "%"', $1
@@ -125,9 +128,10 @@ BEGIN
         CONTINUE WHEN run.first_stream_seq + run.events <= coalesce($2, 0) + 1;
         -- Counted from the end: what retention has removed of a run is its beginning.
         RETURN QUERY
-        SELECT run.first_stream_seq + run.events - e.behind, e.id, e.seq, e.context, e.aggregate_type, e.aggregate_id, e.event_type,
-            e.event_version, coalesce(e.subject, e.context || '.event.' || e.event_type || '.v' || e.event_version), e.payload::jsonb,
-            e.headers::jsonb, coalesce(e.correlation_id, e.id::text), e.causation_id, e.visibility, e.created_at, run.published_at
+        SELECT run.first_stream_seq + run.events - e.behind, e.id, e.seq, e.xid, e.context, e.aggregate_type, e.aggregate_id, e.event_type,
+            e.event_version, coalesce(e.subject, e.context || '.event.' || e.event_type || '.v' || e.event_version),
+            CASE WHEN $4 THEN e.payload END, e.headers, coalesce(e.correlation_id, e.id::text), e.causation_id, e.visibility,
+            e.created_at, e.available_at, run.published_at
         FROM (SELECT o.*, row_number() OVER (ORDER BY o.seq DESC) AS behind FROM sea_mq.outbox_log o
             WHERE o.sink = of_sink AND o.seq BETWEEN run.first_seq AND run.last_seq
                 AND pg_visible_in_snapshot(o.xid, run.upto) AND NOT pg_visible_in_snapshot(o.xid, run.done)) e
@@ -138,6 +142,16 @@ BEGIN
         EXIT WHEN left_over <= 0;
     END LOOP;
 END $body$;
+COMMENT ON FUNCTION sea_mq.stored_after IS
+'What sea_mq.events_after and sea_mq.traced_events are made of; for internal use';
+
+CREATE FUNCTION sea_mq.events_after(stream text, stream_seq bigint DEFAULT 0, max integer DEFAULT 100)
+RETURNS SETOF sea_mq.stored_event
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+    SELECT s.stream_seq, s.id, s.seq, s.context, s.aggregate_type, s.aggregate_id, s.event_type, s.event_version, s.subject,
+        s.payload::jsonb, s.headers::jsonb, s.correlation_id, s.causation_id, s.visibility, s.created_at, s.published_at
+    FROM sea_mq.stored_after($1, $2, $3, true) s
+$$;
 COMMENT ON FUNCTION sea_mq.events_after IS
 'The events that a stream has stored behind a sequence, in the stream''s order, as far as the log retains them; stream_seq of the last
 row asks for the next ones. Errors: 22023 (max is not between 1 and 1,000), 42704 (no such stream)';

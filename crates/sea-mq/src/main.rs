@@ -5,6 +5,7 @@
 //! * `rest`: `/v1`, and its OpenAPI document
 //! * `console`: the pages
 //! * `serve`: listeners, health, metrics, log
+//! * `traces`: what became of traced events, for a collector of OpenTelemetry
 //! * `cli`: the command line, which asks the database directly
 //!
 //! Rights are the database's GRANTs and nothing else: nothing in here decides what a role may.
@@ -15,6 +16,7 @@ mod console;
 mod db;
 mod rest;
 mod serve;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -3,4 +3,5 @@
 pub mod call;
 pub mod config;
 pub mod pool;
+pub mod probe;
 pub mod sqlstate;

@@ -43,7 +43,7 @@ impl Ids {
 }
 
 /// `00-{32 hex}-{16 hex}-{2 hex}`, neither of the ids all zeros.
-fn is_traceparent(text: &str) -> bool {
+pub fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))

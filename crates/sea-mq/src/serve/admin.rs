@@ -12,31 +12,26 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
-use tokio_postgres::Client;
 
 use super::App;
 use super::log;
 use crate::db::call::Ask;
-use crate::db::pool::{Access, Identity, Limits, transaction};
+use crate::db::probe::Probe;
 
 /// How long metrics may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-const LIMITS: Limits = Limits { lock: Duration::from_secs(1), statement: PATIENCE, pool: PATIENCE };
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// The connection of the metrics: their own, so that they come when the pool is exhausted; one question at a time.
-#[derive(Default)]
-struct Probe(Mutex<Option<Client>>);
 
 #[derive(Clone)]
 struct Admin {
     app: Arc<App>,
+    /// Of their own, so that metrics come when the pool is exhausted.
     probe: Arc<Probe>,
 }
 
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
-    let admin = Admin { app, probe: Arc::default() };
+    let probe = Arc::new(Probe::new(app.target.clone(), PATIENCE));
+    let admin = Admin { app, probe };
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -55,30 +50,7 @@ impl Admin {
 
     /// Rows of one text each.
     async fn ask(&self, role: Option<&str>, sql: &str) -> Result<Vec<String>, String> {
-        let identity = Identity { role: role.map(str::to_owned), request_id: "metrics".into(), ..Identity::default() };
-        tokio::time::timeout(PATIENCE, self.ask_patiently(&identity, sql))
-            .await
-            .unwrap_or_else(|_| Err("it took too long".into()))
-    }
-
-    async fn ask_patiently(&self, identity: &Identity, sql: &str) -> Result<Vec<String>, String> {
-        let mut probe = self.probe.0.lock().await;
-        // Taken out: when this is cancelled, the connection is gone and not in the middle of something.
-        let client = match probe.take().filter(|client| !client.is_closed()) {
-            Some(client) => client,
-            None => self.connect().await?,
-        };
-        let result = transaction(&client, Access::Read, identity, LIMITS, &Ask::new(sql)).await;
-        *probe = Some(client);
-        result.map_err(|error| error.message)
-    }
-
-    async fn connect(&self) -> Result<Client, String> {
-        let target = &self.app.target;
-        let (client, connection) =
-            target.config.connect(target.tls.clone()).await.map_err(|error| error.to_string())?;
-        tokio::spawn(connection);
-        Ok(client)
+        self.probe.ask(role, "metrics", &Ask::new(sql)).await
     }
 }
 

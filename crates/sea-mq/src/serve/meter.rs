@@ -1,4 +1,4 @@
-//! The gateway's own metrics: how long requests took, and how they ended.
+//! The gateway's own metrics: how long requests took, how they ended, and what became of traces.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,44 @@ pub struct Meter {
     micros: AtomicU64,
     /// By the first digit of the status.
     statuses: [AtomicU64; 6],
+    pub traces: Traces,
+}
+
+/// What became of the spans of traces.
+#[derive(Default)]
+pub struct Traces {
+    exported: AtomicU64,
+    dropped: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Traces {
+    /// Spans that the collector has taken, and spans that it does not get.
+    pub fn passed(&self, exported: usize, dropped: usize) {
+        self.exported.fetch_add(exported as u64, Ordering::Relaxed);
+        self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+    }
+
+    /// A request that the collector did not answer, or refused.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn write(&self, text: &mut String) {
+        for (family, help, count) in [
+            ("exported_spans", "Spans that the collector has taken", &self.exported),
+            (
+                "dropped_spans",
+                "Spans that the collector refused, or that became too old while it was away",
+                &self.dropped,
+            ),
+            ("export_failures", "Requests that the collector did not answer, or refused", &self.failures),
+        ] {
+            let name = format!("sea_mq_traces_{family}");
+            let count = count.load(Ordering::Relaxed);
+            let _ = writeln!(text, "# TYPE {name} counter\n# HELP {name} {help}\n{name}_total {count}");
+        }
+    }
 }
 
 impl Meter {
@@ -48,5 +86,6 @@ impl Meter {
             let _ =
                 writeln!(text, "sea_mq_http_responses_total{{state=\"{class}xx\"}} {}", count.load(Ordering::Relaxed));
         }
+        self.traces.write(text);
     }
 }

@@ -72,6 +72,7 @@ async fn serve(options: Options) -> Result<(), String> {
             app.options.listen
         ));
     }
+    let traces = crate::traces::start(&app)?;
     announce(&listener, &admin, tls.is_some());
     let mut ending = app.ending.subscribe();
     spawn_signals(Arc::clone(&app))?;
@@ -85,13 +86,15 @@ async fn serve(options: Options) -> Result<(), String> {
         _ = ending.wait_for(|ending| *ending) => {}
     }
     log::event("info", "ending: requests under way are finished");
-    match tokio::time::timeout(DRAIN, drained).await {
-        Ok(result) => result,
-        Err(_) => {
-            log::event("warning", "requests were still under way");
-            Ok(())
-        }
+    let result = tokio::time::timeout(DRAIN, drained).await.unwrap_or_else(|_| {
+        log::event("warning", "requests were still under way");
+        Ok(())
+    });
+    if let Some(traces) = traces {
+        // It ends by itself, soon after it was told to.
+        let _ = traces.await;
     }
+    result
 }
 
 fn app(options: Options) -> Result<Arc<App>, String> {

@@ -75,9 +75,13 @@ pub struct Options {
     /// Bytes of a body of /event-batches
     #[arg(long, env = "SEA_MQ_BATCH_LIMIT", default_value_t = 8 << 20)]
     pub batch_limit: usize,
+    #[command(flatten, next_help_heading = "Traces")]
+    pub traces: crate::traces::options::TraceOptions,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// # Errors
+/// In words, how a time is written.
+pub fn time(text: &str) -> Result<Duration, String> {
     crate::rest::events::duration(text).map_err(|_| "a time as in 5s or 500ms".into())
 }
 

@@ -29,10 +29,13 @@ const STATUS: [&str; 11] = [
 /// An event in the middle of the log.
 const AN_ID: &str = "(SELECT id FROM sea_mq.outbox_log WHERE seq = 5001)";
 
-const EVENTS: [&str; 20] = [
+const EVENTS: [&str; 23] = [
     "SELECT * FROM sea_mq.events_after('ORDERS_EVENTS', 0, 10)",
     "SELECT * FROM sea_mq.events_after('ORDERS_EVENTS', 10000, 10)",
     "SELECT * FROM sea_mq.events_after('ORDERS_EVENTS', 9000000, 10)",
+    "SELECT * FROM sea_mq.traced_events('ORDERS_EVENTS', 10000, 10)",
+    "SELECT * FROM sea_mq.trace_places('0')",
+    "SELECT * FROM sea_mq.trace_places('1 hour')",
     "SELECT * FROM sea_mq.outbox_events ORDER BY seq DESC LIMIT 10",
     "SELECT seq, published, stream_seq FROM sea_mq.outbox_events WHERE context = 'billing' ORDER BY seq DESC LIMIT 10",
     "SELECT * FROM sea_mq.outbox_events ORDER BY seq LIMIT 10",
@@ -52,7 +55,9 @@ const EVENTS: [&str; 20] = [
     "SELECT * FROM sea_mq.publication((",
 ];
 
-const MESSAGES: [&str; 8] = [
+const MESSAGES: [&str; 10] = [
+    "SELECT * FROM sea_mq.traced_messages(50000, max => 10)",
+    "SELECT * FROM sea_mq.traced_messages(9000000, '{17,50000}')",
     "SELECT * FROM sea_mq.inbox_messages ORDER BY id DESC LIMIT 10",
     "SELECT * FROM sea_mq.inbox_messages WHERE NOT processed",
     "SELECT count(*) FROM sea_mq.inbox_messages WHERE NOT processed",
