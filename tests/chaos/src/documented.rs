@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn every_fault_is_documented_with_its_times() {
-        let without: Vec<_> = FAULTS.iter().filter(|fault| line_of(fault.name).is_none()).map(|fault| fault.name).collect();
+        let without: Vec<_> =
+            FAULTS.iter().filter(|fault| line_of(fault.name).is_none()).map(|fault| fault.name).collect();
         assert_eq!(without, [""; 0], "they have no times in docs/guarantees.md");
     }
 
