@@ -72,7 +72,8 @@ pub fn shared() -> &'static Shared {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
-                let stage = StageOptions::default().start("gateway").await;
+                // Some tests make databases of their own, each with its workers.
+                let stage = StageOptions::default().setting("max_worker_processes", "48").start("gateway").await;
                 stage.until_connected().await;
                 let db = stage.connect().await;
                 for role in ROLES {
