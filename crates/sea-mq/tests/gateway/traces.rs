@@ -1,8 +1,8 @@
 //! Traces for a collector of OpenTelemetry. The collector is a small one, which reads what it gets with the official types.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use harness::{Receiver, Reply};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -129,8 +129,15 @@ fn context(db: &mut postgres::Client) -> (String, String) {
     (context, subscription)
 }
 
+/// One of these tests at a time: an exporter sends all that is traced in the database.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn what_is_sampled_is_traced_from_its_emit_to_its_handling_and_nothing_else_is() {
+    let _alone = alone();
     let mut db = shared().db();
     let (context, subscription) = context(&mut db);
     let collector = Collector::start(true);
@@ -183,6 +190,7 @@ fn what_is_sampled_is_traced_from_its_emit_to_its_handling_and_nothing_else_is()
 
 #[test]
 fn a_collector_that_was_away_gets_what_it_missed_and_requests_do_not_wait_for_it() {
+    let _alone = alone();
     let mut db = shared().db();
     let (context, _) = context(&mut db);
     let collector = Collector::start(false);
@@ -210,6 +218,7 @@ fn a_collector_that_was_away_gets_what_it_missed_and_requests_do_not_wait_for_it
 
 #[test]
 fn what_is_too_old_is_dropped_and_counted() {
+    let _alone = alone();
     let mut db = shared().db();
     let (context, _) = context(&mut db);
     let collector = Collector::start(false);
@@ -229,6 +238,7 @@ fn what_is_too_old_is_dropped_and_counted() {
 
 #[test]
 fn a_restart_loses_nothing_and_exports_the_same_spans() {
+    let _alone = alone();
     let mut db = shared().db();
     let (context, _) = context(&mut db);
     let collector = Collector::start(true);
@@ -249,22 +259,8 @@ fn a_restart_loses_nothing_and_exports_the_same_spans() {
 }
 
 #[test]
-fn what_is_stored_when_it_ends_is_exported() {
-    let mut db = shared().db();
-    let context = name("traced");
-    db.execute("SELECT sea_mq.create_stream($1)", &[&context]).expect("made");
-    let collector = Collector::start(true);
-    let exporter = collector.serve(&[]);
-    // It is through with what others have left.
-    let first = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
-    until("it is exported", || !collector.spans_of(&first).is_empty());
-    let id = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
-    exporter.end();
-    assert!(!collector.spans_of(&id).is_empty());
-}
-
-#[test]
 fn a_message_that_is_done_after_its_successors_is_exported() {
+    let _alone = alone();
     let mut db = shared().db();
     let (context, subscription) = (name("traced"), name("traced__s"));
     db.batch_execute(&format!(
@@ -290,6 +286,7 @@ fn a_message_that_is_done_after_its_successors_is_exported() {
 
 #[test]
 fn a_collector_that_cannot_be_one_is_an_error_at_the_start() {
+    let _alone = alone();
     for more in [&["--otlp-endpoint", "nowhere"][..], &["--otlp-endpoint", "http://c:4317", "--otlp-protocol", "grpc"]]
     {
         let mut command = crate::shared::command();
