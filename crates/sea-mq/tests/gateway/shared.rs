@@ -147,11 +147,24 @@ fn tokens() -> (HashMap<String, String>, String) {
 
 impl Shared {
     pub fn db(&self) -> postgres::Client {
-        let config = format!(
-            "host=127.0.0.1 port={} user=postgres dbname={}",
-            self.port,
-            self.database.rsplit(['/', '=']).next().expect("a name")
-        );
+        self.connect(self.database.rsplit(['/', '=']).next().expect("a name"))
+    }
+
+    /// A database of its own with the extension, for what must see nothing of other tests.
+    pub fn own_database(&self, name: &str) -> postgres::Client {
+        self.db().batch_execute(&format!("CREATE DATABASE {name}")).expect("created");
+        let mut db = self.connect(name);
+        db.batch_execute("CREATE EXTENSION sea_mq").expect("installed");
+        db
+    }
+
+    /// How a user connects to a database.
+    pub fn address(&self, user: &str, database: &str) -> String {
+        format!("host=127.0.0.1 port={} user={user} dbname={database}", self.port)
+    }
+
+    fn connect(&self, database: &str) -> postgres::Client {
+        let config = self.address("postgres", database);
         postgres::Client::connect(&config, postgres::NoTls).unwrap_or_else(|error| panic!("{config}: {error}"))
     }
 }
