@@ -111,15 +111,17 @@ run_driver() {
     judge "$1" "$database"
 }
 
-# Both receive from one stream, which no program may have changed.
+# Each receives from a stream of its own, which no program may have changed. The SDK of CloudEvents wants their attributes.
 run_receiver() {
-    local database=receive_$1 changed
+    local database=receive_$1 changed metadata=minimal
+    [ "$1" != cloudevents ] || metadata=cloudevents
     sql "$pg_port" postgres <<SQL
 CREATE DATABASE $database TEMPLATE template_app;
 ALTER DATABASE $database SET sea_mq.nats_url = '$nats_url';
 \connect $database
 SELECT sea_mq.unsubscribe('app__pull'), sea_mq.test_mode(false), sea_mq.adopt() \g /dev/null
 SET sea_mq.context = 'orders';
+SELECT sea_mq.create_stream('orders', metadata => '$metadata') \g /dev/null
 INSERT INTO orders VALUES (1);
 SELECT sea_mq.emit('order', n, 'OrderCreated', jsonb_build_object('n', n)) FROM unnest('{1,3,5,6,7}'::int[]) n \g /dev/null
 DO \$\$ BEGIN PERFORM sea_mq.wait_published((SELECT id FROM sea_mq.outbox_events ORDER BY seq DESC LIMIT 1), '30 s'); END \$\$;

@@ -2,10 +2,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncBufReadExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::TestCertificates;
 
 /// A request that came in.
 #[derive(Clone, Debug)]
@@ -65,6 +71,7 @@ type Answers = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
 
 /// An HTTP server that keeps what it gets, and answers what a test says.
 pub struct Receiver {
+    scheme: &'static str,
     port: u16,
     received: Arc<Mutex<Vec<Received>>>,
     task: JoinHandle<()>,
@@ -74,20 +81,43 @@ impl Receiver {
     /// # Panics
     /// When no port is free.
     pub async fn start(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(None, Arc::new(answer)).await
+    }
+
+    /// One that speaks TLS.
+    ///
+    /// # Panics
+    /// When no port is free, or the certificate cannot be read.
+    pub async fn start_tls(
+        certificates: &TestCertificates,
+        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Some(acceptor(certificates)), Arc::new(answer)).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>, answer: Answers) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let port = listener.local_addr().expect("it has an address").port();
         let received = Arc::new(Mutex::new(Vec::new()));
-        let (kept, answer): (_, Answers) = (Arc::clone(&received), Arc::new(answer));
+        let kept = Arc::clone(&received);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&kept), Arc::clone(&answer)));
+                let (tls, kept, answer) = (tls.clone(), Arc::clone(&kept), Arc::clone(&answer));
+                tokio::spawn(async move {
+                    stream.set_nodelay(true).ok()?;
+                    match tls {
+                        Some(tls) => serve(tls.accept(stream).await.ok()?, kept, answer).await,
+                        None => serve(stream, kept, answer).await,
+                    }
+                });
             }
         });
-        Self { port, received, task }
+        Self { scheme, port, received, task }
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("{}://127.0.0.1:{}{path}", self.scheme, self.port)
     }
 
     /// What has come so far.
@@ -110,9 +140,21 @@ impl Drop for Receiver {
     }
 }
 
+fn acceptor(certificates: &TestCertificates) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(&certificates.certificate).expect("there is a certificate");
+    let chain = chain.collect::<Result<Vec<_>, _>>().expect("it can be read");
+    let key = PrivateKeyDer::from_pem_file(&certificates.key).expect("there is a key");
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("there are versions").with_no_client_auth();
+    TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).expect("they belong together")))
+}
+
 /// Serves a connection until it ends.
-async fn serve(stream: TcpStream, received: Arc<Mutex<Vec<Received>>>, answer: Answers) -> Option<()> {
-    stream.set_nodelay(true).ok()?;
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    received: Arc<Mutex<Vec<Received>>>,
+    answer: Answers,
+) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let request = read(&mut stream).await?;
@@ -127,10 +169,11 @@ async fn serve(stream: TcpStream, received: Arc<Mutex<Vec<Received>>>, answer: A
             head += &format!("{name}: {value}\r\n");
         }
         stream.get_mut().write_all(format!("{head}\r\n{}", reply.body).as_bytes()).await.ok()?;
+        stream.get_mut().flush().await.ok()?;
     }
 }
 
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Received> {
+async fn read(stream: &mut BufReader<impl AsyncRead + Unpin>) -> Option<Received> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
     let mut words = line.split_whitespace();

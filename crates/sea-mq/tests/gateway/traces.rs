@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use harness::{Receiver, Reply};
+use harness::{Receiver, Reply, TestCertificates};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -23,12 +23,21 @@ struct Collector {
 
 impl Collector {
     fn start(is_up: bool) -> Self {
+        Self::start_with(is_up, None)
+    }
+
+    fn start_with(is_up: bool, tls: Option<&TestCertificates>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let is_up = Arc::new(AtomicBool::new(is_up));
         let answers = Arc::clone(&is_up);
         let answer = move |_: &_| if answers.load(Ordering::SeqCst) { Reply::status(200) } else { Reply::status(503) };
-        let receiver = runtime.block_on(Receiver::start(answer));
+        let receiver = runtime.block_on(async {
+            match tls {
+                Some(certificates) => Receiver::start_tls(certificates, answer).await,
+                None => Receiver::start(answer).await,
+            }
+        });
         Self { receiver, is_up, _runtime: runtime }
     }
 
@@ -185,6 +194,26 @@ fn what_is_sampled_is_traced_from_its_emit_to_its_handling_and_nothing_else_is()
         assert_eq!(told, ["/v1/traces", "Bearer secret", "application/x-protobuf"]);
         assert!(!String::from_utf8_lossy(&received.body).contains("business"));
     }
+}
+
+#[test]
+fn a_collector_gets_spans_over_tls_if_its_certificate_is_trusted() {
+    let (database, mut db) = database();
+    let (context, _) = context(&mut db);
+    let directory = shared().directory.join(name("collector"));
+    std::fs::create_dir(&directory).expect("made");
+    let certificates = TestCertificates::new(&directory);
+    let collector = Collector::start_with(true, Some(&certificates));
+    let stranger = collector.serve(&database, &[]);
+    let id = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
+    until("the certificate is refused", || stranger.count("export_failures") > 0);
+    assert!(stranger.log().contains("certificate"), "{}", stranger.log());
+    assert_eq!((stranger.count("exported_spans"), collector.requests().len()), (0, 0));
+    stranger.end();
+    let certificate = certificates.certificate.display().to_string();
+    let exporter = collector.serve(&database, &["--otlp-certificate", &certificate]);
+    until("both spans have come", || collector.spans_of(&id).len() == 2);
+    assert_eq!(exporter.count("export_failures"), 0);
 }
 
 #[test]
