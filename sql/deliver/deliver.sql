@@ -7,11 +7,11 @@ CREATE FUNCTION sea_mq.wire_format(kind text, format text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT CASE $1 WHEN 'nats' THEN 'nats:' || $2 ELSE $2 END $$;
 COMMENT ON FUNCTION sea_mq.wire_format IS 'A format as it is rendered: messages have other headers than requests; for internal use';
 
--- NULL: its audience may not see it.
+-- NULL: its audience may not see it. For the inside of the door, which is not opened again for each event.
 CREATE FUNCTION sea_mq.outgoing(event sea_mq.event, audience text, format text, template jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    seen sea_mq.event := sea_mq.external_view(event, audience);
+    seen sea_mq.event := sea_mq_inside.external_view(event, audience);
     whole jsonb;
     made jsonb;
 BEGIN

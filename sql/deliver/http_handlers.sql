@@ -40,7 +40,7 @@ COMMENT ON FUNCTION sea_mq.give_back_calls IS 'Gives back what was under way whe
 CREATE FUNCTION sea_mq.call_body(m sea_mq.inbox_pending, audience text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    seen sea_mq.event := sea_mq.external_view(ROW(sea_mq.as_uuid(m.message_id), m.message_id, m.subscription, m.source_context, m.event_type,
+    seen sea_mq.event := sea_mq_inside.external_view(ROW(sea_mq.as_uuid(m.message_id), m.message_id, m.subscription, m.source_context, m.event_type,
         m.event_version, m.subject, coalesce(m.aggregate_type, ''), coalesce(m.aggregate_id, ''), m.payload, m.headers, m.headers ->> 'X-Correlation-Id',
         m.headers ->> 'X-Causation-Id', m.headers ->> 'X-Sea-Visibility', m.attempts, m.stream_seq, m.event_at)::sea_mq.event, audience);
     inside boolean := audience IN ('internal', 'sensitive');

@@ -81,8 +81,10 @@ BEGIN
     IF audience <> 'sensitive' THEN
         event.payload := sea_mq.external_payload(event.source_context, event.event_type, event.event_version, event.payload);
     END IF;
-    event.headers := sea_mq.external_headers(event.headers);
-    event.correlation_id := sea_mq.keyed_hash(event.correlation_id);
+    IF event.headers <> '{}' THEN
+        event.headers := sea_mq.external_headers(event.headers);
+    END IF;
+    event.correlation_id := sea_mq_inside.keyed_hash(event.correlation_id);
     event.causation_id := NULL;
     event.subscription := NULL;
     event.attempt := NULL;
