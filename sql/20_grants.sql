@@ -68,7 +68,7 @@ GRANT INSERT, SELECT (id) ON sea_mq.outbox_events TO sea_mq_producer;
 
 GRANT SELECT ON sea_mq.outbox_events, sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems,
     sea_mq.status, sea_mq.streams, sea_mq.consumers, sea_mq.publish_failures, sea_mq.stream_divergences TO sea_mq_monitor, sea_mq_operator;
-GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.library_version, sea_mq.worker_problem, sea_mq.event_status, sea_mq.event_trace,
+GRANT EXECUTE ON FUNCTION sea_mq.workers, sea_mq.worker_failures, sea_mq.worker_pauses, sea_mq.unpublished, sea_mq.is_passed, sea_mq.stored_at, sea_mq.stored_as, sea_mq.pending_events_of, sea_mq.log_size, sea_mq.unpublished_bytes, sea_mq.preloaded, sea_mq.library_version, sea_mq.worker_problem, sea_mq.event_status, sea_mq.event_trace,
     sea_mq.install_report, sea_mq.event_name, sea_mq.context_name, sea_mq.sink_id TO sea_mq_monitor, sea_mq_operator;
 
 GRANT EXECUTE ON FUNCTION sea_mq.create_stream, sea_mq.alter_stream, sea_mq.rename_stream, sea_mq.drop_stream, sea_mq.create_consumer,
