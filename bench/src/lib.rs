@@ -13,6 +13,7 @@
 //! - [`capture`]: what it costs a bulk change that its table is captured, against a row trigger and an outbox table
 //! - [`gateway`]: REST, metrics and tails of `sea-mq serve`, and what it adds to a statement
 //! - [`endpoints`]: deliveries to endpoints outside, against a bare HTTP client; what is looked up there
+//! - [`databases`]: memory, processor time and latencies of a server with many databases
 //! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing; [`chart`] draws what `make soak`
 //!   records
 //!
@@ -25,6 +26,7 @@ pub mod capture;
 pub mod chart;
 pub mod contracts;
 pub mod conventional;
+pub mod databases;
 pub mod drain;
 pub mod endpoints;
 pub mod figures;
@@ -76,6 +78,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Gateway => gateway::measure(options).await?,
             PartName::Neighbours => neighbours::measure(options).await?,
             PartName::Endpoints => endpoints::measure(options).await?,
+            PartName::Databases => databases::measure(options).await?,
         };
         report.add(measured);
     }

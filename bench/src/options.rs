@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 /// How the program is called.
 pub const USAGE: &str =
-    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints]… [OPTION]…
+    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints|
+       databases]… [OPTION]…
   --amount N       how much: events of a drain; with latency alone, seconds at each rate; with writer, contracts
                    or capture alone, rounds; with inbox alone, messages
   --repetitions N  how often the drain and the inbox are repeated (3)
@@ -28,6 +29,7 @@ pub enum PartName {
     Gateway,
     Neighbours,
     Endpoints,
+    Databases,
 }
 
 impl PartName {
@@ -44,6 +46,7 @@ impl PartName {
             "gateway" => Some(Self::Gateway),
             "neighbours" => Some(Self::Neighbours),
             "endpoints" => Some(Self::Endpoints),
+            "databases" => Some(Self::Databases),
             _ => None,
         }
     }
@@ -77,6 +80,8 @@ pub struct Options {
     /// Events that the large log of the burden retains.
     pub retained_events: u32,
     pub footprint_events: u32,
+    /// How many databases one server has, one run after the other.
+    pub databases: Vec<usize>,
     pub output: PathBuf,
 }
 
@@ -95,6 +100,7 @@ impl Default for Options {
                 PartName::Gateway,
                 PartName::Neighbours,
                 PartName::Endpoints,
+                PartName::Databases,
             ],
             drain_events: 200_000,
             repetitions: 3,
@@ -109,6 +115,7 @@ impl Default for Options {
             captured_rows: 100_000,
             retained_events: 10_000_000,
             footprint_events: 20_000,
+            databases: vec![1, 50, 500],
             output: target().join("bench"),
         }
     }
@@ -190,6 +197,7 @@ impl Options {
         self.latency_seconds = 1;
         self.retained_events = 20_000;
         self.footprint_events = 500;
+        self.databases = vec![1, 5, 20];
         self.inbox_messages = 5000;
         self.waiting_messages = 200;
         self.captured_rows = 5000;

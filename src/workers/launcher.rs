@@ -215,12 +215,7 @@ impl Launcher {
         pause
     }
 
-    fn attend_seat(
-        &mut self,
-        post: Post,
-        database: &'static Database,
-        applicants: &mut Vec<Applicant>,
-    ) -> Duration {
+    fn attend_seat(&mut self, post: Post, database: &'static Database, applicants: &mut Vec<Applicant>) -> Duration {
         self.notice_end(post, database);
         let seat = database.seat(post.role);
         let left = time_to_rest(seat);

@@ -75,7 +75,11 @@ mod tests {
 
     fn idle(age: Duration, left: Option<Duration>) -> Idle {
         let now = Instant::now();
-        Idle { since: now.checked_sub(age).expect("the machine runs for longer"), until: left.map(|left| now + left), hears: Reasons::EVENTS }
+        Idle {
+            since: now.checked_sub(age).expect("the machine runs for longer"),
+            until: left.map(|left| now + left),
+            hears: Reasons::EVENTS,
+        }
     }
 
     #[test]

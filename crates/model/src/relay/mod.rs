@@ -105,7 +105,10 @@ impl Relay {
 
     /// Whether all is settled: nothing is on its way, refused, doubted, or to be tried again.
     pub fn is_at_rest(&self) -> bool {
-        self.has_begun() && self.lease.is_claimed() && !self.lease.is_doubted() && self.sinks.iter().all(Sink::is_at_rest)
+        self.has_begun()
+            && self.lease.is_claimed()
+            && !self.lease.is_doubted()
+            && self.sinks.iter().all(Sink::is_at_rest)
     }
 
     /// Begins to connect, if there is something to connect to.
