@@ -88,12 +88,12 @@ def difference(old, new):
         if what not in wanted:
             drop = f"DROP {what[0]} {what[1]}" + (f"({', '.join(what[2])})" if what[0] == "FUNCTION" else "")
             (run if what[0] in ("FUNCTION", "VIEW") else think).append(drop)
-    # What is made again has no comment yet, even if its text is an old one's.
-    again = {what[1] for what in wanted if what not in made}
+    # What is new has no comment yet, even if its text is an old one's.
+    new_names = {what[1] for what in wanted if what not in made}
     for statement in new:
         what = key(statement)
         comment = re.match(r"COMMENT ON (?:FUNCTION|VIEW|TABLE|COLUMN|TYPE) (sea_mq\.\w+)", statement)
-        if words(statement) in had and not (comment and comment.group(1) in again):
+        if words(statement) in had and not (comment and comment.group(1) in new_names):
             continue
         if what and what not in made:
             run.append(statement)

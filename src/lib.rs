@@ -55,18 +55,14 @@ mod workers;
 ::pgrx::extension_sql_file!("../sql/api/metrics.sql", name = "metrics", requires = ["operate"]);
 ::pgrx::extension_sql_file!("../sql/api/links.sql", name = "links", requires = ["outbox"]);
 ::pgrx::extension_sql_file!("../sql/inbox/questions.sql", name = "questions", requires = ["inbox", "contracts"]);
-::pgrx::extension_sql_file!("../sql/deliver/endpoints.sql", name = "endpoints", requires = ["operate", "ingest", "edge"]);
+::pgrx::extension_sql_file!(
+    "../sql/deliver/endpoints.sql",
+    name = "endpoints",
+    requires = ["operate", "ingest", "edge"]
+);
 ::pgrx::extension_sql_file!("../sql/deliver/manage.sql", name = "endpoints_manage", requires = ["endpoints"]);
-::pgrx::extension_sql_file!(
-    "../sql/deliver/deliver.sql",
-    name = "endpoints_deliver",
-    requires = ["endpoints_manage"]
-);
-::pgrx::extension_sql_file!(
-    "../sql/deliver/record.sql",
-    name = "endpoints_record",
-    requires = ["endpoints_deliver"]
-);
+::pgrx::extension_sql_file!("../sql/deliver/deliver.sql", name = "endpoints_deliver", requires = ["endpoints_manage"]);
+::pgrx::extension_sql_file!("../sql/deliver/record.sql", name = "endpoints_record", requires = ["endpoints_deliver"]);
 ::pgrx::extension_sql_file!("../sql/deliver/views.sql", name = "endpoints_views", requires = ["endpoints_record"]);
 ::pgrx::extension_sql_file!("../sql/deliver/http_handlers.sql", name = "http_handlers", requires = ["endpoints_views"]);
 ::pgrx::extension_sql_file!("../sql/api/event_trace.sql", name = "event_trace", requires = ["http_handlers"]);

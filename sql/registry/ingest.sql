@@ -100,7 +100,7 @@ WHEN check_violation OR not_null_violation THEN
         USING ERRCODE = 'invalid_parameter_value', HINT = 'See the constraints of sea_mq.partner_mappings for the values that each part takes.';
 END $body$;
 COMMENT ON FUNCTION sea_mq.register_mapping IS
-'Says how a kind of a partner''s messages becomes an event, or says it again. matches: a JSON path predicate ($.type == "paid");
+'Says how a kind of a partner''s messages becomes an event; a mapping of that name is replaced. matches: a JSON path predicate ($.type == "paid");
 aggregate_id, message_id, correlation_id: JSON paths; payload: a template, see sea_mq.map_fields. The event type must be registered.
 Errors: 22023, 42601 (not a JSON path), 42704 (no context, or not registered)';
 

@@ -103,10 +103,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION sea_mq.may_manage IS 'Whether the caller is an operator or a member of the role that created something; for internal use';
 
--- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them anew.
+-- Backends keep what they have read of some tables; this tells them, at the commit, to read one of them again.
 CREATE FUNCTION sea_mq.table_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'table_changed_wrapper';
-COMMENT ON FUNCTION sea_mq.table_changed IS 'Trigger function: backends are to read the table anew; for internal use';
+COMMENT ON FUNCTION sea_mq.table_changed IS 'Trigger function: backends are to read the table again; for internal use';
 
 -- Who this installation is. Deliberately not part of a dump: a restored copy gets an identity of its own, and what it
 -- carries of the original's (streams.owner, the xids in the log) shows that it is a copy.
@@ -260,7 +260,7 @@ SELECT 0, ('x' || left(md5(i.install_id::text), 8))::bit(32)::integer FROM sea_m
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.outbox_ring
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.outbox_ring ENABLE ALWAYS TRIGGER changed;
-COMMENT ON TRIGGER changed ON sea_mq.outbox_ring IS 'Tells backends to read the ring anew';
+COMMENT ON TRIGGER changed ON sea_mq.outbox_ring IS 'Tells backends to read the ring again';
 CREATE TABLE sea_mq.outbox_slots (
     slot smallint PRIMARY KEY,
     opened_at timestamptz NOT NULL,
@@ -293,7 +293,7 @@ CREATE TABLE sea_mq.scheduled_events (
     correlation_id text,
     causation_id text,
     visibility text NOT NULL,
-    -- What adopt() queues anew may have the seq of another installation.
+    -- What adopt() queues again may have the seq of another installation.
     PRIMARY KEY (available_at, seq, id)
 );
 CREATE INDEX scheduled_events_id ON sea_mq.scheduled_events (id);
@@ -327,7 +327,7 @@ COMMENT ON COLUMN sea_mq.publish_failures.attempts IS 'How often it was tried';
 COMMENT ON COLUMN sea_mq.publish_failures.error IS 'The broker''s words';
 COMMENT ON COLUMN sea_mq.publish_failures.failed_at IS 'When it was given up';
 COMMENT ON COLUMN sea_mq.publish_failures.event IS 'The whole event, which is thus kept when its slot is emptied';
-COMMENT ON COLUMN sea_mq.publish_failures.resolved_at IS 'When it was tried again, replayed with a mended payload, or discarded; NULL: nothing was decided';
+COMMENT ON COLUMN sea_mq.publish_failures.resolved_at IS 'When it was tried again, replayed with a corrected payload, or discarded; NULL: nothing was decided';
 
 -- Who may use it.
 GRANT SELECT ON sea_mq.publish_failures TO sea_mq_operator, sea_mq_monitor;
@@ -371,7 +371,7 @@ CREATE TABLE sea_mq.streams (
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.streams
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.streams ENABLE ALWAYS TRIGGER changed;
-COMMENT ON TRIGGER changed ON sea_mq.streams IS 'Tells backends to read the streams anew';
+COMMENT ON TRIGGER changed ON sea_mq.streams IS 'Tells backends to read the streams again';
 
 CREATE FUNCTION sea_mq.register_sink() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1226,7 +1226,7 @@ consumer';
 
 CREATE FUNCTION sea_mq.wake_at_commit() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'wake_at_commit_wrapper';
-COMMENT ON FUNCTION sea_mq.wake_at_commit IS 'Makes the relay read the descriptions anew when this transaction commits; for internal use';
+COMMENT ON FUNCTION sea_mq.wake_at_commit IS 'Makes the relay read the descriptions again when this transaction commits; for internal use';
 CREATE FUNCTION sea_mq.restart_at_commit() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'restart_at_commit_wrapper';
 COMMENT ON FUNCTION sea_mq.restart_at_commit IS 'Restarts the relay when this transaction commits; for internal use';
@@ -1262,7 +1262,7 @@ BEGIN
         OR EXISTS (SELECT FROM sea_mq.outbox_log l, sea_mq.outbox_ring r WHERE l.origin <> r.origin)
     THEN
         LOCK TABLE sea_mq.outbox_log, sea_mq.relay_journal, sea_mq.cursor_log, sea_mq.stream_progress_log, sea_mq.streams IN ACCESS EXCLUSIVE MODE;
-        -- A restored dump. What is unpublished is queued anew and gets places and transaction ids of this cluster; the rest
+        -- A restored dump. What is unpublished is queued again and gets places and transaction ids of this cluster; the rest
         -- is history of another cluster, in terms that mean nothing here. What was emitted here has waited; what came with
         -- the copy is judged by the cursor that came with it.
         INSERT INTO sea_mq.scheduled_events (available_at, seq, id, created_at, sink, event_version, context, subject,
@@ -1284,7 +1284,7 @@ BEGIN
     RETURN moved;
 END $$;
 COMMENT ON FUNCTION sea_mq.begin_outbox_again IS
-'In a restored dump: queues unpublished events anew, and drops the rest of the log. Returns how many were queued. For internal use';
+'In a restored dump: queues unpublished events again, and drops the rest of the log. Returns how many were queued. For internal use';
 
 CREATE FUNCTION sea_mq.adopt() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1306,12 +1306,12 @@ BEGIN
     UPDATE sea_mq.stream_state SET state = 'pending', error_kind = NULL, error = NULL, hint = NULL;
     PERFORM sea_mq.come_home();
     PERFORM sea_mq.restart_at_commit();
-    RETURN format('adopted: %s unpublished events queued anew', moved);
+    RETURN format('adopted: %s unpublished events queued again', moved);
 END $$;
 COMMENT ON FUNCTION sea_mq.adopt IS
 'Lets this database publish where its relay has paused: in a copy (restored dump, cloned data directory, copy by template), beside or
 after another relay of the same installation, which is stopped by it, and after a recovery or a failover that lost events which the
-streams hold. In a restored dump, unpublished events are queued anew, in order, and retained published ones are dropped from the log.
+streams hold. In a restored dump, unpublished events are queued again, in order, and retained published ones are dropped from the log.
 Call it when this database is to go on and no other';
 
 -- Kept in the database, and not as a setting of it: CREATE DATABASE … TEMPLATE copies the one and not the other.
@@ -2884,7 +2884,7 @@ COMMENT ON FUNCTION sea_mq.emit_raw IS
 current transaction. The caller has checked all of it but the size: false, and nothing emitted, if an event is too large; for
 internal use';
 
--- The headers of a message but for those that sea_mq sets anew when it sends it on.
+-- The headers of a message but for those that sea_mq sets again when it sends it on.
 CREATE FUNCTION sea_mq.own_headers(headers jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_object_agg(h.key, h.value), '{}') FROM jsonb_each($1) h
@@ -3100,8 +3100,8 @@ BEGIN
     RETURN new_id;
 END $$;
 COMMENT ON FUNCTION sea_mq.dlq_replay IS
-'Replays a dead letter, with a mended payload if one is given, in the current transaction, and returns the new message id. Subject
-and headers stay, attempts count anew, X-Replayed-From names the original, and the DLQ stream gives the message up. To the
+'Replays a dead letter, with a corrected payload if one is given, in the current transaction, and returns the new message id. Subject
+and headers stay, attempts count again, X-Replayed-From names the original, and the DLQ stream gives the message up. To the
 original subject if this database emits that context (other subscriptions of sea_mq leave it alone, by X-Replay-For), else to the
 subscription that had failed; a partner''s message (sea_mq.ingest) is ingested again. Errors: 42704, 55000 (replayed or discarded already, or nowhere to replay it to)';
 
@@ -3483,7 +3483,7 @@ BEGIN
     SELECT 3, format('endpoint %s will lose events: some have waited since %s, and %s', w.endpoint, date_trunc('second', w.oldest_at),
             CASE WHEN w.oldest_at < now() - w.age / 2 THEN format('after %s they are dropped', w.age)
                 ELSE format('the log has %s of %s', pg_size_pretty(w.bytes), pg_size_pretty(w.most)) END),
-        'See its row in sea_mq.endpoint_status. Mend it, raise sea_mq.endpoint_backlog_age or endpoint_backlog_size, or drop it.'
+        'See its row in sea_mq.endpoint_status. Fix it, raise sea_mq.endpoint_backlog_age or endpoint_backlog_size, or drop it.'
     FROM (SELECT e.endpoint, u.oldest_at, b.*, CASE WHEN b.most > 0 THEN z.bytes END AS bytes
         FROM (SELECT CASE WHEN a.age > '0' THEN greatest(a.age, 2 * r.retention) END AS age, r.retention, m.most
             FROM (SELECT current_setting('sea_mq.endpoint_backlog_age')::interval AS age) a,
@@ -3614,7 +3614,7 @@ UNION ALL
 -- Once is no problem: it is tried again at once, and most of what can be in the way of a transaction passes.
 SELECT 2, format('the %s has failed %s times since %s: %s', f.worker, f.failures, date_trunc('second', f.since),
         coalesce(f.error, 'its process ended; see the server''s log')),
-    'It tries again by itself. If that does not help, look for sea_mq in the server''s log; once the cause is mended, it goes on.'
+    'It tries again by itself. If that does not help, look for sea_mq in the server''s log; once the cause is fixed, it goes on.'
 FROM sea_mq.worker_failures() f WHERE f.failures > 2
 UNION ALL
 SELECT CASE WHEN v.library < v.script THEN 1 ELSE 5 END,
@@ -3625,7 +3625,7 @@ FROM (SELECT string_to_array(sea_mq.library_version(), '.')::integer[] AS librar
     FROM pg_catalog.pg_extension e WHERE e.extname = 'sea_mq') v WHERE v.library <> v.script
 UNION ALL
 SELECT 1, format('emit refuses events: about %s MB are not published yet, and sea_mq.max_outbox_size is %s MB', b.bytes >> 20, m.bytes >> 20),
-    'Mend what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
+    'Fix what holds them up (see the other problems), or raise sea_mq.max_outbox_size.'
 FROM (SELECT pg_size_bytes(current_setting('sea_mq.max_outbox_size')) AS bytes) m
 CROSS JOIN LATERAL (SELECT CASE WHEN m.bytes > 0 THEN sea_mq.unpublished_bytes() END AS bytes) b
 WHERE b.bytes >= m.bytes
@@ -3654,7 +3654,7 @@ SELECT 4, format('stream %s has lost this installation''s mark: others may take 
 FROM sea_mq.streams s JOIN sea_mq.stream_state x ON x.sink = s.sink WHERE x.differences ? 'sea_mq.install'
 UNION ALL
 SELECT 4, format('%s events of stream %s were refused by the broker', f.events, s.name),
-    'See sea_mq.dlq_list() for the reasons; once mended, sea_mq.retry_failed() sends them.'
+    'See sea_mq.dlq_list() for the reasons; once fixed, sea_mq.retry_failed() sends them.'
 FROM (SELECT p.sink, count(*) AS events FROM sea_mq.publish_failures p WHERE p.resolved_at IS NULL GROUP BY p.sink) f
 JOIN sea_mq.streams s ON s.sink = f.sink
 UNION ALL
@@ -3668,7 +3668,7 @@ FROM sea_mq.relay_status r, sea_mq.streams s CROSS JOIN LATERAL sea_mq.pending_e
 WHERE o.pending > 1000 AND r.state <> 'unconfigured'
 UNION ALL
 SELECT 6, format('consumer %s on stream %s: %s', c.name, c.stream, c.error),
-    'Describe it anew with sea_mq.create_consumer under the same name, or give it up with sea_mq.drop_consumer.'
+    'Describe it again with sea_mq.create_consumer under the same name, or give it up with sea_mq.drop_consumer.'
 FROM sea_mq.consumers c WHERE c.state = 'refused'
 UNION ALL
 SELECT 6, format('stream %s could not be deleted in NATS: %s', d.name, d.error),
@@ -3893,11 +3893,11 @@ SELECT pg_catalog.pg_extension_config_dump('sea_mq.schema_definitions', '');
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.event_types
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.event_types ENABLE ALWAYS TRIGGER changed;
-COMMENT ON TRIGGER changed ON sea_mq.event_types IS 'Tells backends to read the registry anew';
+COMMENT ON TRIGGER changed ON sea_mq.event_types IS 'Tells backends to read the registry again';
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sea_mq.schema_definitions
 FOR EACH STATEMENT EXECUTE FUNCTION sea_mq.table_changed();
 ALTER TABLE sea_mq.schema_definitions ENABLE ALWAYS TRIGGER changed;
-COMMENT ON TRIGGER changed ON sea_mq.schema_definitions IS 'Tells backends to read the registry anew';
+COMMENT ON TRIGGER changed ON sea_mq.schema_definitions IS 'Tells backends to read the registry again';
 
 -- A version's meaning never changes. Also not by hand.
 CREATE FUNCTION sea_mq.refuse_change_of_contract() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -4181,7 +4181,7 @@ CREATE FUNCTION sea_mq.lint_contracts(files jsonb, OUT rule text, OUT severity t
 RETURNS SETOF record LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lint_contracts_wrapper';
 COMMENT ON FUNCTION sea_mq.lint_contracts IS 'What is wrong with a set of contracts (path: schema); for internal use. Errors: 22023';
 
--- What cannot be mended any more, because it is registered, is a warning.
+-- What cannot be fixed any more, because it is registered, is a warning.
 CREATE FUNCTION sea_mq.lint() RETURNS TABLE (rule text, severity text, path text, message text, hint text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH emitted AS (
@@ -4252,7 +4252,7 @@ COMMENT ON FUNCTION sea_mq.capture IS 'Trigger function of captured tables; refu
 
 CREATE FUNCTION sea_mq.capture_changed("table" regclass) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'capture_changed_wrapper';
-COMMENT ON FUNCTION sea_mq.capture_changed IS 'Makes all sessions read anew what is captured of a table; for internal use';
+COMMENT ON FUNCTION sea_mq.capture_changed IS 'Makes all sessions read again what is captured of a table; for internal use';
 
 CREATE FUNCTION sea_mq.capture_condition("table" regclass, condition text, names jsonb DEFAULT NULL, captured regclass DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'capture_condition_wrapper';
@@ -4458,11 +4458,11 @@ BEGIN
         WHERE a.attrelid = captured AND a.attnum > 0 AND NOT a.attisdropped);
     RETURN NEW;
 END $$;
-COMMENT ON FUNCTION sea_mq.guard_capture IS 'Trigger function: what is to be known when a captured table''s columns change, and that sessions read it anew';
+COMMENT ON FUNCTION sea_mq.guard_capture IS 'Trigger function: what is to be known when a captured table''s columns change, and that sessions read it again';
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON sea_mq.captures FOR EACH ROW EXECUTE FUNCTION sea_mq.guard_capture();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON sea_mq.captures FOR EACH ROW EXECUTE FUNCTION sea_mq.guard_capture();
 COMMENT ON TRIGGER guard ON sea_mq.captures IS 'What is to be known when the table''s columns change';
-COMMENT ON TRIGGER changed ON sea_mq.captures IS 'Sessions read anew what is captured';
+COMMENT ON TRIGGER changed ON sea_mq.captures IS 'Sessions read again what is captured';
 
 -- The triggers of a capture, by operation. Transition tables allow one event a trigger. What each is stands in
 -- src/emit/capture/triggers.rs.
@@ -4932,7 +4932,7 @@ WHEN check_violation OR not_null_violation THEN
         USING ERRCODE = 'invalid_parameter_value', HINT = 'See the constraints of sea_mq.partner_mappings for the values that each part takes.';
 END $body$;
 COMMENT ON FUNCTION sea_mq.register_mapping IS
-'Says how a kind of a partner''s messages becomes an event, or says it anew. matches: a JSON path predicate ($.type == "paid");
+'Says how a kind of a partner''s messages becomes an event; a mapping of that name is replaced. matches: a JSON path predicate ($.type == "paid");
 aggregate_id, message_id, correlation_id: JSON paths; payload: a template, see sea_mq.map_fields. The event type must be registered.
 Errors: 22023, 42601 (not a JSON path), 42704 (no context, or not registered)';
 
@@ -5051,7 +5051,7 @@ COMMENT ON FUNCTION sea_mq.ingest IS
 'Takes a partner''s message in the current transaction: the mapping that matches makes an event of it, which is checked against its
 contract (whatever sea_mq.contracts says) and emitted. Returns the event''s id, the same for the same message each time, and NULL for
 a message that went to the dead letter queue: no mapping matches, or what it makes of the message cannot be emitted. There it can be
-mended and replayed. message_id: the partner''s id of the message; NULL: what the mapping finds, else a hash of the content; known
+fixed and replayed. message_id: the partner''s id of the message; NULL: what the mapping finds, else a hash of the content; known
 for as long as the inbox is retained. Errors: 22004, 22023';
 
 -- Who may use it.
@@ -5209,7 +5209,7 @@ BEGIN
             END IF;
         WHEN 'failed' THEN
             RAISE EXCEPTION 'the broker will not take event %: %', wait_published.event_id, found.error
-                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Mend what it says, then see sea_mq.retry_failed.';
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Fix what it says, then see sea_mq.retry_failed.';
         WHEN 'pending' THEN
             RAISE EXCEPTION 'event % was emitted by this transaction, which has not committed', wait_published.event_id
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Commit first: nothing is published before.';
@@ -5509,17 +5509,20 @@ CREATE TYPE sea_mq.stored_event AS (stream_seq bigint, id uuid, seq bigint, cont
     created_at timestamptz, published_at timestamptz);
 COMMENT ON TYPE sea_mq.stored_event IS 'A row of sea_mq.events_after: an event in its place in a stream';
 
-CREATE FUNCTION sea_mq.events_after(stream text, stream_seq bigint DEFAULT 0, max integer DEFAULT 100)
-RETURNS SETOF sea_mq.stored_event
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
+-- What events_after and traced_events are made of. Without payloads it does not read what of them is stored elsewhere.
+CREATE FUNCTION sea_mq.stored_after(stream text, after_seq bigint, max integer, with_payload boolean)
+RETURNS TABLE (stream_seq bigint, id uuid, seq bigint, xid xid8, context text, aggregate_type text, aggregate_id text, event_type text,
+    event_version integer, subject text, payload json, headers json, correlation_id text, causation_id text, visibility text,
+    created_at timestamptz, available_at timestamptz, published_at timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
 #variable_conflict use_column
 DECLARE
     of_sink bigint;
     run sea_mq.relay_journal;
-    left_over integer := events_after.max;
+    left_over integer := stored_after.max;
     found_rows bigint;
 BEGIN
-    PERFORM sea_mq.check_page(events_after.max, 1000);
+    PERFORM sea_mq.check_page(stored_after.max, 1000);
     SELECT s.sink INTO of_sink FROM sea_mq.streams s WHERE s.name = $1;
     IF of_sink IS NULL THEN
         RAISE EXCEPTION 'there is no stream "%"', $1
@@ -5535,9 +5538,10 @@ BEGIN
         CONTINUE WHEN run.first_stream_seq + run.events <= coalesce($2, 0) + 1;
         -- Counted from the end: what retention has removed of a run is its beginning.
         RETURN QUERY
-        SELECT run.first_stream_seq + run.events - e.behind, e.id, e.seq, e.context, e.aggregate_type, e.aggregate_id, e.event_type,
-            e.event_version, coalesce(e.subject, e.context || '.event.' || e.event_type || '.v' || e.event_version), e.payload::jsonb,
-            e.headers::jsonb, coalesce(e.correlation_id, e.id::text), e.causation_id, e.visibility, e.created_at, run.published_at
+        SELECT run.first_stream_seq + run.events - e.behind, e.id, e.seq, e.xid, e.context, e.aggregate_type, e.aggregate_id, e.event_type,
+            e.event_version, coalesce(e.subject, e.context || '.event.' || e.event_type || '.v' || e.event_version),
+            CASE WHEN $4 THEN e.payload END, e.headers, coalesce(e.correlation_id, e.id::text), e.causation_id, e.visibility,
+            e.created_at, e.available_at, run.published_at
         FROM (SELECT o.*, row_number() OVER (ORDER BY o.seq DESC) AS behind FROM sea_mq.outbox_log o
             WHERE o.sink = of_sink AND o.seq BETWEEN run.first_seq AND run.last_seq
                 AND pg_visible_in_snapshot(o.xid, run.upto) AND NOT pg_visible_in_snapshot(o.xid, run.done)) e
@@ -5548,6 +5552,16 @@ BEGIN
         EXIT WHEN left_over <= 0;
     END LOOP;
 END $body$;
+COMMENT ON FUNCTION sea_mq.stored_after IS
+'What sea_mq.events_after and sea_mq.traced_events are made of; for internal use';
+
+CREATE FUNCTION sea_mq.events_after(stream text, stream_seq bigint DEFAULT 0, max integer DEFAULT 100)
+RETURNS SETOF sea_mq.stored_event
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+    SELECT s.stream_seq, s.id, s.seq, s.context, s.aggregate_type, s.aggregate_id, s.event_type, s.event_version, s.subject,
+        s.payload::jsonb, s.headers::jsonb, s.correlation_id, s.causation_id, s.visibility, s.created_at, s.published_at
+    FROM sea_mq.stored_after($1, $2, $3, true) s
+$$;
 COMMENT ON FUNCTION sea_mq.events_after IS
 'The events that a stream has stored behind a sequence, in the stream''s order, as far as the log retains them; stream_seq of the last
 row asks for the next ones. Errors: 22023 (max is not between 1 and 1,000), 42704 (no such stream)';
@@ -6268,7 +6282,7 @@ CREATE FUNCTION sea_mq.public_key(secret text) RETURNS text LANGUAGE c IMMUTABLE
 COMMENT ON FUNCTION sea_mq.public_key IS
 'What whoever verifies needs: the public key of an asymmetric secret, else the secret itself. Error 22023: it is no signing secret; for internal use';
 CREATE FUNCTION sea_mq.dispatch_at_commit() RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dispatch_at_commit_wrapper';
-COMMENT ON FUNCTION sea_mq.dispatch_at_commit IS 'Starts the dispatcher, or has it look at its tables anew, when this transaction commits; for internal use';
+COMMENT ON FUNCTION sea_mq.dispatch_at_commit IS 'Starts the dispatcher, or has it look at its tables again, when this transaction commits; for internal use';
 
 CREATE FUNCTION sea_mq.here() RETURNS sea_mq.endpoint_home
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -7506,6 +7520,142 @@ next attempt. No row: neither log nor inbox have it, or not any more';
 
 -- Who may use it.
 GRANT EXECUTE ON FUNCTION sea_mq.event_trace TO sea_mq_operator, sea_mq_monitor;
+
+-- What an exporter of OpenTelemetry traces reads: only what has a sampled traceparent, and of that no payload and no text of an error.
+-- docs/tracing.md.
+
+CREATE FUNCTION sea_mq.is_sampled(traceparent text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- The last of the flags' bits: odd.
+    SELECT coalesce($1 ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf]$', false)
+$$;
+COMMENT ON FUNCTION sea_mq.is_sampled IS 'Whether a W3C trace context asks for its trace to be kept; for internal use';
+
+CREATE FUNCTION sea_mq.first_since(question text, since timestamptz, most bigint) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    low bigint := 0;
+    high bigint := first_since.most + 1;
+    place bigint;
+    at timestamptz;
+    result bigint;
+BEGIN
+    -- Halved, not walked: a look-up for each bit of a place.
+    WHILE low < high LOOP
+        EXECUTE question INTO place, at USING low + (high - low) / 2;
+        IF place IS NULL OR at >= since THEN
+            high := low + (high - low) / 2;
+            result := coalesce(place, result);
+        ELSE
+            low := place + 1;
+        END IF;
+    END LOOP;
+    RETURN result;
+END $$;
+COMMENT ON FUNCTION sea_mq.first_since IS
+'The first place whose time is not before since, up to most. The question gives the first place from $1 on, and its time; times go
+up with places. NULL: there is none; for internal use';
+
+CREATE FUNCTION sea_mq.trace_places(max_age interval, OUT stream text, OUT place bigint, OUT last bigint)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    of_sink bigint;
+    newest timestamptz;
+    question text;
+    since timestamptz := now() - greatest(least($1, '1000 years'), '0');
+BEGIN
+    FOR stream, of_sink IN SELECT s.name, s.sink FROM sea_mq.streams s LOOP
+        SELECT j.first_stream_seq + j.events - 1, j.published_at INTO last, newest FROM sea_mq.relay_journal j
+        WHERE j.sink = of_sink AND j.first_stream_seq IS NOT NULL ORDER BY j.first_stream_seq DESC LIMIT 1;
+        last := coalesce(last, 0);
+        place := last;
+        IF newest >= since THEN
+            question := format('SELECT j.first_stream_seq, j.published_at FROM sea_mq.relay_journal j
+                WHERE j.sink = %s AND j.first_stream_seq >= $1 ORDER BY j.first_stream_seq LIMIT 1', of_sink);
+            place := sea_mq.first_since(question, since, last) - 1;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    stream := NULL;
+    SELECT l.id, l.created_at INTO last, newest FROM sea_mq.inbox_log l ORDER BY l.id DESC LIMIT 1;
+    last := coalesce(last, 0);
+    place := last;
+    IF newest >= since THEN
+        question := 'SELECT l.id, l.created_at FROM sea_mq.inbox_log l WHERE l.id >= $1 ORDER BY l.id LIMIT 1';
+        place := sea_mq.first_since(question, since, last) - 1;
+    END IF;
+    RETURN NEXT;
+END $$;
+COMMENT ON FUNCTION sea_mq.trace_places IS
+'Where to begin with traced_events and traced_messages so that what is older than max_age is left out: for each stream, and (stream is
+NULL) for the inbox, the place before, and the last one there is';
+
+CREATE FUNCTION sea_mq.traced_events(stream text, after_seq bigint DEFAULT 0, max integer DEFAULT 500)
+RETURNS TABLE (stream_seq bigint, id uuid, traceparent text, subject text, correlation_id text, emitted_at timestamptz,
+    due_at timestamptz, committed_at timestamptz, stored_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+    SELECT p.stream_seq, t.id, t.traceparent, t.subject, t.correlation_id, t.created_at, t.available_at, t.committed_at, t.published_at
+    FROM (SELECT s.*, max(s.stream_seq) OVER () AS last FROM sea_mq.stored_after($1, $2, $3, false) s) p
+    LEFT JOIN LATERAL (SELECT p.id, p.headers ->> 'traceparent' AS traceparent, p.subject, p.correlation_id, p.created_at, p.available_at,
+            CASE current_setting('track_commit_timestamp') WHEN 'on' THEN pg_xact_commit_timestamp(p.xid::xid) END AS committed_at,
+            p.published_at) t ON sea_mq.is_sampled(p.headers ->> 'traceparent')
+    WHERE t.id IS NOT NULL OR p.stream_seq = p.last
+    ORDER BY p.stream_seq
+$$;
+COMMENT ON FUNCTION sea_mq.traced_events IS
+'Of a page of the events that a stream has stored behind a sequence, those with a sampled traceparent, with the times of their way; the
+page''s last event stands there in any case, without an id if it is not one of them, and its stream_seq asks for the next page.
+Errors: 22023 (max is not between 1 and 1,000), 42704 (no such stream)';
+
+CREATE FUNCTION sea_mq.traced_messages(after_id bigint DEFAULT 0, waiting bigint[] DEFAULT '{}', max integer DEFAULT 500)
+RETURNS TABLE (id bigint, status text, message_id text, subscription text, subject text, traceparent text, correlation_id text,
+    stream_seq bigint, attempts integer, begun_at timestamptz, done_at timestamptz, error_type text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM sea_mq.check_page($3, 1000);
+    IF cardinality($2) > 10000 THEN
+        RAISE EXCEPTION 'waiting has more than 10000 ids'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Forget the oldest.';
+    END IF;
+    RETURN QUERY
+    WITH page AS MATERIALIZED (
+        SELECT l.* FROM sea_mq.inbox_log l WHERE l.id > coalesce($1, 0) ORDER BY l.id LIMIT $3),
+    place AS (SELECT max(g.id) AS last FROM page g),
+    done AS (
+        SELECT g.* FROM page g
+        UNION ALL
+        SELECT l.* FROM sea_mq.inbox_log l WHERE l.id = ANY ($2) AND l.id <= coalesce($1, 0))
+    SELECT d.id, d.status, t.message_id, t.subscription, t.subject, t.traceparent, t.correlation_id, t.stream_seq, t.attempts, t.begun_at,
+        t.done_at, t.error_type
+    FROM done d
+    LEFT JOIN LATERAL (SELECT d.message_id, d.subscription, d.subject, d.headers ->> 'traceparent' AS traceparent,
+            d.headers ->> 'X-Correlation-Id' AS correlation_id, d.stream_seq, d.attempts, coalesce(d.delivered_at, d.created_at) AS begun_at,
+            d.processed_at AS done_at,
+            CASE d.status WHEN 'dead' THEN coalesce(d.errors -> -1 ->> 'sqlstate', d.errors -> -1 ->> 'kind', 'dead') END AS error_type) t
+        ON sea_mq.is_sampled(d.headers ->> 'traceparent') AND NOT sea_mq.is_reserved(d.subscription)
+    WHERE t.traceparent IS NOT NULL OR d.id = (SELECT p.last FROM place p) OR d.id = ANY ($2)
+    UNION ALL
+    -- An id is drawn before its message is done. So what is not here yet may come, before what is: when it waits, from wherever it is;
+    -- else from shortly before one of the page.
+    SELECT n.id, 'waiting', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM (
+        (SELECT w.id FROM sea_mq.inbox_pending w WHERE w.id <= coalesce((SELECT p.last FROM place p), $1, 0) ORDER BY w.id DESC LIMIT 10000)
+        UNION
+        (SELECT m.id FROM (SELECT g.id, lag(g.id, 1, coalesce($1, 0)) OVER (ORDER BY g.id) AS before FROM page g) o
+        CROSS JOIN LATERAL generate_series(greatest(o.before + 1, o.id - 1000), o.id - 1) m(id) ORDER BY m.id DESC LIMIT 10000)) n(id);
+END $$;
+COMMENT ON FUNCTION sea_mq.traced_messages IS
+'Of a page of the messages that are done, those behind an id, the ones with a sampled traceparent; the page''s last message stands there in
+any case, and its id asks for the next page. What up to there is not done yet has the status waiting, and its id alone: passed in
+waiting, it is looked up with the next page, and stands there once it is done. Errors: 22023 (max is not between 1 and 1,000, or more
+than 10,000 ids in waiting)';
+
+-- How it goes, without what it is about.
+GRANT EXECUTE ON FUNCTION sea_mq.trace_places, sea_mq.traced_events, sea_mq.traced_messages
+    TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
 
 -- The door. A function that was declared SECURITY DEFINER does its work as the extension's owner, but not in PostgreSQL's way, which
 -- keeps all settings of the caller's but those that the function names: sea_mq.f(…) becomes a C function that runs

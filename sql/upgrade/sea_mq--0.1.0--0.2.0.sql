@@ -89,6 +89,8 @@ GRANT EXECUTE ON FUNCTION sea_mq.delivery_status TO sea_mq_producer, sea_mq_oper
 GRANT EXECUTE ON FUNCTION sea_mq.reader_unread TO sea_mq_operator, sea_mq_monitor;
 GRANT SELECT ON sea_mq.endpoints, sea_mq.deliveries, sea_mq.endpoint_status TO sea_mq_operator, sea_mq_monitor;
 GRANT EXECUTE ON FUNCTION sea_mq.event_trace TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.trace_places, sea_mq.traced_events, sea_mq.traced_messages
+    TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
 
 -- The door. A function that was declared SECURITY DEFINER does its work as the extension's owner, but not in PostgreSQL's way, which
 -- keeps all settings of the caller's but those that the function names: sea_mq.f(…) becomes a C function that runs

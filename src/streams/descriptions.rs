@@ -154,11 +154,7 @@ fn described(row: &TextRow) -> Described {
         marked_us: None,
         fewer_replicas: false,
     };
-    Described {
-        sink: spi::parsed(row, 0),
-        form: Form::from_tokens(&string(11), &string(17)).unwrap_or_default(),
-        spec,
-    }
+    Described { sink: spi::parsed(row, 0), form: Form::from_tokens(&string(11), &string(17)).unwrap_or_default(), spec }
 }
 
 /// Whether a description was made by another installation: the database is a restored copy.

@@ -31,7 +31,7 @@ use crate::{Options, Outcome, drain, say, workload};
 const NODES: [usize; 2] = [1, 3];
 /// Bytes of a payload.
 const PAYLOADS: [usize; 2] = [300, 2000];
-/// What the subscriptions may have unacknowledged: the default.
+/// What the subscriptions may have unacknowledged.
 const OUTSTANDING: i64 = 1000;
 const PATIENCE: Duration = Duration::from_secs(120);
 

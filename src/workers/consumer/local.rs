@@ -12,7 +12,6 @@ use crate::host::session::{self, Failed};
 use crate::inbox::subscriptions::Subscription;
 use crate::log::progress::{self, Progress};
 use crate::log::{cursors, outbox};
-use crate::registry::contracts;
 use sea_mq_model::broker::SubscriptionId;
 use sea_mq_model::domain::event::Logged;
 use sea_mq_model::domain::position::Moment;
@@ -80,8 +79,7 @@ impl Worker {
         let before = served.position.clone();
         let (at, read) = session::transaction(|| {
             let at = before.unwrap_or_else(|| cursors::load(ReaderId::Subscription(subscription.id)));
-            let mut read = outbox::read(sink, &at, moment, outbox::Limit { events, bytes: BYTES });
-            contracts::name_schemas(&mut read.events);
+            let read = outbox::read(sink, &at, moment, outbox::Limit { events, bytes: BYTES });
             (at, read)
         })?;
         if read.foreign {

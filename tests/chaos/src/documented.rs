@@ -52,6 +52,7 @@ fn seconds(cell: &str) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::fault::FAULTS;
+    use crate::scene::Broking;
 
     fn recovery(seconds: u64) -> Recovery {
         let took = Duration::from_secs(seconds);
@@ -60,7 +61,9 @@ mod tests {
 
     #[test]
     fn every_fault_is_documented_with_its_times() {
-        let without: Vec<_> = FAULTS.iter().filter(|fault| line_of(fault.name).is_none()).map(|fault| fault.name).collect();
+        // While servers are upgraded one after the other there is no moment at which it is over.
+        let timed = FAULTS.iter().filter(|fault| fault.broking() != Some(Broking::Older));
+        let without: Vec<_> = timed.filter(|fault| line_of(fault.name).is_none()).map(|fault| fault.name).collect();
         assert_eq!(without, [""; 0], "they have no times in docs/guarantees.md");
     }
 

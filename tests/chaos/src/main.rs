@@ -61,7 +61,9 @@ async fn all(options: &Options) -> bool {
         let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
         println!("test result: {verdict}. {passed} passed; {} failed {}", failed.len(), failed.join(", "));
         if slow > 0 {
-            println!("{slow} recoveries took ten times what docs/guarantees.md says; on a quiet machine that is a fault");
+            println!(
+                "{slow} recoveries took ten times what docs/guarantees.md says; on a quiet machine that is a fault"
+            );
         }
     }
     failed.is_empty()

@@ -84,15 +84,8 @@ impl Default for Form {
 }
 
 /// Attributes that another header or the type says as well.
-const REPEATED: [&str; 7] = [
-    "datacontenttype",
-    "context",
-    "eventname",
-    "eventversion",
-    "aggregateid",
-    "correlationid",
-    "causationid",
-];
+const REPEATED: [&str; 7] =
+    ["datacontenttype", "context", "eventname", "eventversion", "aggregateid", "correlationid", "causationid"];
 
 /// Bytes of a message: its header block and its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -394,7 +387,11 @@ mod tests {
             let message = publication.message(form);
             let expected = "Nats-Expected-Last-Sequence: 18446744073709551615\r\nNats-Expected-Last-Msg-Id: \r\n".len();
             let block = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", message.headers.into_lines().unwrap()).len();
-            assert_eq!(publication.size(form), Size { headers: block + expected + 36, body: message.body.len() }, "{form:?}");
+            assert_eq!(
+                publication.size(form),
+                Size { headers: block + expected + 36, body: message.body.len() },
+                "{form:?}"
+            );
         }
     }
 

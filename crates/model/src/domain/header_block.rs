@@ -26,20 +26,27 @@ impl HeaderBlock {
     }
 
     pub fn push(&mut self, name: &str, value: &str) {
-        // No way out in the middle: so the compiler looks at many bytes at once.
-        let fits = name.bytes().fold(!name.is_empty(), |fits, byte| fits & byte.is_ascii_graphic() & (byte != b':'));
-        if !fits || breaks_line(value) {
-            self.unusable.get_or_insert_with(|| name.to_owned());
-            return;
+        if self.admits(name, value) {
+            self.lines.extend(["\r\n", name, ": ", value]);
         }
-        self.lines.extend(["\r\n", name, ": ", value]);
     }
 
     /// Puts a header before those that were pushed: nats-server looks for some in each message, from the front.
     pub fn put_first(&mut self, name: &str, value: &str) {
-        let rest = self.lines.split_off(self.id_length);
-        self.push(name, value);
-        self.lines.push_str(&rest);
+        if self.admits(name, value) {
+            self.lines.insert_str(self.id_length, &["\r\n", name, ": ", value].concat());
+        }
+    }
+
+    /// Whether a header can be sent; the first that cannot is noted.
+    fn admits(&mut self, name: &str, value: &str) -> bool {
+        // No way out in the middle: so the compiler looks at many bytes at once.
+        let fits = name.bytes().fold(!name.is_empty(), |fits, byte| fits & byte.is_ascii_graphic() & (byte != b':'))
+            && !breaks_line(value);
+        if !fits {
+            self.unusable.get_or_insert_with(|| name.to_owned());
+        }
+        fits
     }
 
     /// `Nats-Msg-Id`.
@@ -74,6 +81,18 @@ mod tests {
         let lines = "id\r\nX-A: Grüße: 1\r\nN: 7";
         assert_eq!((block.id(), block.size()), ("id", lines.len()));
         assert_eq!(block.into_lines().unwrap(), lines);
+    }
+
+    #[test]
+    fn what_is_put_first_stands_behind_the_id() {
+        let mut block = HeaderBlock::new("id");
+        block.push("X-A", "1");
+        block.put_first("N", "7");
+        block.put_first("E", "8");
+        assert_eq!(block.id(), "id");
+        assert_eq!(block.clone().into_lines().unwrap(), "id\r\nE: 8\r\nN: 7\r\nX-A: 1");
+        block.put_first("a:b", "1");
+        assert_eq!(block.into_lines().unwrap_err(), "a:b");
     }
 
     #[test]

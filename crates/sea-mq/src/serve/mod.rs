@@ -82,8 +82,10 @@ async fn serve(options: Options) -> Result<(), String> {
     let drained = listen::serve(listener, tls, router, app.ending.subscribe());
     tokio::pin!(drained);
     tokio::select! {
-        result = &mut drained => return result,
+        // Told to end first: where no request is under way, both are true at once.
+        biased;
         _ = ending.wait_for(|ending| *ending) => {}
+        result = &mut drained => return result,
     }
     log::event("info", "ending: requests under way are finished");
     let result = tokio::time::timeout(DRAIN, drained).await.unwrap_or_else(|_| {

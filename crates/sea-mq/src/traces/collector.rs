@@ -73,7 +73,7 @@ impl Collector {
     ///
     /// # Errors
     /// Why none was taken.
-    pub async fn send(&self, spans: &[&Span]) -> Result<usize, Refusal> {
+    pub async fn send(&self, spans: Vec<Span>) -> Result<usize, Refusal> {
         let mut request = Request::new(Full::new(Bytes::from(self.request(spans).encode_to_vec())));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.url.clone();
@@ -97,13 +97,12 @@ impl Collector {
         Ok(usize::try_from(rejected).unwrap_or_default())
     }
 
-    fn request(&self, spans: &[&Span]) -> ExportTraceServiceRequest {
+    fn request(&self, spans: Vec<Span>) -> ExportTraceServiceRequest {
         let scope = InstrumentationScope {
             name: "sea_mq".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             ..InstrumentationScope::default()
         };
-        let spans = spans.iter().map(|span| (*span).clone()).collect();
         let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, schema_url: SCHEMA_URL.into() }];
         let resource_spans =
             vec![ResourceSpans { resource: Some(self.resource.clone()), scope_spans, schema_url: SCHEMA_URL.into() }];

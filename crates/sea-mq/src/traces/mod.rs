@@ -72,9 +72,15 @@ impl Exporter {
                 _ = ending.wait_for(|ending| *ending) => break,
             }
         }
-        if tokio::time::timeout(FLUSH, self.turn()).await.is_err() {
+        if !matches!(tokio::time::timeout(FLUSH, self.flush()).await, Ok(Ok(()))) {
             log::event("warning", "ending: not all traces were exported; they are when it starts again");
         }
+    }
+
+    /// Turns until nothing is left.
+    async fn flush(&mut self) -> Result<(), Trouble> {
+        while self.turn().await? {}
+        Ok(())
     }
 
     /// How long until the next turn. Trouble is told of when it begins and when it ends.
@@ -116,25 +122,26 @@ impl Exporter {
     /// Some pages of a place. `is_away`: the collector is, so only what is too old is passed. Whether there is more.
     async fn follow(&mut self, place: &Place, is_away: bool) -> Result<bool, Trouble> {
         for _ in 0..PAGES {
-            let page = self.source.read(place).await.map_err(Trouble::Database)?;
-            let (fresh, old): (Vec<&Span>, Vec<&Span>) = page.spans.iter().partition(|span| self.is_fresh(span));
+            let mut page = self.source.read(place).await.map_err(Trouble::Database)?;
+            let spans = std::mem::take(&mut page.spans);
+            let (fresh, old): (Vec<Span>, Vec<Span>) = spans.into_iter().partition(|span| self.is_fresh(span));
             let meter = &self.app.meter.traces;
-            let (mut dropped, mut exported, mut refused) = (old.len(), 0, None);
-            if !fresh.is_empty() {
+            let (count, mut dropped, mut exported, mut refused) = (fresh.len(), old.len(), 0, None);
+            if count > 0 {
                 if is_away {
                     return Ok(false);
                 }
-                match self.collector.send(&fresh).await {
+                match self.collector.send(fresh).await {
                     Ok(rejected) => {
-                        exported = fresh.len().saturating_sub(rejected);
-                        dropped += fresh.len() - exported;
+                        exported = count.saturating_sub(rejected);
+                        dropped += count - exported;
                     }
                     Err(refusal) => {
                         meter.failed();
                         if refusal.is_passing {
                             return Err(Trouble::Collector(refusal));
                         }
-                        dropped += fresh.len();
+                        dropped += count;
                         refused = Some(refusal);
                     }
                 }

@@ -5,19 +5,16 @@ use crate::terminal::Terminal;
 
 /// A database with a stream and 501 dead letters: a page, and one more.
 fn database(name: &str) -> (String, postgres::Client) {
-    shared().db().batch_execute(&format!("CREATE DATABASE {name}")).expect("created");
-    let database = format!("host=127.0.0.1 port={} user=postgres dbname={name}", shared().port);
-    let mut db = postgres::Client::connect(&database, postgres::NoTls).expect("connected");
+    let mut db = shared().own_database(name);
     db.batch_execute(&format!(
-        "CREATE EXTENSION sea_mq;
-         SELECT sea_mq.create_stream('{name}');
+        "SELECT sea_mq.create_stream('{name}');
          INSERT INTO sea_mq.dlq_messages (context, original_subject, subscription, event_type, event_version, aggregate_type, aggregate_id,
             payload, headers, reason, failure_count, error, last_failed_at, dlq_message_id)
          SELECT '{name}', '{name}.event.made.v1', 'app__s', 'made', 1, 'order', '1', '{{}}', '{{}}', 'foreign', 1, 'no', now(), n::text
          FROM generate_series(1, 501) n"
     ))
     .expect("prepared");
-    (database, db)
+    (shared().address("postgres", name), db)
 }
 
 const LAST: &str = "SELECT FROM sea_mq.dlq_messages ORDER BY id DESC LIMIT 1 FOR UPDATE";

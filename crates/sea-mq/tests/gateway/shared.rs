@@ -72,7 +72,8 @@ pub fn shared() -> &'static Shared {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
-                let stage = StageOptions::default().start("gateway").await;
+                // Some tests make databases of their own, each with its workers.
+                let stage = StageOptions::default().setting("max_worker_processes", "48").start("gateway").await;
                 stage.until_connected().await;
                 let db = stage.connect().await;
                 for role in ROLES {
@@ -146,11 +147,24 @@ fn tokens() -> (HashMap<String, String>, String) {
 
 impl Shared {
     pub fn db(&self) -> postgres::Client {
-        let config = format!(
-            "host=127.0.0.1 port={} user=postgres dbname={}",
-            self.port,
-            self.database.rsplit(['/', '=']).next().expect("a name")
-        );
+        self.connect(self.database.rsplit(['/', '=']).next().expect("a name"))
+    }
+
+    /// A database of its own with the extension, for what must see nothing of other tests.
+    pub fn own_database(&self, name: &str) -> postgres::Client {
+        self.db().batch_execute(&format!("CREATE DATABASE {name}")).expect("created");
+        let mut db = self.connect(name);
+        db.batch_execute("CREATE EXTENSION sea_mq").expect("installed");
+        db
+    }
+
+    /// How a user connects to a database.
+    pub fn address(&self, user: &str, database: &str) -> String {
+        format!("host=127.0.0.1 port={} user={user} dbname={database}", self.port)
+    }
+
+    fn connect(&self, database: &str) -> postgres::Client {
+        let config = self.address("postgres", database);
         postgres::Client::connect(&config, postgres::NoTls).unwrap_or_else(|error| panic!("{config}: {error}"))
     }
 }

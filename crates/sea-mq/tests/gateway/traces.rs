@@ -51,10 +51,10 @@ impl Collector {
         spans.flat_map(|one| one.spans).filter(|span| of(span, "messaging.message.id") == id).collect()
     }
 
-    fn serve(&self, more: &[&str]) -> Exporter {
+    fn serve(&self, database: &str, more: &[&str]) -> Exporter {
         let log = shared().directory.join(name("traces")).with_extension("log");
         let url = self.receiver.url("");
-        let gateway = serve(&shared().database, &log, &[&["--otlp-endpoint", url.as_str()], more].concat());
+        let gateway = serve(database, &log, &[&["--otlp-endpoint", url.as_str()], more].concat());
         Exporter { gateway, log }
     }
 }
@@ -114,6 +114,12 @@ fn trace_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
+/// A database, since an exporter sends all that is traced in it: as the gateway connects to it, and a connection.
+fn database() -> (String, postgres::Client) {
+    let name = name("tracing");
+    (shared().address("sea_mq_gateway", &name), shared().own_database(&name))
+}
+
 /// A context that has a stream and a subscription of this database, whose handler refuses the aggregate `bad` for good.
 fn context(db: &mut postgres::Client) -> (String, String) {
     let (context, subscription) = (name("traced"), name("traced__s"));
@@ -131,11 +137,11 @@ fn context(db: &mut postgres::Client) -> (String, String) {
 
 #[test]
 fn what_is_sampled_is_traced_from_its_emit_to_its_handling_and_nothing_else_is() {
-    let mut db = shared().db();
+    let (database, mut db) = database();
     let (context, subscription) = context(&mut db);
     let collector = Collector::start(true);
     let _exporter =
-        collector.serve(&["--otlp-headers", "authorization=Bearer%20secret", "--otlp-service-name", "shop"]);
+        collector.serve(&database, &["--otlp-headers", "authorization=Bearer%20secret", "--otlp-service-name", "shop"]);
     let trace = trace_id();
     let [untraced, unsampled] = [None, Some((trace.as_str(), "00"))].map(|trace| emit(&mut db, &context, "1", trace));
     let good = emit(&mut db, &context, "1", Some((&trace, "01")));
@@ -183,11 +189,11 @@ fn what_is_sampled_is_traced_from_its_emit_to_its_handling_and_nothing_else_is()
 
 #[test]
 fn a_collector_that_was_away_gets_what_it_missed_and_requests_do_not_wait_for_it() {
-    let mut db = shared().db();
+    let (database, mut db) = database();
     let (context, _) = context(&mut db);
     let collector = Collector::start(false);
     let tokens = shared().directory.join("tokens");
-    let exporter = collector.serve(&["--tokens", tokens.to_str().expect("a text")]);
+    let exporter = collector.serve(&database, &["--tokens", tokens.to_str().expect("a text")]);
     let id = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
     until("the collector has refused twice", || exporter.count("export_failures") > 1);
     let token = format!("Bearer {}", shared().tokens["all"]);
@@ -210,10 +216,10 @@ fn a_collector_that_was_away_gets_what_it_missed_and_requests_do_not_wait_for_it
 
 #[test]
 fn what_is_too_old_is_dropped_and_counted() {
-    let mut db = shared().db();
+    let (database, mut db) = database();
     let (context, _) = context(&mut db);
     let collector = Collector::start(false);
-    let exporter = collector.serve(&["--otlp-max-age", "2s"]);
+    let exporter = collector.serve(&database, &["--otlp-max-age", "2s"]);
     let old = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
     until("both spans are dropped", || exporter.count("dropped_spans") >= 2);
     collector.set(true);
@@ -229,15 +235,15 @@ fn what_is_too_old_is_dropped_and_counted() {
 
 #[test]
 fn a_restart_loses_nothing_and_exports_the_same_spans() {
-    let mut db = shared().db();
+    let (database, mut db) = database();
     let (context, _) = context(&mut db);
     let collector = Collector::start(true);
-    let exporter = collector.serve(&[]);
+    let exporter = collector.serve(&database, &[]);
     let before = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
     until("both spans have come", || collector.spans_of(&before).len() == 2);
     exporter.end();
     let between = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
-    let _again = collector.serve(&[]);
+    let _again = collector.serve(&database, &[]);
     until("what came between is exported", || collector.spans_of(&between).len() >= 2);
     until("what came before is exported again", || collector.spans_of(&before).len() >= 4);
     for id in [before, between] {
@@ -250,29 +256,33 @@ fn a_restart_loses_nothing_and_exports_the_same_spans() {
 
 #[test]
 fn what_is_stored_when_it_ends_is_exported() {
-    let mut db = shared().db();
+    let (database, mut db) = database();
     let context = name("traced");
     db.execute("SELECT sea_mq.create_stream($1)", &[&context]).expect("made");
     let collector = Collector::start(true);
-    let exporter = collector.serve(&[]);
+    let exporter = collector.serve(&database, &[]);
     // It is through with what others have left.
     let first = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
     until("it is exported", || !collector.spans_of(&first).is_empty());
     let id = emit(&mut db, &context, "1", Some((&trace_id(), "01")));
+    // The relay knows that an event is stored shortly before it has recorded it.
+    let stream = format!("{}_EVENTS", context.to_uppercase());
+    let recorded = "SELECT EXISTS (SELECT FROM sea_mq.traced_events($1) e WHERE e.id::text = $2)";
+    until("it is recorded", || db.query_one(recorded, &[&stream, &id]).expect("a row").get(0));
     exporter.end();
     assert!(!collector.spans_of(&id).is_empty());
 }
 
 #[test]
 fn a_message_that_is_done_after_its_successors_is_exported() {
-    let mut db = shared().db();
+    let (database, mut db) = database();
     let (context, subscription) = (name("traced"), name("traced__s"));
     db.batch_execute(&format!(
         "SELECT sea_mq.create_stream('{context}'), sea_mq.subscribe('{subscription}', '{context}', start_from => 'all')"
     ))
     .expect("made");
     let collector = Collector::start(true);
-    let _exporter = collector.serve(&[]);
+    let _exporter = collector.serve(&database, &[]);
     let ids = [(), ()].map(|()| emit(&mut db, &context, "1", Some((&trace_id(), "01"))));
     let mut leases = BTreeMap::new();
     until("both are received", || {

@@ -34,19 +34,19 @@ async fn a_large_backlog_comes_in_a_ramp_and_never_faster_than_the_rate() {
     until("it is open", SOON, async || db.value(open, &[]).await).await;
     // What waits takes no rows.
     assert!(db.value::<bool>("SELECT count(*) <= 256 FROM sea_mq.delivery_pending", &[]).await);
-    let refused = receiver.received().len();
     down.store(false, Ordering::Relaxed);
+    let refused = receiver.received().len();
     db.run("SELECT sea_mq.resume_endpoint('acme')").await;
     until_delivered(&db, "acme", BACKLOG).await;
     let times: Vec<Instant> = receiver.received()[refused..].iter().map(|one| one.at).collect();
-    // The window begins with one, and grows by one with each success: it doubles while the server takes its time.
-    let begin = times[0];
-    for round in 0..5 {
-        let until = begin + TAKES * round + TAKES / 2;
-        let came = times.iter().filter(|&&at| at < until).count();
-        assert!(came < 1 << (round + 2), "{came} within {round} rounds");
+    // The window begins with one, and grows by one with each success; the attempts that probed it may be under way still. An answer is
+    // on its way `TAKES` after its request came, at the earliest: so this holds however busy the machine is.
+    for (came, at) in (1..).zip(times.iter().take(64)) {
+        let answered = times.iter().take_while(|&&other| other + TAKES <= *at).count();
+        assert!(came <= 4 * (1 + answered), "{came} came when {answered} were answered");
     }
-    let second = Duration::from_secs(1);
-    let busiest = (0..times.len()).map(|at| times[at..].partition_point(|&other| other < times[at] + second)).max();
-    assert!(busiest.is_some_and(|count| count <= RATE * 11 / 10), "{busiest:?} within a second");
+    // Over seconds, since what a busy machine holds up for a moment comes together afterwards.
+    let span = Duration::from_secs(3);
+    let busiest = (0..times.len()).map(|at| times[at..].partition_point(|&other| other < times[at] + span)).max();
+    assert!(busiest.is_some_and(|count| count <= 3 * RATE * 11 / 10), "{busiest:?} within {span:?}");
 }
