@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::beside;
 use super::verify::Verification;
 use crate::host::gucs;
+use crate::host::roles::Role;
 use crate::host::session::{self, Failed};
+use crate::host::shmem::Database;
 use crate::log::outbox;
 use crate::streams::consumers;
 use crate::workers::identity;
@@ -165,7 +167,13 @@ impl Worker {
             || self.verification.is_some()
             || self.process.database.is_some_and(|database| database.inquiry.is_asked());
         let removes = !(self.deletions.is_empty() && self.removals.is_empty());
-        !is_ready || is_asked || removes || self.is_unsaved()
+        !is_ready || is_asked || removes || self.is_unsaved() || self.has_company()
+    }
+
+    /// Whether another process of the database talks with the world outside. While it does, the relay stays to answer copies.
+    fn has_company(&self) -> bool {
+        let is_there = |database: &Database, role| database.seat(role).has_process();
+        self.process.database.is_some_and(|database| is_there(database, Role::Consumer) || is_there(database, Role::Dispatcher))
     }
 
     /// How long nothing is to be done, unless something happens.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use harness::{Chance, EVENTS, Stage, StageOptions, holds_for, until};
+use harness::{Chance, Cluster, EVENTS, Stage, StageOptions, holds_for, until};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::identity::until_paused;
 use crate::{A_WHILE, SOON};
 
 /// A stage whose workers rest after a moment, with its stream there.
@@ -81,6 +82,55 @@ async fn what_a_subscription_needs_keeps_the_consumer_and_brings_it_back() {
     holds_for("the consumer stays", A_WHILE, async || stage.consumer().await == consumer).await;
     db.run("SELECT sea_mq.unsubscribe('app__all')").await;
     until_idle(&stage).await;
+}
+
+/// Rests at once, as the original does: its settings are copied.
+async fn cloned(stage: &Stage) -> Cluster {
+    let mut clone = stage.cluster.base_backup(&stage.directory.path().join("clone"));
+    clone.start().await;
+    clone
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clone_that_came_while_the_relay_rested_pauses_when_it_is_back() {
+    let stage = resting("idle_clone", "300ms").await;
+    let db = stage.connect().await;
+    let mut clone = cloned(&stage).await;
+    let copy = clone.connect(stage.database()).await;
+    let has_lease = "SELECT lease_epoch > 1 FROM sea_mq.installation";
+    until("the copy has the lease", 2 * SOON, async || copy.value::<bool>(has_lease, &[]).await).await;
+    // Nobody has decided, so the server that ran all the time is the original, whichever of both rests now.
+    let mut ids = vec![db.emit("order/1", "Placed", json!({"n": 1})).await];
+    stage.assert_stored(&ids).await;
+    until_idle(&stage).await;
+    copy.emit("order/1", "InTheClone", json!({})).await;
+    until_paused(&copy, "Fenced").await;
+    ids.push(db.emit("order/1", "Placed", json!({"n": 2})).await);
+    stage.assert_stored(&ids).await;
+    // It does not come back by itself.
+    until_idle(&stage).await;
+    drop(copy);
+    clone.crash();
+    clone.start().await;
+    until_paused(&clone.connect(stage.database()).await, "Fenced").await;
+    ids.push(db.emit("order/1", "Placed", json!({"n": 3})).await);
+    stage.assert_stored(&ids).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adopted_clone_that_rests_keeps_the_lease() {
+    let stage = resting("idle_adopted", "300ms").await;
+    let db = stage.connect().await;
+    let clone = cloned(&stage).await;
+    let copy = clone.connect(stage.database()).await;
+    copy.run("SELECT sea_mq.adopt()").await;
+    let ids = vec![copy.emit("order/1", "Adopted", json!({})).await];
+    stage.assert_stored(&ids).await;
+    let idle = "SELECT state = 'idle' FROM sea_mq.relay_status";
+    until("the clone rests", SOON, async || copy.value::<bool>(idle, &[]).await).await;
+    db.emit("order/1", "TooLate", json!({})).await;
+    until_paused(&db, "Fenced").await;
+    stage.assert_stored(&ids).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
