@@ -61,7 +61,7 @@ chaos: build ## faults in random combination, and whether the promises hold; SEE
 soak: build ## the same load without faults, for MINUTES=20: memory, sizes and latency by the second, in target/soak
 	@. scripts/lib.sh && cargo run --quiet --package sea_mq-chaos -- --soak $(or $(MINUTES),20) $(ARGS)
 
-bench: build ## how fast it is, in a table and target/bench; ONLY=drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints|costs, N=how much, ARGS=--quick
+bench: build ## how fast it is, in a table and target/bench; ONLY=drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints|costs|databases, N=how much, ARGS=--quick
 	@. scripts/lib.sh && cargo build --quiet --release --workspace --bin sea-mq && cargo run --quiet --release --package sea_mq-bench -- $(ONLY) $(if $(N),--amount $(N)) $(ARGS)
 
 scaling:    ## docs/scaling.md's table of sizes from bench/costs.json; COSTS=target/bench/results.json, ARGS='--rate 20000 --payload 1000'

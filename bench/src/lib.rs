@@ -15,6 +15,7 @@
 //! - [`endpoints`]: deliveries to endpoints outside, against a bare HTTP client; what is looked up there
 //! - [`costs`]: what an event costs in each process, with one nats-server and with three; from which [`model`] tells what a
 //!   load needs
+//! - [`databases`]: memory, processor time and latencies of a server with many databases
 //! - [`figures`], [`report`], [`plot`]: repeated values, the table and the JSON, the drawing; [`chart`] draws what `make soak`
 //!   records
 //!
@@ -28,6 +29,7 @@ pub mod chart;
 pub mod contracts;
 pub mod conventional;
 pub mod costs;
+pub mod databases;
 pub mod drain;
 pub mod endpoints;
 pub mod figures;
@@ -81,6 +83,7 @@ pub async fn run(options: &Options) -> Outcome<()> {
             PartName::Neighbours => neighbours::measure(options).await?,
             PartName::Endpoints => endpoints::measure(options).await?,
             PartName::Costs => costs::measure(options).await?,
+            PartName::Databases => databases::measure(options).await?,
         };
         report.add(measured);
     }

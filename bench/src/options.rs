@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 /// How the program is called.
 pub const USAGE: &str =
-    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints|costs]… [OPTION]…
+    "usage: sea-mq-bench [drain|burden|footprint|latency|writer|inbox|contracts|capture|gateway|neighbours|endpoints|costs|
+        databases]… [OPTION]…
        sea-mq-bench model [OPTION]…, which reckons with the costs: sea-mq-bench model --help
   --amount N       how much: events of a drain; with latency alone, seconds at each rate; with writer, contracts
                    or capture alone, rounds; with inbox alone, messages; with costs alone, seconds of each phase
@@ -30,6 +31,7 @@ pub enum PartName {
     Neighbours,
     Endpoints,
     Costs,
+    Databases,
 }
 
 impl PartName {
@@ -47,6 +49,7 @@ impl PartName {
             "neighbours" => Some(Self::Neighbours),
             "endpoints" => Some(Self::Endpoints),
             "costs" => Some(Self::Costs),
+            "databases" => Some(Self::Databases),
             _ => None,
         }
     }
@@ -86,6 +89,8 @@ pub struct Options {
     pub costs_seconds: u32,
     /// Events of the backlogs that say how far one relay and one consumer go.
     pub costs_backlog: u32,
+    /// How many databases one server has, one run after the other.
+    pub databases: Vec<usize>,
     pub output: PathBuf,
 }
 
@@ -105,6 +110,7 @@ impl Default for Options {
                 PartName::Neighbours,
                 PartName::Endpoints,
                 PartName::Costs,
+                PartName::Databases,
             ],
             drain_events: 200_000,
             repetitions: 3,
@@ -122,6 +128,7 @@ impl Default for Options {
             costs_rate: 2000,
             costs_seconds: 10,
             costs_backlog: 50_000,
+            databases: vec![1, 50, 500],
             output: target().join("bench"),
         }
     }
@@ -207,6 +214,7 @@ impl Options {
         self.costs_rate = 200;
         self.costs_seconds = 2;
         self.costs_backlog = 2000;
+        self.databases = vec![1, 5, 20];
         self.inbox_messages = 5000;
         self.waiting_messages = 200;
         self.captured_rows = 5000;

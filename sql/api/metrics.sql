@@ -16,7 +16,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
     SELECT m.name, 'gauge', m.help, '{}', m.value
     FROM sea_mq.relay_status r CROSS JOIN LATERAL (VALUES
         ('sea_mq_relay_running', 'Whether the relay''s process is there', r.running::integer),
-        ('sea_mq_relay_connected', 'Whether the relay is connected to the broker', (r.running AND r.state = 'connected')::integer),
+        ('sea_mq_relay_connected', 'Whether the relay is connected to the broker, or rests since it has nothing to do',
+            (r.running AND r.state = 'connected' OR r.state = 'idle')::integer),
         ('sea_mq_relay_connection_failures', 'Failed connection attempts in a row', CASE WHEN r.running THEN coalesce(r.failures, 0) ELSE 0 END))
         m(name, help, value)
     UNION ALL

@@ -68,6 +68,23 @@ sql_function!(worker_failures_wrapper, pg_finfo_worker_failures_wrapper, |call| 
     }
 }));
 
+// Standing workers that are not there although nobody has stopped them, and nothing has failed.
+sql_function!(worker_pauses_wrapper, pg_finfo_worker_pauses_wrapper, |call| return_set(call, |row| {
+    let Some(database) = shmem::here() else { return };
+    for role in Role::standing() {
+        let seat = database.seat(role);
+        let (life, waits_since) = (seat.life(), seat.waits_since.load(Ordering::Acquire));
+        let (state, since) = match life {
+            Life::Resting => ("resting", seat.rests_since.load(Ordering::Acquire)),
+            Life::Wanted if waits_since != 0 => ("queued", waits_since),
+            Life::Wanted | Life::Running if !seat.has_process() => ("starting", 0),
+            _ => continue,
+        };
+        let name = role.kind().name.trim_start_matches("sea_mq ");
+        row(&mut [text_datum(name), text_datum(state), since.into()], &mut [false, false, since == 0]);
+    }
+}));
+
 sql_function!(start_wrapper, pg_finfo_start_wrapper, |_call| {
     refuse_on_standby("sea_mq.start()");
     if let Some(Obstacle { problem, hint }) = unservable(here()) {
@@ -192,7 +209,6 @@ fn start_by_launcher(database: &Database) -> &'static str {
     if !database.start() {
         return "is running";
     }
-    Role::standing().for_each(|role| database.seat(role).lacks_slot.store(false, Ordering::Release));
     shmem::wake_launcher();
     // The launcher needs no time to find out that there is no slot.
     session::wait_until(OUTCOME, LOOK, || database.seat(Role::Relay).has_process() || database.lacks_slot());

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::host::door::as_owner;
 use crate::host::roles::Role;
+use crate::host::seat::Life;
 use crate::host::shmem::{self, Database};
 use crate::host::{inquiry, installation, session, spi};
 use crate::streams::findings;
@@ -16,6 +17,8 @@ use crate::sys::error::raise;
 
 /// Between two looks whether the answer is there.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a relay that rests may take to start.
+const START: Duration = Duration::from_secs(10);
 /// Between two notices of the progress.
 const NOTICE: Duration = Duration::from_secs(5);
 
@@ -52,7 +55,7 @@ fn database() -> &'static Database {
     if !as_owner(installation::has_broker) {
         refuse("there is no broker that holds the stream", "Set sea_mq.nats_url.");
     }
-    match shmem::here().filter(|database| database.seat(Role::Relay).has_process()) {
+    match shmem::here().filter(|database| has_relay(database)) {
         Some(database) => database,
         None if shmem::preloaded() => refuse("the relay is not running", "Call sea_mq.start(), then ask again."),
         None => refuse(
@@ -62,15 +65,27 @@ fn database() -> &'static Database {
     }
 }
 
+/// Whether the relay is there. One that rests is started.
+fn has_relay(database: &Database) -> bool {
+    let relay = database.seat(Role::Relay);
+    database.rouse(Role::Relay);
+    let is_there = || relay.has_process() && relay.life() != Life::Resting;
+    session::wait_until(START, LOOK, || is_there() || !matches!(relay.life(), Life::Wanted | Life::Running));
+    is_there()
+}
+
 /// Asks about a sink, and waits for the answer.
 fn wait(database: &Database, sink: i64) {
     let relay = database.seat(Role::Relay);
-    let asked = relay.pid();
+    let mut asked = relay.pid();
     database.inquiry.ask(sink);
     relay.wake();
     let mut noticed = Instant::now();
     while !database.inquiry.is_answered() {
-        if relay.pid() != asked {
+        if relay.pid() != asked && database.inquiry.is_asked() && has_relay(database) {
+            // It had gone to rest just then, and the next one finds the question.
+            asked = relay.pid();
+        } else if relay.pid() != asked {
             raise(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the relay has ended meanwhile",

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{outbox_limit, pending};
 use crate::host::gucs;
+use crate::host::roles::Role;
 use crate::host::shmem::{self, limit as doubt};
 use crate::registry::contracts;
 use crate::streams::descriptions::Facts;
@@ -117,6 +118,7 @@ pub fn check_size(event: &Event, facts: &Facts) -> Result<(), Invalid> {
         shmem::here().filter(|database| database.max_payload.load(Ordering::Relaxed) == limit as u64)
     {
         let _ = database.limit.compare_exchange(doubt::KNOWN, doubt::DOUBTED, Ordering::Relaxed, Ordering::Relaxed);
+        database.rouse(Role::Relay);
     }
     Err(Invalid::new(
         InvalidKind::TooLarge,

@@ -56,6 +56,7 @@ static NATS_TLS_FIRST: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static AUTO_CREATE_STREAMS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600_000);
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static ACK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static RECONNECT_MAX: GucSetting<i32> = GucSetting::<i32>::new(15_000);
@@ -213,6 +214,14 @@ fn define_relay() {
         &POLL_INTERVAL,
         10,
         600_000,
+        ms,
+    );
+    number(
+        c"sea_mq.idle_timeout",
+        c"How long a relay, and a consumer without subscriptions, stays with nothing to do; 0: for ever.",
+        &IDLE_TIMEOUT,
+        0,
+        86_400_000,
         ms,
     );
     number(
@@ -513,6 +522,11 @@ pub fn auto_create_streams() -> bool {
 
 pub fn poll_interval() -> Duration {
     millis(&POLL_INTERVAL)
+}
+
+/// How long a process stays that has nothing to do. `None`: for ever.
+pub fn idle_timeout() -> Option<Duration> {
+    Some(millis(&IDLE_TIMEOUT)).filter(|timeout| !timeout.is_zero())
 }
 
 pub fn reconnect_max() -> Duration {

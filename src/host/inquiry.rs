@@ -42,6 +42,11 @@ impl Inquiry {
         self.state.store(State::Asked as u32, Ordering::Release);
     }
 
+    /// Whether somebody has asked, and the relay has not looked yet.
+    pub fn is_asked(&self) -> bool {
+        self.state.load(Ordering::Acquire) == State::Asked as u32
+    }
+
     /// For the relay: the sink that was asked about.
     pub fn take(&self) -> Option<i64> {
         self.pass(State::Asked, State::Running).then(|| {

@@ -21,7 +21,10 @@ pub fn claimant(host: &str) -> Claimant {
     let sql = concat!(
         "SELECT i.install_id, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer, ",
         server!(),
-        ", $1, pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch, current_database()
+        ", $1, pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch, current_database(),
+         i.fenced IS NULL AND i.lease_epoch > 0 AND coalesce(i.cleared_server = ",
+        server!(),
+        ", false)
          FROM sea_mq.installation i"
     );
     let rows = spi::query(sql, &[Arg::Text(&format!("{host}:{}", data_directory()))]);
@@ -35,6 +38,7 @@ pub fn claimant(host: &str) -> Claimant {
         forced: spi::flag(row, 5),
         epoch: spi::parsed(row, 6),
         database: spi::parsed(row, 7),
+        held_before: spi::flag(row, 8),
         ..Claimant::default()
     }
 }

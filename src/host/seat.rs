@@ -1,6 +1,6 @@
 //! Seats: the place in shared memory of each worker process that a database can have.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 
@@ -22,6 +22,9 @@ pub enum Life {
     Failed = 3,
     /// Stopped by `sea_mq.stop()`; stays so until `sea_mq.start()`.
     Stopped = 4,
+    /// The process has ended, since there was nothing to do: see [`Seat::rest`]. It comes back when somebody has something for it, and
+    /// at a time of its own.
+    Resting = 5,
 }
 
 impl Life {
@@ -31,6 +34,7 @@ impl Life {
             2 => Self::Running,
             3 => Self::Failed,
             4 => Self::Stopped,
+            5 => Self::Resting,
             _ => Self::Absent,
         }
     }
@@ -50,9 +54,13 @@ pub struct Seat {
     reasons: AtomicU32,
     /// [`Reasons`] that the process wants to be woken for; none without a process. Written by the process.
     hears: AtomicU32,
-    /// The server had no worker slot when the launcher last asked for a process. Written by the launcher, and cleared by whoever
-    /// asks it to try again.
-    pub lacks_slot: AtomicBool,
+    /// Since when it waits for a free worker slot; 0: it does not. Microseconds since 2000. Written by the launcher, and cleared by
+    /// whoever wants no process any more.
+    pub waits_since: AtomicI64,
+    /// While it rests: since when, and when the launcher is to start a process at the latest. Microseconds since 2000. Written by the
+    /// process before it rests.
+    pub rests_since: AtomicI64,
+    pub rests_until: AtomicI64,
     /// How its processes have failed of late. Noted by the process and by the launcher.
     pub failures: Failures,
 }
@@ -74,7 +82,7 @@ impl Seat {
     /// Leaves the seat to nobody. Returns what it was.
     pub fn clear(&self) -> Life {
         self.failures.forget();
-        self.lacks_slot.store(false, Ordering::Release);
+        self.waits_since.store(0, Ordering::Release);
         Life::from_u32(self.life.swap(Life::Absent as u32, Ordering::AcqRel))
     }
 
@@ -92,11 +100,36 @@ impl Seat {
         set_latch(self.latch.load(Ordering::Acquire));
     }
 
-    /// Wakes the process if it hears of one of the reasons, and was not woken for it since it last looked.
-    pub fn note(&self, reasons: Reasons) {
+    /// Wakes the process if it hears of one of the reasons, and was not woken for it since it last looked. Returns whether it rests,
+    /// and the launcher is to start it.
+    #[must_use]
+    pub fn note(&self, reasons: Reasons) -> bool {
         let heard = reasons.bits() & self.hears.load(Ordering::Acquire);
-        if heard != 0 && self.reasons.fetch_or(heard, Ordering::AcqRel) & heard != heard {
+        if heard == 0 {
+            return false;
+        }
+        if self.reasons.fetch_or(heard, Ordering::SeqCst) & heard != heard {
             self.wake();
+        }
+        self.rouse()
+    }
+
+    /// Asks for a process if it rests. Returns whether the launcher is to start it.
+    #[must_use]
+    pub fn rouse(&self) -> bool {
+        self.life.load(Ordering::SeqCst) == Life::Resting as u32 && self.advance(Life::Resting, Life::Wanted)
+    }
+
+    /// For the process, which then ends: it is wanted again when somebody has one of the reasons, and at a time (microseconds since
+    /// 2000). Nothing is missed: whoever notes a reason sees afterwards that it rests, or has noted it before, which is seen here.
+    pub fn rest(&self, hears: Reasons, since: i64, until: i64) {
+        self.hear(hears);
+        self.rests_since.store(since, Ordering::Release);
+        self.rests_until.store(until, Ordering::Release);
+        let (from, to) = (Life::Running as u32, Life::Resting as u32);
+        let rests = self.life.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if rests && self.reasons.load(Ordering::SeqCst) & hears.bits() != 0 {
+            self.advance(Life::Resting, Life::Wanted);
         }
     }
 
@@ -123,7 +156,9 @@ impl Seat {
 
     /// The process that has the seat leaves it.
     pub fn detach(&self) {
-        self.hear(Reasons::NONE);
+        if self.life() != Life::Resting {
+            self.hear(Reasons::NONE);
+        }
         self.latch.store(std::ptr::null_mut(), Ordering::Release);
         self.pid.store(0, Ordering::Release);
     }
@@ -142,5 +177,43 @@ pub fn set_latch(latch: *mut pg_sys::Latch) {
         // SAFETY: a latch of a PGPROC, which stays mapped as long as the server runs. If its process has ended, whoever
         // owns the PGPROC now is woken once for nothing.
         unsafe { pg_sys::SetLatch(latch) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resting(noted: Reasons) -> Seat {
+        let seat = Seat::default();
+        seat.set_life(Life::Running);
+        assert!(seat.attach(std::ptr::null_mut(), 7));
+        seat.hear(Reasons::EVENTS.and(Reasons::INBOX));
+        assert!(!seat.note(noted), "it runs");
+        seat.rest(Reasons::EVENTS, 1, 2);
+        seat.detach();
+        seat
+    }
+
+    #[test]
+    fn who_rests_is_wanted_again_for_what_it_hears_of() {
+        let seat = resting(Reasons::INBOX);
+        assert_eq!(seat.life(), Life::Resting, "it does not hear of that any more");
+        assert!(!seat.note(Reasons::STREAMS) && seat.note(Reasons::EVENTS));
+        assert_eq!(seat.life(), Life::Wanted);
+        assert!(!seat.note(Reasons::EVENTS) && !seat.rouse(), "once is enough");
+    }
+
+    #[test]
+    fn what_was_noted_before_is_not_slept_over() {
+        assert_eq!(resting(Reasons::EVENTS).life(), Life::Wanted);
+    }
+
+    #[test]
+    fn who_is_told_to_end_does_not_rest() {
+        let seat = Seat::default();
+        seat.set_life(Life::Stopped);
+        seat.rest(Reasons::EVENTS, 1, 2);
+        assert_eq!(seat.life(), Life::Stopped);
     }
 }

@@ -74,6 +74,8 @@ struct Shared {
     databases_changed: AtomicBool,
     /// Somebody asked for a worker while all entries were taken. Set by commits, cleared by the launcher.
     missed: AtomicBool,
+    /// How many processes wait for a worker slot. Written by the launcher.
+    waiting: AtomicU32,
     /// When transactions with events committed. Noted by commits, for the relays.
     commits: Commits,
 }
@@ -89,7 +91,7 @@ impl Database {
 
     /// Whether the server had no worker slot for the relay or the consumer when the launcher last asked for it.
     pub fn lacks_slot(&self) -> bool {
-        Role::standing().any(|role| self.seat(role).lacks_slot.load(Ordering::Acquire))
+        Role::standing().any(|role| self.seat(role).waits_since.load(Ordering::Acquire) != 0)
     }
 
     /// How many workers it has.
@@ -102,9 +104,26 @@ impl Database {
         self.seats.iter().all(|seat| seat.life() == Life::Absent && !seat.has_process())
     }
 
-    /// Wakes the processes that hear of one of the reasons, unless they were woken for it since they last looked.
+    /// Wakes the processes that hear of one of the reasons, unless they were woken for it since they last looked, and has the launcher
+    /// start those that rest.
     pub fn note(&self, reasons: Reasons) {
-        self.seats.iter().for_each(|seat| seat.note(reasons));
+        if self.seats.iter().filter(|seat| seat.note(reasons)).count() > 0 {
+            wake_launcher();
+        }
+    }
+
+    /// Asks for the processes that rest. For the launcher.
+    pub fn rouse_all(&self) {
+        for seat in &self.seats {
+            let _ = seat.rouse();
+        }
+    }
+
+    /// Has the launcher start the process in a seat, if it rests.
+    pub fn rouse(&self, role: Role) {
+        if self.seat(role).rouse() {
+            wake_launcher();
+        }
     }
 
     /// Has the first `count` handler processes run. They end by themselves when there is nothing to do. For the consumer; without
@@ -128,13 +147,14 @@ impl Database {
         for role in Role::all() {
             let next = if role.kind().standing { Life::Wanted } else { Life::Absent };
             self.seat(role).dismiss(next);
+            self.rouse(role);
         }
     }
 
     /// Ends all processes, and asks for no others. For the launcher.
     pub fn turn_away(&self) {
         for seat in &self.seats {
-            for phase in [Life::Wanted, Life::Failed, Life::Stopped] {
+            for phase in [Life::Wanted, Life::Failed, Life::Stopped, Life::Resting] {
                 seat.advance(phase, Life::Absent);
             }
             seat.dismiss(Life::Absent);
@@ -146,6 +166,7 @@ impl Database {
         let was_running = self.seats.iter().any(|seat| seat.life() == Life::Running);
         for seat in &self.seats {
             seat.failures.forget();
+            seat.waits_since.store(0, Ordering::Release);
             seat.set_life(Life::Stopped);
             seat.end.store(true, Ordering::Release);
             seat.wake();
@@ -288,6 +309,7 @@ fn ask(oid: pg_sys::Oid, wanted: impl Fn(Role) -> bool) -> bool {
         let Some(database) = claim(oid) else { return !preloaded() };
         for role in Role::all().filter(|&role| wanted(role)) {
             database.seat(role).advance(Life::Absent, Life::Wanted);
+            database.seat(role).advance(Life::Resting, Life::Wanted);
         }
         // The launcher may have given the entry up in between; see `release`.
         if database.oid.load(Ordering::Acquire) == oid.to_u32() {
@@ -356,6 +378,18 @@ pub fn take_databases_changed() -> bool {
 /// Whether somebody asked in vain for a worker since the last call. For the launcher.
 pub fn take_missed() -> bool {
     shared().is_some_and(|shared| shared.missed.swap(false, Ordering::AcqRel))
+}
+
+/// How many processes wait for a worker slot.
+pub fn waiting() -> u32 {
+    shared().map_or(0, |shared| shared.waiting.load(Ordering::Acquire))
+}
+
+/// For the launcher: so many processes wait for a worker slot.
+pub fn set_waiting(count: u32) {
+    if let Some(shared) = shared() {
+        shared.waiting.store(count, Ordering::Release);
+    }
 }
 
 /// The calling process is the launcher (or, with `None`, no longer is).

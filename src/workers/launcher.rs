@@ -14,8 +14,9 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerStatus, DynamicBackgroun
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, log, pg_guard, pg_sys, warning};
 
+use super::rest;
 use crate::host::roles::Role;
-use crate::host::seat::Life;
+use crate::host::seat::{Life, Seat};
 use crate::host::shmem::{self, Database};
 use crate::host::{exclusive, session};
 use crate::sys::clock;
@@ -25,6 +26,10 @@ use sea_mq_model::domain::retry::Backoff;
 const SCAN: Duration = Duration::from_secs(10);
 /// How often to look whether a process that is to end has ended.
 const ENDING: Duration = Duration::from_millis(50);
+/// How often to look whether a worker slot is free that others than we had.
+const SHORT: Duration = Duration::from_millis(500);
+/// When nobody has waited for a worker slot for so long, the log says so.
+const CALM: Duration = Duration::from_secs(60);
 /// How often to look whether a database that somebody holds is free again.
 const HELD: Duration = Duration::from_millis(500);
 /// Longest pause before a process is started again that has failed. A handler process may have ended of a message, and the others'
@@ -46,7 +51,10 @@ pub extern "C-unwind" fn sea_mq_launcher_main(_arg: pg_sys::Datum) {
     let mut launcher = Launcher::default();
     while !session::take_termination() {
         session::process_interrupts();
-        session::take_reload();
+        if session::take_reload() {
+            // What was set may concern those that rest.
+            shmem::databases().iter().for_each(Database::rouse_all);
+        }
         let pause = launcher.run_once();
         session::report_activity(c"", false);
         session::wait(None, pause);
@@ -70,6 +78,14 @@ struct Launcher {
     missed: HashSet<u32>,
     charges: HashMap<Post, Charge>,
     scanned: Option<Instant>,
+    /// When somebody waited for a worker slot last, from the log's word of it to its word that nobody does any more.
+    short_at: Option<Instant>,
+}
+
+/// Who wants a process.
+struct Applicant {
+    post: Post,
+    database: &'static Database,
 }
 
 /// A seat of a database.
@@ -105,13 +121,43 @@ impl Launcher {
             }
         }
         let mut pause = SCAN;
+        let mut applicants = Vec::new();
         for database in shmem::databases() {
             let oid = database.oid.load(Ordering::Acquire);
             if oid != 0 {
-                pause = pause.min(self.attend(oid, database));
+                pause = pause.min(self.attend(oid, database, &mut applicants));
             }
         }
-        pause
+        pause.min(self.serve(applicants))
+    }
+
+    /// Starts who wants a process, those first that have waited for a worker slot for longest. Returns when to look again.
+    fn serve(&mut self, mut applicants: Vec<Applicant>) -> Duration {
+        applicants.sort_by_key(Applicant::turn);
+        let mut pause = SCAN;
+        let (mut full, mut waiting) = (false, 0);
+        for Applicant { post, database } in applicants {
+            pause = pause.min(self.start(post, database, &mut full));
+            let waits = database.seat(post.role).waits_since.load(Ordering::Acquire) != 0;
+            waiting += u32::from(waits && !post.is_handler());
+        }
+        shmem::set_waiting(waiting);
+        self.log_shortage(waiting);
+        if waiting > 0 { pause.min(SHORT) } else { pause }
+    }
+
+    /// The log says when processes begin to wait, and when that is long over.
+    fn log_shortage(&mut self, waiting: u32) {
+        if waiting > 0 {
+            if self.short_at.replace(Instant::now()).is_none() {
+                warning!(
+                    "sea_mq launcher: no worker slot is free, and processes wait for one in turn; raise max_worker_processes"
+                );
+            }
+        } else if self.short_at.is_some_and(|at| at.elapsed() >= CALM) {
+            self.short_at = None;
+            log!("sea_mq launcher: no process waits for a worker slot any more");
+        }
     }
 
     /// Whether somebody wants workers in a database that was not there at the last look.
@@ -159,9 +205,9 @@ impl Launcher {
     }
 
     /// Does what a database needs. Returns when to look again.
-    fn attend(&mut self, oid: u32, database: &Database) -> Duration {
+    fn attend(&mut self, oid: u32, database: &'static Database, applicants: &mut Vec<Applicant>) -> Duration {
         let posts = Role::all().map(|role| Post { database: oid, role });
-        let pause = posts.map(|post| self.attend_seat(post, database)).min().unwrap_or(SCAN);
+        let pause = posts.map(|post| self.attend_seat(post, database, applicants)).min().unwrap_or(SCAN);
         if database.is_idle() && !self.charges.iter().any(|(post, charge)| post.database == oid && charge.has_worker())
         {
             self.release(oid, database);
@@ -169,12 +215,25 @@ impl Launcher {
         pause
     }
 
-    fn attend_seat(&mut self, post: Post, database: &Database) -> Duration {
+    fn attend_seat(&mut self, post: Post, database: &'static Database, applicants: &mut Vec<Applicant>) -> Duration {
         self.notice_end(post, database);
-        match database.seat(post.role).life() {
+        let seat = database.seat(post.role);
+        let left = time_to_rest(seat);
+        if left.is_zero() {
+            seat.advance(Life::Resting, Life::Wanted);
+        }
+        let life = seat.life();
+        if matches!(life, Life::Absent | Life::Stopped | Life::Resting) {
+            seat.waits_since.store(0, Ordering::Release);
+        }
+        match life {
             Life::Absent if self.has_process(post, database) => ENDING,
             Life::Absent | Life::Running | Life::Stopped => SCAN,
-            Life::Wanted => self.start(post, database),
+            Life::Resting => left.min(SCAN),
+            Life::Wanted => {
+                applicants.push(Applicant { post, database });
+                SCAN
+            }
             Life::Failed => self.retry(post, database),
         }
     }
@@ -200,7 +259,9 @@ impl Launcher {
         }
     }
 
-    fn start(&mut self, post: Post, database: &Database) -> Duration {
+    /// Starts a process, unless there is something in the way. Returns when to look again. `full`: there is no worker slot; noted if
+    /// that shows here.
+    fn start(&mut self, post: Post, database: &Database, full: &mut bool) -> Duration {
         let held_for = database.held_until.load(Ordering::Acquire) - clock::now();
         // The one before must be gone: it would take what is said to it for the new one's.
         if self.has_process(post, database) {
@@ -218,34 +279,49 @@ impl Launcher {
         // Cleared before the process is asked for: a request to end that comes after this is meant for the new one.
         seat.end.store(false, Ordering::Release);
         if seat.advance(Life::Wanted, Life::Running) {
-            let asked = self.ask_for(post, seat.lacks_slot.load(Ordering::Acquire));
-            seat.lacks_slot.store(!asked, Ordering::Release);
-            if !asked {
-                seat.advance(Life::Running, Life::Failed);
-            }
+            let asked = !*full && self.ask_for(post);
+            *full |= !asked;
+            self.note_slot(post, seat, asked);
         }
         SCAN
     }
 
-    /// Asks the postmaster for a process. Returns whether it has a slot for it. `lacked`: it had none when it was asked before, which
-    /// the log says once of processes that are not missed.
-    fn ask_for(&mut self, post: Post, lacked: bool) -> bool {
-        let Post { database, role } = post;
-        // SAFETY: read by the main thread.
-        let me = unsafe { pg_sys::MyProcPid };
-        let worker = super::start(role, pg_sys::Oid::from(database), me);
-        let asked = worker.is_some();
-        let is_missed = role.kind().standing || !lacked;
-        if !asked && is_missed {
+    /// Who got no worker slot waits for one. Handlers are asked for again: without them, the consumer does their work.
+    fn note_slot(&mut self, post: Post, seat: &Seat, asked: bool) {
+        if asked {
+            seat.waits_since.store(0, Ordering::Release);
+            return;
+        }
+        let now = clock::now();
+        let waits_anew = seat.waits_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !post.is_handler() {
+            seat.advance(Life::Running, Life::Wanted);
+            return;
+        }
+        self.charge(post).begin(None);
+        seat.advance(Life::Running, Life::Failed);
+        if waits_anew {
+            let Post { database, role } = post;
             warning!(
                 "sea_mq launcher: no worker slot is free for the {} of database {database}; raise max_worker_processes",
                 role.kind().name
             );
         }
-        let charge = self.charges.entry(post).or_insert_with(|| Charge::new(role));
-        charge.worker = worker;
-        charge.started = Instant::now();
-        charge.retry_at = None;
+    }
+
+    fn charge(&mut self, post: Post) -> &mut Charge {
+        self.charges.entry(post).or_insert_with(|| Charge::new(post.role))
+    }
+
+    /// Asks the postmaster for a process. Returns whether it has a slot for it.
+    fn ask_for(&mut self, post: Post) -> bool {
+        // SAFETY: read by the main thread.
+        let me = unsafe { pg_sys::MyProcPid };
+        let worker = super::start(post.role, pg_sys::Oid::from(post.database), me);
+        let asked = worker.is_some();
+        if asked {
+            self.charge(post).begin(worker);
+        }
         asked
     }
 
@@ -267,6 +343,20 @@ impl Launcher {
     }
 }
 
+impl Post {
+    fn is_handler(self) -> bool {
+        matches!(self.role, Role::Handler(_))
+    }
+}
+
+impl Applicant {
+    /// Handlers come last, and before them who has just come.
+    fn turn(&self) -> (bool, i64) {
+        let since = self.database.seat(self.post.role).waits_since.load(Ordering::Acquire);
+        (self.post.is_handler(), if since == 0 { i64::MAX } else { since })
+    }
+}
+
 impl Charge {
     fn new(role: Role) -> Self {
         let longest = if matches!(role, Role::Handler(_)) { LONGEST_OF_HANDLER } else { LONGEST };
@@ -282,6 +372,12 @@ impl Charge {
         self.worker.is_some()
     }
 
+    fn begin(&mut self, worker: Option<DynamicBackgroundWorker>) {
+        self.worker = worker;
+        self.started = Instant::now();
+        self.retry_at = None;
+    }
+
     /// How long to wait before the next process, after one that has failed.
     /// `note` is called once for each.
     fn pause(&mut self, note: impl FnOnce()) -> Duration {
@@ -295,6 +391,12 @@ impl Charge {
         });
         retry_at.saturating_duration_since(now)
     }
+}
+
+/// How long the process in a seat may rest still. More than the longest time is left by a clock that was set back.
+fn time_to_rest(seat: &Seat) -> Duration {
+    let left = seat.rests_until.load(Ordering::Acquire) - clock::now();
+    u64::try_from(left).map(Duration::from_micros).ok().filter(|left| *left <= rest::LONGEST).unwrap_or_default()
 }
 
 /// What the log says of a database without a place, once.

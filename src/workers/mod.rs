@@ -9,6 +9,7 @@ mod library;
 mod process;
 mod relay;
 mod removals;
+mod rest;
 
 use std::time::Duration;
 

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{log, pg_guard, pg_sys, warning};
 
+use super::rest::{self, Idle, Rest};
 use crate::host::roles::{Reasons, Role};
 use crate::host::seat::{Life, Seat};
 use crate::host::session::{self, Failed};
@@ -26,6 +27,7 @@ pub struct Process {
     pub database: Option<&'static Database>,
     /// The extension as it was installed when the process started.
     extension: pg_sys::Oid,
+    pub started: Instant,
 }
 
 impl Process {
@@ -82,18 +84,27 @@ pub trait Work {
     fn ends(&mut self) -> Option<Life> {
         None
     }
+
+    /// Since when there is nothing to do, if that is so.
+    fn idle(&self) -> Option<Idle> {
+        None
+    }
 }
 
+/// What is to follow a process, and if it is to rest, for what it is to come back.
+pub type Next = (Life, Option<Rest>);
+
 /// Works, one pass after the other, until something ends it. Returns what is to follow.
-pub fn serve(process: &Process, work: &mut impl Work) -> Life {
+pub fn serve(process: &Process, work: &mut impl Work) -> Next {
     let name = process.role.kind().name;
     log!("{name} started");
     let mut begun = false;
     loop {
-        let next = process.told_to_end().or_else(|| work.ends());
+        let next = process.told_to_end().or_else(|| work.ends()).map(|life| (life, None));
+        let next = next.or_else(|| rest::next(process, work.idle().filter(|_| begun)));
         if let Some(next) = next {
             work.shut_down();
-            log!("{name} ended");
+            log!("{name} ended{}", if next.1.is_some() { ", having nothing to do" } else { "" });
             return next;
         }
         session::process_interrupts();
@@ -115,7 +126,7 @@ pub fn serve(process: &Process, work: &mut impl Work) -> Life {
             }
             Err(error) => {
                 if let Some(next) = process.extension_changed() {
-                    return next;
+                    return (next, None);
                 }
                 warning!("{name}: {error}");
                 if let Some(seat) = process.seat() {
@@ -142,7 +153,7 @@ fn assignment(argument: pg_sys::Datum) -> Option<(Role, pg_sys::Oid)> {
 
 /// The life of a worker process: takes its seat, does its `work`, and notes what is to follow, which `work` returns. To
 /// return from here ends the process with code 0, after which the postmaster leaves it ended.
-pub fn run(argument: pg_sys::Datum, work: impl FnOnce(&Process) -> Life) {
+pub fn run(argument: pg_sys::Datum, work: impl FnOnce(&Process) -> Next) {
     session::attach_signals();
     let Some((role, oid)) = assignment(argument) else { return };
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid), None);
@@ -150,13 +161,13 @@ pub fn run(argument: pg_sys::Datum, work: impl FnOnce(&Process) -> Life) {
     prepare_session(role);
     let next = match sit_down(role, database) {
         Ok(Some(process)) => work(&process),
-        Ok(None) => Life::Absent,
+        Ok(None) => (Life::Absent, None),
         Err(error) => {
             warning!("{}: {error}", role.kind().name);
             if let Some(database) = database {
                 database.seat(role).failures.explain(&error.0);
             }
-            Life::Failed
+            (Life::Failed, None)
         }
     };
     leave(role, database, next);
@@ -181,13 +192,17 @@ fn sit_down(role: Role, database: Option<&'static Database>) -> Result<Option<Pr
             shmem::wake_launcher();
         }
     }
-    Ok(Some(Process { role, database, extension }))
+    Ok(Some(Process { role, database, extension, started: Instant::now() }))
 }
 
 /// Notes what is to follow, unless somebody else has decided that already.
-fn leave(role: Role, database: Option<&Database>, next: Life) {
+fn leave(role: Role, database: Option<&Database>, (next, rest): Next) {
     let Some(database) = database else { return };
     let seat = database.seat(role);
+    if let Some(Rest { hears, pause }) = rest {
+        let now = clock::now();
+        seat.rest(hears, now, now + i64::try_from(pause.as_micros()).unwrap_or(i64::MAX >> 1));
+    }
     let left = seat.advance(Life::Running, next);
     // Somebody may have installed the extension meanwhile and found this process still in its seat.
     if left && next == Life::Absent && role.kind().standing && matches!(session::transaction(extension), Ok(Some(_))) {
@@ -208,7 +223,8 @@ unsafe extern "C-unwind" fn stand_up(_code: i32, place: pg_sys::Datum) {
     // SAFETY: read by the main thread, constant in a process.
     let (oid, pid) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
     let Some(database) = shmem::database(oid).filter(|database| database.seat(role).pid() == pid) else { return };
-    if role == Role::Relay {
+    // While it rests, the broker's limit is what it was.
+    if role == Role::Relay && database.seat(role).life() != Life::Resting {
         database.max_payload.store(0, Ordering::Release);
     }
     if let Role::Handler(number) = role

@@ -23,6 +23,11 @@ pub struct Removal {
 }
 
 impl Removals {
+    /// Whether none is under way or is to be asked for again.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The session is gone, and its answers with it.
     pub fn clear(&mut self) {
         self.0.clear();

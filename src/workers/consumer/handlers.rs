@@ -45,7 +45,7 @@ pub(super) fn run(process: &Process) -> Life {
         started: now,
         idle_since: now,
     };
-    process::serve(process, &mut handler)
+    process::serve(process, &mut handler).0
 }
 
 struct Handler {

@@ -44,7 +44,7 @@ pub extern "C-unwind" fn sea_mq_consumer_main(arg: pg_sys::Datum) {
         Ok(mut worker) => process::serve(process, &mut worker),
         Err(error) => {
             warning!("sea_mq consumer: cannot start its I/O thread: {error}");
-            Life::Failed
+            (Life::Failed, None)
         }
     });
 }
@@ -53,5 +53,5 @@ pub extern "C-unwind" fn sea_mq_consumer_main(arg: pg_sys::Datum) {
 #[doc(hidden)]
 #[pg_guard]
 pub extern "C-unwind" fn sea_mq_handler_main(arg: pg_sys::Datum) {
-    process::run(arg, handlers::run);
+    process::run(arg, |process| (handlers::run(process), None));
 }

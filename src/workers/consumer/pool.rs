@@ -112,7 +112,7 @@ impl Pool {
         let Some(database) = self.database.filter(|_| gucs::handler_processes() > 0) else { return false };
         self.has_process()
             || self.waits_since.is_none_or(|since| now.saturating_duration_since(since) < START)
-                && !database.seat(Role::Handler(0)).lacks_slot.load(std::sync::atomic::Ordering::Acquire)
+                && database.seat(Role::Handler(0)).waits_since.load(std::sync::atomic::Ordering::Acquire) == 0
     }
 
     /// A process that can be given a task.

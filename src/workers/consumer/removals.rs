@@ -20,6 +20,11 @@ pub(super) struct LetterRemovals {
 }
 
 impl LetterRemovals {
+    /// Whether nothing is asked for or to be noted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.answers.is_empty()
+    }
+
     /// What was asked over a connection that is gone may never be answered.
     pub(super) fn forget(&mut self) {
         self.asked.clear();

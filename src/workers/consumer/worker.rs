@@ -20,6 +20,7 @@ use crate::sys::clock;
 use crate::workers::identity;
 use crate::workers::process::{Process, Work};
 use crate::workers::removals::Removals;
+use crate::workers::rest::Idle;
 use sea_mq_io::nats::{self, NatsIo};
 use sea_mq_model::broker::{BrokerConfig, Fault, Request, SubscriptionId};
 use sea_mq_model::consume::Consumer;
@@ -78,6 +79,8 @@ pub struct Worker {
     turn: usize,
     /// The process has run functions of users.
     pub(super) handled_anything: bool,
+    /// When there was something to do last.
+    active_at: Instant,
 }
 
 impl Worker {
@@ -105,6 +108,7 @@ impl Worker {
             waits: false,
             turn: 0,
             handled_anything: false,
+            active_at: now,
         })
     }
 
@@ -263,6 +267,12 @@ impl Worker {
         self.io.send(Request::Ack { subscription, tokens });
     }
 
+    /// Whether it is needed: there are subscriptions, or something is to be removed. Dead letters of other services do not count: they are
+    /// taken in when it runs.
+    fn is_busy(&self) -> bool {
+        !(self.served.is_empty() && self.removals.is_empty() && self.letters.is_empty())
+    }
+
     /// How long nothing is to be done, unless something happens.
     fn sleep(&self) -> Duration {
         let now = Instant::now();
@@ -327,6 +337,9 @@ impl Work for Worker {
         self.send(requests);
         let mut more = reports;
         more |= self.collect()?;
+        if self.is_busy() || more {
+            self.active_at = now;
+        }
         if self.held.is_none() {
             more |= self.handle()?;
             if now >= self.house_at {
@@ -340,6 +353,10 @@ impl Work for Worker {
         session::report_activity(c"", false);
         session::wait(Some(self.io.wake_fd()), pause);
         self.io.clear_wake();
+    }
+
+    fn idle(&self) -> Option<Idle> {
+        (!self.is_busy()).then_some(Idle { since: self.active_at, until: None, hears: Reasons::INBOX })
     }
 
     fn ends(&mut self) -> Option<Life> {

@@ -30,7 +30,7 @@ pub extern "C-unwind" fn sea_mq_dispatcher_main(arg: pg_sys::Datum) {
     process::run(arg, |process| {
         session::finish_transactions();
         let mut worker = Worker::new(*process);
-        let next = process::serve(process, &mut worker);
-        worker.after(next)
+        let (next, rest) = process::serve(process, &mut worker);
+        (worker.after(next), rest)
     });
 }

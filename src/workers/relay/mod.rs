@@ -26,7 +26,7 @@ pub extern "C-unwind" fn sea_mq_relay_main(arg: pg_sys::Datum) {
         }
         Err(error) => {
             warning!("sea_mq relay: cannot start its I/O thread: {error}");
-            Life::Failed
+            (Life::Failed, None)
         }
     });
 }

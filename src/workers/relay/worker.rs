@@ -9,12 +9,15 @@ use uuid::Uuid;
 use super::beside;
 use super::verify::Verification;
 use crate::host::gucs;
+use crate::host::roles::Role;
 use crate::host::session::{self, Failed};
+use crate::host::shmem::Database;
 use crate::log::outbox;
 use crate::streams::consumers;
 use crate::workers::identity;
 use crate::workers::process::{Process, Work};
 use crate::workers::removals::Removals;
+use crate::workers::rest::Idle;
 use sea_mq_io::nats::{self, NatsIo};
 use sea_mq_model::broker::{BrokerConfig, Fault, FaultKind, SinkId};
 use sea_mq_model::domain::lease::Claimant;
@@ -94,6 +97,8 @@ pub struct Worker {
     pub(super) limit_at: Instant,
     /// Streams whose tail is accepted as it is: somebody has called `sea_mq.adopt()`.
     pub(super) accepting: HashSet<SinkId>,
+    /// When there was something to do last.
+    pub(super) active_at: Instant,
 }
 
 impl Worker {
@@ -128,6 +133,7 @@ impl Worker {
             removals: Removals::default(),
             limit_at: now,
             accepting: HashSet::new(),
+            active_at: now,
         })
     }
 
@@ -148,6 +154,26 @@ impl Worker {
             let pid = unsafe { pg_sys::MyProcPid };
             consumers::save_relay(phase, trouble.as_ref(), failures, server.as_ref(), pid);
         })
+    }
+
+    /// Whether there is something to do, an attempt that failed included, or a state that people are to see. What is due at a time of
+    /// its own is not counted.
+    fn is_busy(&self) -> bool {
+        let is_ready = match self.held {
+            None => self.relay.is_at_rest() && !self.wants_to_read(),
+            Some(phase) => phase == Phase::Unconfigured,
+        };
+        let is_asked = self.to_verify.is_some()
+            || self.verification.is_some()
+            || self.process.database.is_some_and(|database| database.inquiry.is_asked());
+        let removes = !(self.deletions.is_empty() && self.removals.is_empty());
+        !is_ready || is_asked || removes || self.is_unsaved() || self.has_company()
+    }
+
+    /// Whether another process of the database talks with the world outside. While it does, the relay stays to answer copies.
+    fn has_company(&self) -> bool {
+        let is_there = |database: &Database, role| database.seat(role).has_process();
+        self.process.database.is_some_and(|database| is_there(database, Role::Consumer) || is_there(database, Role::Dispatcher))
     }
 
     /// How long nothing is to be done, unless something happens.
@@ -230,6 +256,9 @@ impl Work for Worker {
         let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
         self.save_if_due()?;
         let more = self.verify(now)? || more;
+        if self.is_busy() {
+            self.active_at = Instant::now();
+        }
         Ok(if more { Duration::ZERO } else { self.sleep() })
     }
 
@@ -242,6 +271,11 @@ impl Work for Worker {
             session::nap(self.io.wake_fd(), pause.min(until_read));
         }
         self.io.clear_wake();
+    }
+
+    fn idle(&self) -> Option<Idle> {
+        let hears = self.process.role.kind().hears;
+        (!self.is_busy()).then_some(Idle { since: self.active_at, until: self.due_at, hears })
     }
 
     /// Waits, for a bounded time, for what is in flight, and saves.

@@ -24,6 +24,10 @@ pub struct Record {
     /// Name of the database, for people. Records of earlier versions have none.
     #[serde(default)]
     pub database: String,
+    /// Somebody called `sea_mq.adopt()`, or the owner took the lease back from a copy: who had it before may not have it again by
+    /// itself. Records of earlier versions do not say so.
+    #[serde(default)]
+    pub settled: bool,
 }
 
 /// A relay that wants the lease.
@@ -43,12 +47,15 @@ pub struct Claimant {
     pub epoch: u64,
     /// The lease was had by this very process, in `epoch`.
     pub held: bool,
+    /// The lease was had by another process of this run of the server, in `epoch`.
+    pub held_before: bool,
 }
 
 impl Claimant {
     /// The record to write after this one.
     pub fn record(&self, before: Option<&Record>) -> Record {
         Record {
+            settled: self.forced || before.is_some_and(|before| self.is_copied_by(before)),
             epoch: self.epoch.max(before.map_or(0, |before| before.epoch)) + 1,
             relay: self.relay,
             timeline: self.timeline,
@@ -56,6 +63,12 @@ impl Claimant {
             place: self.place.clone(),
             database: self.database.clone(),
         }
+    }
+
+    /// Whether the owner is a copy that found nobody alive: the claimant's server has run all the time, and had the lease before it.
+    fn is_copied_by(&self, owner: &Record) -> bool {
+        let is_newer = owner.epoch > self.epoch && owner.timeline == self.timeline && owner.server != self.server;
+        self.held_before && is_newer && !owner.settled
     }
 }
 
@@ -94,8 +107,11 @@ pub fn decide(me: &Claimant, record: Option<&Record>) -> Decision {
             "the relay at {place} publishes from timeline {timeline}, and this database is on timeline {mine}: it was left behind by a promotion or a recovery"
         ));
     }
-    if owner.server == me.server || (*timeline < me.timeline && me.was_standby) {
+    if owner.server == me.server || (*timeline < me.timeline && me.was_standby) || me.is_copied_by(owner) {
         return Decision::Take;
+    }
+    if owner.settled && elsewhere && *timeline == me.timeline && *epoch > me.epoch {
+        return Decision::Yield(format!("the relay at {place} has taken the place of this one (epoch {epoch})"));
     }
     Decision::TakeFromDead {
         patient: elsewhere,
@@ -127,6 +143,7 @@ mod tests {
             server: "b".into(),
             place: "host:/a".into(),
             database: "shop".into(),
+            settled: false,
         }
     }
 
@@ -169,6 +186,44 @@ mod tests {
         assert!(matches!(decide(&held, Some(&record())), Decision::Yield(_)));
         let forgotten = Record { epoch: 4, ..record() };
         assert_eq!(decide(&held, Some(&forgotten)), Decision::Take);
+    }
+
+    #[test]
+    fn a_copy_that_came_while_the_relay_rested_gives_the_lease_back_for_good() {
+        let original = Claimant { held_before: true, ..claimant() };
+        let copy = Record { epoch: 6, ..record() };
+        assert_eq!(decide(&original, Some(&copy)), Decision::Take);
+        let back = original.record(Some(&copy));
+        assert!(back.settled && back.epoch == 7);
+        // The copy rested meanwhile, or was started again.
+        for held_before in [true, false] {
+            let copied = Claimant { server: "b".into(), place: "other:/a".into(), epoch: 6, held_before, ..claimant() };
+            let copied = Claimant { relay: Uuid::from_u128(3), ..copied };
+            assert!(matches!(decide(&copied, Some(&back)), Decision::Yield(_)));
+        }
+        // The original rests again, and comes back.
+        let original = Claimant { relay: Uuid::from_u128(4), epoch: 7, ..original };
+        assert_eq!(decide(&original, Some(&back)), Decision::Take);
+        assert!(!original.record(Some(&back)).settled, "nobody was in the way");
+    }
+
+    #[test]
+    fn what_was_adopted_is_not_taken_back() {
+        let original = Claimant { held_before: true, ..claimant() };
+        let adopted = Claimant { forced: true, server: "b".into(), place: "other:/a".into(), ..claimant() }.record(Some(&record()));
+        assert!(adopted.settled);
+        let original = Claimant { relay: Uuid::from_u128(3), ..original };
+        assert!(matches!(decide(&original, Some(&adopted)), Decision::Yield(_)), "though it may rest");
+        // The adopted one was moved to another machine.
+        let moved = Claimant { server: "c".into(), epoch: adopted.epoch, ..original };
+        assert!(matches!(decide(&moved, Some(&adopted)), Decision::TakeFromDead { .. }));
+    }
+
+    #[test]
+    fn a_promotion_is_not_taken_for_a_copy() {
+        let primary = Claimant { held_before: true, ..claimant() };
+        let promoted = Record { timeline: 3, epoch: 6, ..record() };
+        assert!(matches!(decide(&primary, Some(&promoted)), Decision::Yield(_)));
     }
 
     #[test]

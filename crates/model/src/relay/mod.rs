@@ -103,6 +103,14 @@ impl Relay {
         self.connection.is_up() && self.lease.has_begun()
     }
 
+    /// Whether all is settled: nothing is on its way, refused, doubted, or to be tried again.
+    pub fn is_at_rest(&self) -> bool {
+        self.has_begun()
+            && self.lease.is_claimed()
+            && !self.lease.is_doubted()
+            && self.sinks.iter().all(Sink::is_at_rest)
+    }
+
     /// Begins to connect, if there is something to connect to.
     pub fn connect(&mut self) -> Option<Request> {
         self.connection.connect()

@@ -254,6 +254,11 @@ impl Sink {
         matches!(self.link, Link::Flowing)
     }
 
+    /// The stream takes events, and nothing is on its way there or is held back.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_flowing() && self.in_flight == 0 && !self.is_refilling() && self.transactions.xids().next().is_none()
+    }
+
     /// Whether transactions are to be stored all or none.
     fn wants_whole(&self) -> bool {
         self.described.spec.allow_atomic

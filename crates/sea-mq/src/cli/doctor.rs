@@ -97,15 +97,20 @@ async fn workers(session: &Session) -> Result<Vec<Finding>, String> {
     let preloaded = relay["preloaded"] == true;
     let running = relay["running"] == true;
     let state = field(&relay, "state");
-    let connected = running && state == "connected";
+    let idle = state == "idle";
+    let connected = running && state == "connected" || idle;
     let library = Finding::new(
         "library",
         preloaded,
         if preloaded { "preloaded" } else { "not in shared_preload_libraries" },
         "psql -c \"ALTER SYSTEM SET shared_preload_libraries = 'sea_mq'\" (with what stands there already), then restart the server",
     );
-    let process =
-        Finding::new("relay", running || state == "standby", state.clone(), "psql -c 'SELECT sea_mq.start()'");
+    let process = Finding::new(
+        "relay",
+        running || idle || ["standby", "unconfigured"].contains(&state.as_str()),
+        state.clone(),
+        "psql -c 'SELECT sea_mq.start()'",
+    );
     let fix = if state == "unconfigured" {
         "psql -c \"ALTER DATABASE the_database SET sea_mq.nats_url = 'nats://localhost:4222'\" -c 'SELECT sea_mq.reload()'".to_owned()
     } else {

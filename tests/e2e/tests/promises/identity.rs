@@ -22,7 +22,7 @@ async fn emit(db: &Database, event_type: &str, count: usize) -> Vec<Uuid> {
 }
 
 /// Waits until the relay of this database has paused for a reason of this kind, with a hint, and returns its status.
-async fn until_paused(db: &Database, kind: &str) -> Value {
+pub(crate) async fn until_paused(db: &Database, kind: &str) -> Value {
     let sql = "SELECT EXISTS (SELECT FROM sea_mq.relay_status r, sea_mq.status s
         WHERE r.state = 'paused' AND r.error_kind = $1 AND NOT s.ok AND s.hint LIKE '%adopt%')";
     until(&format!("the relay has paused: {kind}"), SOON * 2, async || db.value(sql, &[&kind]).await).await;

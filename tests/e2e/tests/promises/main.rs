@@ -41,6 +41,7 @@ mod hostile;
 mod http_handlers;
 mod http_handlers_cost;
 mod identity;
+mod idle;
 mod inbox;
 mod ingest;
 mod leaf;
