@@ -3546,19 +3546,29 @@ COMMENT ON COLUMN sea_mq.outbox_status.log_bytes IS 'Size of the whole log with 
 COMMENT ON COLUMN sea_mq.outbox_status.log_dead_tuples IS 'Dead tuples in the log, by the statistics; expected to stay 0';
 COMMENT ON COLUMN sea_mq.outbox_status.unpublished_bytes IS 'About how much of the log is not published yet; all streams together are held against sea_mq.max_outbox_size';
 
+CREATE FUNCTION sea_mq.worker_pauses(OUT worker text, OUT state text, OUT since timestamptz)
+RETURNS SETOF record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'worker_pauses_wrapper';
+COMMENT ON FUNCTION sea_mq.worker_pauses IS
+'Relay and consumer of this database, where the process is not there and nothing is wrong: resting (it had nothing to do for
+sea_mq.idle_timeout), queued (it waits for a free worker slot), or starting; and since when';
+
 CREATE VIEW sea_mq.relay_status AS
 SELECT w.pid IS NOT NULL AS running, w.pid, w.backend_start AS started_at,
-    coalesce(CASE WHEN pg_is_in_recovery() THEN 'standby' WHEN w.pid IS NULL THEN 'stopped' END, r.state, 'starting') AS state, r.since,
+    coalesce(CASE WHEN pg_is_in_recovery() THEN 'standby' WHEN w.pid IS NOT NULL THEN NULL
+        WHEN p.state = 'resting' AND r.state = 'connected' THEN 'idle' WHEN p.state IN ('queued', 'starting') THEN p.state
+        WHEN p.state IS NULL THEN 'stopped' END, r.state, 'starting') AS state,
+    CASE WHEN w.pid IS NULL AND p.since IS NOT NULL THEN p.since ELSE r.since END AS since,
     r.error_kind, r.error, r.hint, r.failures,
     r.server_name, r.server_version, r.server_address, r.max_payload, sea_mq.preloaded() AS preloaded, r.expiring_setting, r.expires_at
 FROM (VALUES (1)) AS one
 LEFT JOIN sea_mq.relay_state r ON true
-LEFT JOIN sea_mq.workers() w ON w.backend_type = 'sea_mq relay';
+LEFT JOIN sea_mq.workers() w ON w.backend_type = 'sea_mq relay'
+LEFT JOIN sea_mq.worker_pauses() p ON p.worker = 'relay';
 COMMENT ON VIEW sea_mq.relay_status IS 'The relay of this database; one row';
 COMMENT ON COLUMN sea_mq.relay_status.running IS 'Whether its process is there';
 COMMENT ON COLUMN sea_mq.relay_status.pid IS 'Its process';
 COMMENT ON COLUMN sea_mq.relay_status.started_at IS 'When the process started';
-COMMENT ON COLUMN sea_mq.relay_status.state IS 'standby (nothing runs here until it is promoted), stopped, starting, unconfigured, disabled, connecting, connected, waiting or paused';
+COMMENT ON COLUMN sea_mq.relay_status.state IS 'standby (nothing runs here until it is promoted), stopped, queued (it waits for a free worker slot), starting, idle (it ended with nothing to do, and starts when there is something), unconfigured, disabled, connecting, connected, waiting or paused';
 COMMENT ON COLUMN sea_mq.relay_status.since IS 'When this state began';
 COMMENT ON COLUMN sea_mq.relay_status.error_kind IS 'Kind of the error, if there is one';
 COMMENT ON COLUMN sea_mq.relay_status.error IS 'What is wrong';
@@ -3605,11 +3615,13 @@ COMMENT ON COLUMN sea_mq.stream_status.last_not_atomic IS 'The last of them, and
 
 -- What is wrong, the most urgent first.
 CREATE VIEW sea_mq.problems AS
-SELECT 1 AS rank, 'relay is not running' || coalesce(': ' || w.problem, '') AS problem,
+SELECT 1 AS rank, 'relay is not running' || coalesce(': ' || w.problem, '')
+        || CASE WHEN r.state = 'queued' THEN format('; it waits for one in turn, since %s', date_trunc('second', r.since)) ELSE '' END AS problem,
     CASE WHEN w.problem IS NOT NULL THEN w.hint
         WHEN r.preloaded THEN 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.'
         ELSE 'Add sea_mq to shared_preload_libraries and restart the server; until then, call sea_mq.start().' END AS hint
-FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true WHERE NOT r.running AND r.state <> 'standby'
+FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true
+WHERE NOT r.running AND r.state NOT IN ('standby', 'idle', 'unconfigured', 'starting')
 UNION ALL
 -- Once is no problem: it is tried again at once, and most of what can be in the way of a transaction passes.
 SELECT 2, format('the %s has failed %s times since %s: %s', f.worker, f.failures, date_trunc('second', f.since),
@@ -3636,7 +3648,7 @@ SELECT 2, coalesce('relay: ' || r.error, 'relay is ' || r.state),
         WHEN 'disabled' THEN 'Set sea_mq.enabled = on, then call sea_mq.reload().'
         ELSE 'Wait a moment; the relay retries by itself.' END)
 FROM sea_mq.relay_status r
-WHERE r.running AND r.state <> 'connected'
+WHERE (r.running AND r.state <> 'connected' OR r.state = 'unconfigured')
     -- Without a broker, events go to the subscriptions of the same database.
     AND NOT (r.state = 'unconfigured' AND (EXISTS (SELECT FROM sea_mq.subscriptions) OR EXISTS (SELECT FROM sea_mq.endpoint_readers) OR (SELECT i.test_mode FROM sea_mq.installation i)))
 UNION ALL
@@ -3660,7 +3672,7 @@ JOIN sea_mq.streams s ON s.sink = f.sink
 UNION ALL
 SELECT 5, format('what %s names expires at %s', r.expiring_setting, r.expires_at),
     'Replace the file, then call sea_mq.reload(): it is read when a connection is made.'
-FROM sea_mq.relay_status r WHERE r.state = 'connected' AND r.expires_at < now() + interval '7 days'
+FROM sea_mq.relay_status r WHERE r.state IN ('connected', 'idle') AND r.expires_at < now() + interval '7 days'
 UNION ALL
 SELECT 5, format('more than 1000 events wait for stream %s', s.name),
     'If the number does not fall, see sea_mq.relay_status and the broker''s load.'
@@ -3684,9 +3696,11 @@ SELECT 6, format('%s dead letters could not be removed from stream %s: %s', d.le
     'They were replayed or discarded, and other services still see them. It is tried again by itself; look at the permissions in docs/streams.md.'
 FROM (SELECT m.stream, count(*) AS letters, max(m.error) AS error FROM sea_mq.message_deletions m WHERE m.error IS NOT NULL GROUP BY m.stream) d
 UNION ALL
-SELECT 3, 'consumer is not running' || coalesce(': ' || w.problem, ''),
+SELECT 3, 'consumer is not running' || coalesce(': ' || w.problem, '') || coalesce(format('; it waits for one in turn, since %s', date_trunc('second', p.since)), ''),
     coalesce(w.hint, 'Call sea_mq.start(); if that fails, look for sea_mq in the server''s log.')
-FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true WHERE r.running AND EXISTS (SELECT FROM sea_mq.subscriptions)
+FROM sea_mq.relay_status r LEFT JOIN sea_mq.worker_problem() w ON true
+LEFT JOIN sea_mq.worker_pauses() p ON p.worker = 'consumer' AND p.state = 'queued'
+WHERE (r.running OR r.state IN ('idle', 'unconfigured')) AND EXISTS (SELECT FROM sea_mq.subscriptions)
     AND NOT EXISTS (SELECT FROM sea_mq.workers() w WHERE w.backend_type = 'sea_mq consumer')
 UNION ALL
 SELECT 4, format('subscription %s is %s%s', s.subscription, s.state, ': ' || s.error), coalesce(s.hint, 'See its row in sea_mq.subscription_status, and the server''s log.')
@@ -3837,7 +3851,7 @@ COMMENT ON FUNCTION sea_mq.install_report IS
 GRANT SELECT ON sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems, sea_mq.status
     TO sea_mq_operator, sea_mq_monitor;
 GRANT EXECUTE ON FUNCTION sea_mq.log_size, sea_mq.unpublished_bytes TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
-GRANT EXECUTE ON FUNCTION sea_mq.event_status, sea_mq.install_report TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.worker_pauses, sea_mq.event_status, sea_mq.install_report TO sea_mq_operator, sea_mq_monitor;
 
 -- The registry: which versions of which event types there are, and what their payloads look like. What is registered never
 -- changes its meaning, so a version can be checked against, cached and relied on.
@@ -5143,8 +5157,10 @@ BEGIN
     IF audience <> 'sensitive' THEN
         event.payload := sea_mq.external_payload(event.source_context, event.event_type, event.event_version, event.payload);
     END IF;
-    event.headers := sea_mq.external_headers(event.headers);
-    event.correlation_id := sea_mq.keyed_hash(event.correlation_id);
+    IF event.headers <> '{}' THEN
+        event.headers := sea_mq.external_headers(event.headers);
+    END IF;
+    event.correlation_id := sea_mq_inside.keyed_hash(event.correlation_id);
     event.causation_id := NULL;
     event.subscription := NULL;
     event.attempt := NULL;
@@ -5608,7 +5624,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
     SELECT m.name, 'gauge', m.help, '{}', m.value
     FROM sea_mq.relay_status r CROSS JOIN LATERAL (VALUES
         ('sea_mq_relay_running', 'Whether the relay''s process is there', r.running::integer),
-        ('sea_mq_relay_connected', 'Whether the relay is connected to the broker', (r.running AND r.state = 'connected')::integer),
+        ('sea_mq_relay_connected', 'Whether the relay is connected to the broker, or rests since it has nothing to do',
+            (r.running AND r.state = 'connected' OR r.state = 'idle')::integer),
         ('sea_mq_relay_connection_failures', 'Failed connection attempts in a row', CASE WHEN r.running THEN coalesce(r.failures, 0) ELSE 0 END))
         m(name, help, value)
     UNION ALL
@@ -6657,11 +6674,11 @@ CREATE FUNCTION sea_mq.wire_format(kind text, format text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT CASE $1 WHEN 'nats' THEN 'nats:' || $2 ELSE $2 END $$;
 COMMENT ON FUNCTION sea_mq.wire_format IS 'A format as it is rendered: messages have other headers than requests; for internal use';
 
--- NULL: its audience may not see it.
+-- NULL: its audience may not see it. For the inside of the door, which is not opened again for each event.
 CREATE FUNCTION sea_mq.outgoing(event sea_mq.event, audience text, format text, template jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    seen sea_mq.event := sea_mq.external_view(event, audience);
+    seen sea_mq.event := sea_mq_inside.external_view(event, audience);
     whole jsonb;
     made jsonb;
 BEGIN
@@ -7279,7 +7296,7 @@ COMMENT ON FUNCTION sea_mq.give_back_calls IS 'Gives back what was under way whe
 CREATE FUNCTION sea_mq.call_body(m sea_mq.inbox_pending, audience text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    seen sea_mq.event := sea_mq.external_view(ROW(sea_mq.as_uuid(m.message_id), m.message_id, m.subscription, m.source_context, m.event_type,
+    seen sea_mq.event := sea_mq_inside.external_view(ROW(sea_mq.as_uuid(m.message_id), m.message_id, m.subscription, m.source_context, m.event_type,
         m.event_version, m.subject, coalesce(m.aggregate_type, ''), coalesce(m.aggregate_id, ''), m.payload, m.headers, m.headers ->> 'X-Correlation-Id',
         m.headers ->> 'X-Causation-Id', m.headers ->> 'X-Sea-Visibility', m.attempts, m.stream_seq, m.event_at)::sea_mq.event, audience);
     inside boolean := audience IN ('internal', 'sensitive');

@@ -47,7 +47,7 @@ GRANT EXECUTE ON FUNCTION sea_mq.endpoint_problems TO sea_mq_operator, sea_mq_mo
 GRANT SELECT ON sea_mq.outbox_status, sea_mq.relay_status, sea_mq.stream_status, sea_mq.problems, sea_mq.status
     TO sea_mq_operator, sea_mq_monitor;
 GRANT EXECUTE ON FUNCTION sea_mq.log_size, sea_mq.unpublished_bytes TO sea_mq_operator, sea_mq_monitor, sea_mq_viewer;
-GRANT EXECUTE ON FUNCTION sea_mq.event_status, sea_mq.install_report TO sea_mq_operator, sea_mq_monitor;
+GRANT EXECUTE ON FUNCTION sea_mq.worker_pauses, sea_mq.event_status, sea_mq.install_report TO sea_mq_operator, sea_mq_monitor;
 GRANT SELECT ON sea_mq.event_types, sea_mq.schema_definitions TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;
 GRANT EXECUTE ON FUNCTION sea_mq.contract_uri, sea_mq.contract_violations
     TO sea_mq_producer, sea_mq_consumer, sea_mq_operator, sea_mq_monitor;

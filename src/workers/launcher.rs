@@ -5,22 +5,24 @@
 //! EXTENSION` announces its database at commit. A template database is not served: whoever copies it needs it without
 //! sessions, and what it holds is for its copies.
 
+mod charge;
+mod databases;
+
 use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerStatus, DynamicBackgroundWorker};
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerStatus};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, log, pg_guard, pg_sys, warning};
 
+use self::charge::{Charge, Post};
 use super::rest;
 use crate::host::roles::Role;
 use crate::host::seat::{Life, Seat};
 use crate::host::shmem::{self, Database};
 use crate::host::{exclusive, session};
 use crate::sys::clock;
-use sea_mq_model::domain::retry::Backoff;
 
 /// How often to look for databases that nobody announced.
 const SCAN: Duration = Duration::from_secs(10);
@@ -32,13 +34,6 @@ const SHORT: Duration = Duration::from_millis(500);
 const CALM: Duration = Duration::from_secs(60);
 /// How often to look whether a database that somebody holds is free again.
 const HELD: Duration = Duration::from_millis(500);
-/// Longest pause before a process is started again that has failed. A handler process may have ended of a message, and the others'
-/// messages want it back.
-const LONGEST: Duration = Duration::from_secs(30);
-const LONGEST_OF_HANDLER: Duration = Duration::from_secs(2);
-/// A worker that has run for so long is no longer failing.
-const SOUND: Duration = Duration::from_secs(60);
-
 #[unsafe(no_mangle)]
 #[doc(hidden)]
 #[pg_guard]
@@ -88,22 +83,6 @@ struct Applicant {
     database: &'static Database,
 }
 
-/// A seat of a database.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Post {
-    /// OID of the database.
-    database: u32,
-    role: Role,
-}
-
-/// A process in the launcher's care.
-struct Charge {
-    worker: Option<DynamicBackgroundWorker>,
-    started: Instant,
-    backoff: Backoff,
-    retry_at: Option<Instant>,
-}
-
 impl Launcher {
     /// One round. Returns how long to sleep.
     fn run_once(&mut self) -> Duration {
@@ -115,7 +94,7 @@ impl Launcher {
         let changed = shmem::take_databases_changed();
         if changed || self.has_stranger() || self.scanned.is_none_or(|at| at.elapsed() >= SCAN) {
             self.scanned = Some(Instant::now());
-            match session::transaction(databases) {
+            match session::transaction(databases::all) {
                 Ok(found) => self.meet(found),
                 Err(error) => warning!("sea_mq launcher: cannot list the databases: {error}"),
             }
@@ -343,53 +322,11 @@ impl Launcher {
     }
 }
 
-impl Post {
-    fn is_handler(self) -> bool {
-        matches!(self.role, Role::Handler(_))
-    }
-}
-
 impl Applicant {
     /// Handlers come last, and before them who has just come.
     fn turn(&self) -> (bool, i64) {
         let since = self.database.seat(self.post.role).waits_since.load(Ordering::Acquire);
         (self.post.is_handler(), if since == 0 { i64::MAX } else { since })
-    }
-}
-
-impl Charge {
-    fn new(role: Role) -> Self {
-        let longest = if matches!(role, Role::Handler(_)) { LONGEST_OF_HANDLER } else { LONGEST };
-        Self {
-            worker: None,
-            started: Instant::now(),
-            backoff: Backoff::new(Duration::from_millis(500), longest),
-            retry_at: None,
-        }
-    }
-
-    fn has_worker(&self) -> bool {
-        self.worker.is_some()
-    }
-
-    fn begin(&mut self, worker: Option<DynamicBackgroundWorker>) {
-        self.worker = worker;
-        self.started = Instant::now();
-        self.retry_at = None;
-    }
-
-    /// How long to wait before the next process, after one that has failed.
-    /// `note` is called once for each.
-    fn pause(&mut self, note: impl FnOnce()) -> Duration {
-        if self.started.elapsed() > SOUND {
-            self.backoff.reset();
-        }
-        let now = Instant::now();
-        let retry_at = *self.retry_at.get_or_insert_with(|| {
-            note();
-            now + self.backoff.next(rand::random())
-        });
-        retry_at.saturating_duration_since(now)
     }
 }
 
@@ -407,30 +344,4 @@ fn warn_no_place(name: &str) {
         .set_detail("If it has the extension, no worker serves it until a place is free.")
         .set_hint("Raise sea_mq.max_databases and restart the server.")
         .report(PgLogLevel::WARNING);
-}
-
-/// Databases that workers may connect to, with their names. Read from the heap: there is no catalog cache without a
-/// database.
-fn databases() -> HashMap<u32, String> {
-    let mut found = HashMap::new();
-    // SAFETY: a catalog scan in a transaction; tuples are valid until the next one is fetched.
-    unsafe {
-        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as _);
-        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
-        loop {
-            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
-            if tuple.is_null() {
-                break;
-            }
-            let database = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
-            // -2: left half-created or half-dropped.
-            if database.datallowconn && !database.datistemplate && database.datconnlimit != -2 {
-                let name = CStr::from_ptr(database.datname.data.as_ptr()).to_string_lossy().into_owned();
-                found.insert(database.oid.to_u32(), name);
-            }
-        }
-        pg_sys::table_endscan(scan);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as _);
-    }
-    found
 }

@@ -173,7 +173,9 @@ impl Worker {
     /// Whether another process of the database talks with the world outside. While it does, the relay stays to answer copies.
     fn has_company(&self) -> bool {
         let is_there = |database: &Database, role| database.seat(role).has_process();
-        self.process.database.is_some_and(|database| is_there(database, Role::Consumer) || is_there(database, Role::Dispatcher))
+        self.process
+            .database
+            .is_some_and(|database| is_there(database, Role::Consumer) || is_there(database, Role::Dispatcher))
     }
 
     /// How long nothing is to be done, unless something happens.

@@ -210,7 +210,8 @@ mod tests {
     #[test]
     fn what_was_adopted_is_not_taken_back() {
         let original = Claimant { held_before: true, ..claimant() };
-        let adopted = Claimant { forced: true, server: "b".into(), place: "other:/a".into(), ..claimant() }.record(Some(&record()));
+        let adopted = Claimant { forced: true, server: "b".into(), place: "other:/a".into(), ..claimant() }
+            .record(Some(&record()));
         assert!(adopted.settled);
         let original = Claimant { relay: Uuid::from_u128(3), ..original };
         assert!(matches!(decide(&original, Some(&adopted)), Decision::Yield(_)), "though it may rest");
