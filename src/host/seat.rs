@@ -142,6 +142,11 @@ impl Seat {
         Reasons::from_bits(found & reasons.bits())
     }
 
+    /// For the process: whether it was woken for one of the reasons since it last took them.
+    pub fn is_woken_for(&self, reasons: Reasons) -> bool {
+        Reasons::from_bits(self.reasons.load(Ordering::Acquire)).has(reasons)
+    }
+
     /// For the process: what it wants to be woken for from now on.
     pub fn hear(&self, reasons: Reasons) {
         self.hears.store(reasons.bits(), Ordering::Release);

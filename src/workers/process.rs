@@ -40,6 +40,12 @@ impl Process {
         self.seat().map_or(Reasons::NONE, |seat| seat.take(reasons))
     }
 
+    /// Whether it was woken for one of the reasons since it last took them. Asked when the end of the log is known: what was described
+    /// before an event of it was emitted has been said by then.
+    pub fn is_woken_for(&self, reasons: Reasons) -> bool {
+        self.seat().is_some_and(|seat| seat.is_woken_for(reasons))
+    }
+
     /// What is to follow if somebody has told the process to end. Taken: the caller ends.
     pub fn told_to_end(&self) -> Option<Life> {
         if session::take_termination() {

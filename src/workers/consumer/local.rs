@@ -8,8 +8,9 @@ use super::direct::PATIENCE;
 use super::pool::Brought;
 use super::stored;
 use super::worker::Worker;
+use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
-use crate::inbox::subscriptions::Subscription;
+use crate::inbox::subscriptions::{self, Subscription};
 use crate::log::progress::{self, Progress};
 use crate::log::{cursors, outbox};
 use sea_mq_model::broker::SubscriptionId;
@@ -26,9 +27,17 @@ const BYTES: usize = 4 << 20;
 
 impl Worker {
     /// The end of the log for this pass, the same for all subscriptions: so that none gets an event in a pass before one
-    /// that goes first.
-    pub(super) fn moment(&self) -> Result<Moment, Failed> {
-        session::transaction(outbox::now)
+    /// that goes first. An event is judged by what was described before it, so changed descriptions are looked at.
+    pub(super) fn moment(&mut self) -> Result<Moment, Failed> {
+        let (moment, print) = session::transaction(|| {
+            let moment = outbox::now();
+            let may_differ = self.look_due || self.process.is_woken_for(Reasons::INBOX);
+            (moment, may_differ.then(subscriptions::fingerprint))
+        })?;
+        if print.is_some() && print != self.fingerprint {
+            self.look()?;
+        }
+        Ok(moment)
     }
 
     /// Takes the next messages of a lane, and says how they are to be handled.

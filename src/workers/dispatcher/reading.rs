@@ -10,6 +10,8 @@ use super::recording::{End, Result as Recorded};
 use super::served::{Kept, Served};
 use super::worker::Worker;
 use crate::deliver::deliveries::{self, Content, Rendered};
+use crate::deliver::endpoints::{self, Described};
+use crate::host::roles::Reasons;
 use crate::host::session::{self, Failed};
 use crate::log::outbox::{self, Read};
 use sea_mq_model::broker::SinkId;
@@ -44,18 +46,29 @@ impl Worker {
         if !self.served.iter().any(wants) {
             return Ok(false);
         }
-        let (moment, chunks, bodies) = session::transaction(|| {
+        let read = session::transaction(|| {
             let moment = outbox::now();
+            // An event is judged by what was described before it: the next pass looks first.
+            if self.has_other_descriptions() {
+                return None;
+            }
             let chunks = read_chunks(&self.served, &moment, now);
             let bodies = render(&self.served, &chunks);
             chunks.iter().for_each(|chunk| outbox::make_durable(&chunk.read.events));
-            (moment, chunks, bodies)
+            Some((moment, chunks, bodies))
         })?;
+        let Some((moment, chunks, bodies)) = read else { return Ok(true) };
         let mut more = false;
         for chunk in chunks {
             more |= self.take_chunk(&chunk, &moment, &bodies)?;
         }
         Ok(more)
+    }
+
+    /// Whether endpoints were described, in the current snapshot, after they were looked at.
+    fn has_other_descriptions(&self) -> bool {
+        let is_served = |one: &Described| self.served.iter().any(|served| served.described.print == one.print);
+        self.process.is_woken_for(Reasons::ENDPOINTS) && !endpoints::all().iter().all(is_served)
     }
 
     fn take_chunk(&mut self, chunk: &Chunk, moment: &Moment, bodies: &Bodies) -> Result<bool, Failed> {

@@ -106,6 +106,28 @@ async fn a_webhook_gets_each_event_once_signed_and_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_after_a_change_of_the_filter_is_judged_by_the_new_one() {
+    const CHANGES: i64 = 100;
+    let stage = stage("filters").await;
+    let db = stage.connect().await;
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    // To look at many takes the dispatcher long, and it reads the log afterwards.
+    for n in 0..30 {
+        create(&db, &format!("other_{n}"), &receiver.url("/other"), ", filter => '{Nothing}'").await;
+    }
+    create(&db, "acme", &receiver.url("/acme"), ", filter => '{Nothing}'").await;
+    let change =
+        "SELECT sea_mq.alter_endpoint('acme', filter => (SELECT array_agg('Type' || n) FROM generate_series(1, $1) n))";
+    let emit = "SELECT sea_mq.emit('order', '1', 'Type$1', '{}', visibility => 'public')";
+    for n in 1..=CHANGES {
+        db.run(&change.replace("$1", &n.to_string())).await;
+        db.run(&emit.replace("$1", &n.to_string())).await;
+    }
+    until_delivered(&db, "acme", CHANGES).await;
+    assert_eq!(receiver.received_on("/other").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_status_has_its_outcome() {
     let stage = stage("statuses").await;
     let db = stage.connect().await;

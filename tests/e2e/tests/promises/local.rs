@@ -57,6 +57,22 @@ async fn without_a_broker_events_are_handled_in_order_from_where_the_subscriptio
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_broker_an_event_after_a_change_of_the_filter_is_judged_by_the_new_one() {
+    const CHANGES: i64 = 50;
+    let stage = prepared("local_filter").await;
+    let db = stage.connect().await;
+    db.run("SELECT sea_mq.subscribe('app__one', 'orders', 'record', 'Nothing')").await;
+    for n in 1..=CHANGES {
+        // The first change is looked at, the second soon after it.
+        db.run("SELECT sea_mq.alter_subscription('app__one', max_deliver => 7)").await;
+        db.run(&format!("SELECT sea_mq.alter_subscription('app__one', filter => 'Type{n}')")).await;
+        db.emit("1", &format!("Type{n}"), json!({"n": n})).await;
+        until_recorded(&stage, n).await;
+    }
+    assert_eq!(recorded(&db, "app__one").await, (1..=CHANGES).collect::<Vec<i64>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_broker_failures_are_retried_skipped_dead_lettered_and_replayed() {
     let stage = prepared("local_failures").await;
     let db = stage.connect().await;
