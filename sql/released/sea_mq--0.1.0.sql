@@ -5157,7 +5157,7 @@ BEGIN
     IF audience <> 'sensitive' THEN
         event.payload := sea_mq.external_payload(event.source_context, event.event_type, event.event_version, event.payload);
     END IF;
-    IF event.headers <> '{}' THEN
+    IF event.headers IS DISTINCT FROM '{}' THEN
         event.headers := sea_mq.external_headers(event.headers);
     END IF;
     event.correlation_id := sea_mq_inside.keyed_hash(event.correlation_id);

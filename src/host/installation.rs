@@ -12,6 +12,13 @@ macro_rules! server {
     };
 }
 
+/// Whether the relay of this run of the server has found that no other is in its way, in SQL; of `sea_mq.installation`.
+macro_rules! cleared {
+    () => {
+        concat!("coalesce(cleared_server = ", server!(), ", false)")
+    };
+}
+
 /// What the relay shows when it asks for the lease; the relay's own id is the caller's to add.
 ///
 /// Which run of the server this is: a copy of the data directory has another start, and a database of one run has one
@@ -22,10 +29,9 @@ pub fn claimant(host: &str) -> Claimant {
         "SELECT i.install_id, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer, ",
         server!(),
         ", $1, pg_last_wal_receive_lsn() IS NOT NULL, i.adopting, i.lease_epoch, current_database(),
-         i.fenced IS NULL AND i.lease_epoch > 0 AND coalesce(i.cleared_server = ",
-        server!(),
-        ", false)
-         FROM sea_mq.installation i"
+         i.fenced IS NULL AND i.lease_epoch > 0 AND ",
+        cleared!(),
+        " FROM sea_mq.installation i"
     );
     let rows = spi::query(sql, &[Arg::Text(&format!("{host}:{}", data_directory()))]);
     let Some(row) = rows.first() else { return Claimant::default() };
@@ -82,7 +88,7 @@ pub fn clear(server: &str, epoch: Option<u64>) {
 
 /// Whether the relay of this run of the server has found that no other is in its way.
 pub fn is_cleared() -> bool {
-    let sql = concat!("SELECT coalesce(cleared_server = ", server!(), ", false) FROM sea_mq.installation");
+    let sql = concat!("SELECT ", cleared!(), " FROM sea_mq.installation");
     spi::query(sql, &[]).first().is_some_and(|row| spi::flag(row, 0))
 }
 

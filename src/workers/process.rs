@@ -92,7 +92,7 @@ pub trait Work {
     }
 
     /// Since when there is nothing to do, if that is so.
-    fn idle(&self) -> Option<Idle> {
+    fn idle(&mut self) -> Option<Idle> {
         None
     }
 }

@@ -337,7 +337,7 @@ impl Work for Worker {
         self.send(requests);
         let mut more = reports;
         more |= self.collect()?;
-        if self.is_busy() || more {
+        if more {
             self.active_at = now;
         }
         if self.held.is_none() {
@@ -355,8 +355,12 @@ impl Work for Worker {
         self.io.clear_wake();
     }
 
-    fn idle(&self) -> Option<Idle> {
-        (!self.is_busy()).then_some(Idle { since: self.active_at, until: None, hears: Reasons::INBOX })
+    fn idle(&mut self) -> Option<Idle> {
+        if self.is_busy() {
+            self.active_at = Instant::now();
+            return None;
+        }
+        Some(Idle { since: self.active_at, until: None, hears: Reasons::INBOX })
     }
 
     fn ends(&mut self) -> Option<Life> {

@@ -41,8 +41,9 @@ impl Worker {
         let poll = now >= self.poll_at;
         if poll {
             // Where events are only kept, they are no work, but a sign of life: the log's slots are to be looked after.
-            let kept = self.held.is_some() && self.process.take(Reasons::EVENTS).has(Reasons::EVENTS);
-            self.active_at = if kept { now } else { self.active_at };
+            if self.held.is_some() && self.process.take(Reasons::EVENTS).has(Reasons::EVENTS) {
+                self.active_at = now;
+            }
             self.poll_at = now + self.poll_interval;
             if self.process.extension_changed().is_some() {
                 return Err(Failed("the extension was dropped or installed anew".into()));

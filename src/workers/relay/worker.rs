@@ -258,9 +258,6 @@ impl Work for Worker {
         let more = self.held.is_none() && self.read_at <= Instant::now() && self.hand_on()?;
         self.save_if_due()?;
         let more = self.verify(now)? || more;
-        if self.is_busy() {
-            self.active_at = Instant::now();
-        }
         Ok(if more { Duration::ZERO } else { self.sleep() })
     }
 
@@ -275,9 +272,12 @@ impl Work for Worker {
         self.io.clear_wake();
     }
 
-    fn idle(&self) -> Option<Idle> {
-        let hears = self.process.role.kind().hears;
-        (!self.is_busy()).then_some(Idle { since: self.active_at, until: self.due_at, hears })
+    fn idle(&mut self) -> Option<Idle> {
+        if self.is_busy() {
+            self.active_at = Instant::now();
+            return None;
+        }
+        Some(Idle { since: self.active_at, until: self.due_at, hears: self.process.role.kind().hears })
     }
 
     /// Waits, for a bounded time, for what is in flight, and saves.

@@ -123,4 +123,5 @@ SELECT (sea_mq.external_view(moved('public', '{"n": 1e400}'))).payload, (sea_mq.
 SELECT (sea_mq.external_view(moved('public', '{"mail": null, "pin": null, "n": 1}'))).payload;
 SELECT sea_mq.external_view(moved('public', '{}'), 'all');
 SELECT sea_mq.external_view(NULL);
+SELECT (sea_mq.external_view(jsonb_populate_record(moved('public', '{}'), '{"headers": null}'))).headers;
 DROP FUNCTION moved;
