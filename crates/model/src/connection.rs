@@ -45,6 +45,12 @@ impl Connection {
         self.server().is_some()
     }
 
+    /// Whether it is neither there nor on its way for the first time.
+    pub fn is_missing(&self) -> bool {
+        let is_new = matches!(self.state, State::Connecting) && self.failures() == 0;
+        !self.is_up() && !is_new
+    }
+
     /// Failed attempts in a row.
     pub fn failures(&self) -> u32 {
         self.backoff.failures()
@@ -89,6 +95,21 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_was_never_tried_before_is_not_missing_while_it_is_made() {
+        let now = Instant::now();
+        let mut connection = Connection::new(Some(BrokerConfig::default()), Duration::from_secs(1));
+        assert!(connection.is_missing(), "nobody has begun");
+        connection.connect().unwrap();
+        assert!(!connection.is_missing());
+        connection.connected(ServerInfo::default(), now);
+        assert!(!connection.is_missing());
+        connection.disconnected(now, 1.0);
+        assert!(connection.is_missing());
+        connection.connect().unwrap();
+        assert!(connection.is_missing(), "the one before has failed");
+    }
 
     #[test]
     fn pauses_grow_while_connections_do_not_hold() {

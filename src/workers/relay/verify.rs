@@ -58,7 +58,7 @@ impl Worker {
             self.to_verify = Some((sink, now + READY_WITHIN));
         }
         if let Some((sink, until)) = self.to_verify
-            && (self.ready(sink).is_some() || self.relay.server().is_none() || now >= until)
+            && (self.ready(sink).is_some() || self.relay.is_cut_off() || now >= until)
         {
             self.to_verify = None;
             self.begin_verification(database, sink, now)?;

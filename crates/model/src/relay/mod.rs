@@ -98,6 +98,11 @@ impl Relay {
         self.connection.server()
     }
 
+    /// Whether there is no connection, and not because the relay has only just begun.
+    pub fn is_cut_off(&self) -> bool {
+        self.connection.is_missing()
+    }
+
     /// Whether it is connected, and no other relay of the installation is in the way.
     pub fn has_begun(&self) -> bool {
         self.connection.is_up() && self.lease.has_begun()
